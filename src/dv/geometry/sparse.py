@@ -1,0 +1,70 @@
+"""Interpolation as a sparse matrix product, with the transpose kept for the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class InterpolationMatrix:
+    """A fixed sparse matrix ``[M, N]`` of interpolation weights, differentiable in what it is applied to.
+
+    Args:
+        rows: the ``[R]`` ascending rows that are not empty.
+        columns: ``[R, K]`` indices of the K neighbours of each such row.
+        weights: ``[R, K]`` their weights.
+        shape: (M, N).
+    """
+
+    def __init__(self, rows: Tensor, columns: Tensor, weights: Tensor, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        counts = torch.zeros(shape[0] + 1, dtype=torch.int32)
+        counts[rows + 1] = columns.shape[1]
+        self.row_starts = counts.cumsum(0, dtype=torch.int32)
+        self.columns = columns.flatten().int()
+        self.weights = weights.flatten()
+        self._ready: dict[tuple[torch.device, torch.dtype, bool], Tensor] = {}
+
+    def matrix(self, like: Tensor, transpose: bool = False) -> Tensor:
+        """This matrix (or its transpose) as sparse CSR on the device and in the dtype of ``like``; kept once made."""
+        key = (like.device, like.dtype, transpose)
+        if key not in self._ready:
+            rows, columns, starts = self.shape[0], self.columns, self.row_starts
+            weights = self.weights.to(like.dtype)
+            if transpose:
+                order = columns.argsort(stable=True)
+                of_row = torch.repeat_interleave(torch.arange(rows, dtype=torch.int32), starts.diff())
+                counts = torch.bincount(columns, minlength=self.shape[1])
+                starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+                columns, weights = of_row[order], weights[order]
+            size = self.shape[::-1] if transpose else self.shape
+            self._ready[key] = torch.sparse_csr_tensor(starts, columns, weights, size, check_invariants=False).to(
+                like.device
+            )
+        return self._ready[key]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes, once the matrix and its transpose have been made in fp32."""
+        return 3 * (self.columns.nbytes + self.row_starts.nbytes) + self.weights.nbytes
+
+    def __matmul__(self, values: Tensor) -> Tensor:
+        """Apply to ``values`` ``[N, C]``, giving ``[M, C]`` in their dtype (16-bit values are summed in fp32)."""
+        if values.dtype in (torch.bfloat16, torch.float16):
+            return self @ values.float()
+        result: Tensor = _Product.apply(self, values)
+        return result
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, operator: InterpolationMatrix, values: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.operator = operator
+        return operator.matrix(values) @ values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+        gradient = gradient.contiguous()
+        return None, ctx.operator.matrix(gradient, transpose=True) @ gradient

@@ -1,0 +1,61 @@
+"""Training losses of generator and discriminator (paper, section 3.4), per target view and averaged over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from dv.nets.discriminator import Discriminator
+
+EPSILON = 1e-9
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars: the two that are minimised, and their parts. Without a discriminator the adversarial ones are None."""
+
+    generator: Tensor
+    l1: Tensor
+    generator_gan: Tensor | None = None
+    discriminator: Tensor | None = None
+
+
+def cut_border(image: Tensor, border: int) -> Tensor:
+    """``image`` ``[..., H, W]`` without its outer ``border`` pixels."""
+    return image[..., border:-border, border:-border] if border else image
+
+
+def deepvoxels_losses(
+    output: Tensor,
+    truth: Tensor,
+    *,
+    l1_weight: float,
+    gan_weight: float,
+    border: int,
+    discriminator: Discriminator | None,
+) -> Losses:
+    """Losses of rendered targets ``output`` against ``truth``, both ``[N, 3, S, S]`` in [-0.5, 0.5].
+
+    Generator: ``l1_weight·|output - truth| - gan_weight·log(D(output) + ε)``. Discriminator:
+    ``½(-log(1 - D(output) + ε) - log(D(truth) + ε))``. Both come from the same weights, so one backward pass over
+    their sum serves both: the generator's term sees the discriminator's weights as constants, the discriminator's
+    sees the output as one.
+    """
+    fake, real = cut_border(output, border), cut_border(truth, border)
+    l1 = (fake - real).abs().mean()
+    if discriminator is None:
+        return Losses(l1_weight * l1, l1)
+    constants = {name: p.detach() for name, p in discriminator.named_parameters()}
+    generator_gan = -(functional_call(discriminator, constants, (fake,)) + EPSILON).log().mean()
+    on_fake, on_real = discriminator(fake.detach()), discriminator(real)
+    discriminator_loss = 0.5 * (-(1 - on_fake + EPSILON).log().mean() - (on_real + EPSILON).log().mean())
+    return Losses(l1_weight * l1 + gan_weight * generator_gan, l1, generator_gan, discriminator_loss)
+
+
+def all_finite(losses: Losses) -> bool:
+    """Whether both losses are finite numbers."""
+    values = [losses.generator] if losses.discriminator is None else [losses.generator, losses.discriminator]
+    return bool(torch.isfinite(torch.stack([v.detach() for v in values])).all())

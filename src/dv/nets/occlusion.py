@@ -1,0 +1,65 @@
+"""From the frustum of a target view to its image features: by visibility, or by the paper's ablation without it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dv.nets.blocks import ViewNorm2d, ViewNorm3d, same_conv2d, same_conv3d
+from dv.nets.coordinates import depth_coordinates
+from dv.nets.unet import UNet3d
+
+
+class Flattened(NamedTuple):
+    """Image features ``[N, F, P, P]`` and, where occlusion is modelled, visibility and depth map.
+
+    visibility ``[N, 1, D, P, P]`` sums to 1 over depth; depth_map ``[N, 1, P, P]`` = Σ d_k·w_k with d in [-1/2, 1/2).
+    """
+
+    features: Tensor
+    visibility: Tensor | None
+    depth_map: Tensor | None
+
+
+class OcclusionNet(nn.Module):
+    """Soft visibility of every frustum sample along its ray, and the features it lets through (section 3.3)."""
+
+    depth: Tensor
+
+    def __init__(self, feature_side: int, depth: int, features: int) -> None:
+        super().__init__()
+        levels = min(int(math.log2(depth)), int(math.log2(feature_side)))
+        self.prep = nn.Sequential(same_conv3d(features + 1, 4), ViewNorm3d(4), nn.ReLU(inplace=True))
+        self.unet = UNet3d(4, 4, base=4, most=16, levels=levels)
+        self.visibility = same_conv3d(9, 1, bias=True)
+        self.register_buffer("depth", depth_coordinates(depth), persistent=False)
+
+    def forward(self, frustum: Tensor) -> Flattened:
+        """Flatten ``[N, F, D, P, P]`` along depth."""
+        depth = self.depth.expand(len(frustum), 1, -1, *frustum.shape[3:])
+        prepared = self.prep(torch.cat([depth, frustum], 1))
+        logits = self.visibility(torch.cat([prepared, self.unet(prepared), depth], 1))
+        visibility = torch.softmax(logits, 2)
+        depth_map = (self.depth * visibility).sum(2)
+        # A mean over depth, not a sum: the renderer's first norm makes the factor irrelevant, checkpoints do not.
+        features = torch.einsum("nzdhw,ncdhw->nchw", visibility, frustum) / frustum.shape[2]
+        return Flattened(features, visibility, depth_map)
+
+
+class DepthCollapse(nn.Module):
+    """The ablation "no occlusion": depth folded into channels and collapsed by three 2D convolutions."""
+
+    def __init__(self, depth: int, features: int, grid_side: int, base_channels: int) -> None:
+        super().__init__()
+        widths = [features * depth, base_channels * grid_side // 2, base_channels * grid_side // 8, features]
+        layers: list[nn.Module] = []
+        for a, b in zip(widths, widths[1:], strict=False):
+            layers += [same_conv2d(a, b), ViewNorm2d(b), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, frustum: Tensor) -> Flattened:
+        """Flatten ``[N, F, D, P, P]`` along depth."""
+        return Flattened(self.layers(frustum.flatten(1, 2)), None, None)

@@ -1,0 +1,43 @@
+"""Renderer: image features of a target view to its image."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dv.nets.blocks import Up2d, ViewNorm2d, same_conv2d
+from dv.nets.unet import UNet2d
+
+
+class Renderer(nn.Module):
+    """``[N, F, P, P]`` → image ``[N, 3, S, S]`` in [-0.5, 0.5]: a 2D U-Net, then log2(S/P) doublings."""
+
+    def __init__(
+        self, image_side: int, feature_side: int, features: int, base_channels: int, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        n, ratio = base_channels, image_side // feature_side
+        doublings = int(math.log2(ratio))
+        self.unet = UNet2d(
+            features,
+            4 * n if doublings else 3,
+            base=n * ratio,
+            most=8 * n,
+            levels=int(math.log2(feature_side)),
+            dropout=dropout,
+            linear=not doublings,
+        )
+        self.ups = nn.Sequential(*(Up2d(4 * n if i == 0 else n, n, dropout=dropout) for i in range(doublings)))
+        self.out_layer = (
+            nn.Sequential(
+                same_conv2d(n, n // 2), ViewNorm2d(n // 2), nn.ReLU(inplace=True), same_conv2d(n // 2, 3, bias=True)
+            )
+            if doublings
+            else nn.Sequential()
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Render image features."""
+        return torch.tanh(self.out_layer(self.ups(self.unet(features)))) * 0.5

@@ -51,10 +51,10 @@ class SyntheticSettings:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        at_least = dict(image_side=8, train_views=1, validation_views=1, test_views=1, samples_per_pixel=1)
+        at_least = {"image_side": 8, "seed": 0, "workers": 0}
         for key, value in asdict(self).items():
-            if value < at_least.get(key, 0):
-                raise UserError(f"source.{key} must be at least {at_least.get(key, 0)}, not {value}")
+            if value < at_least.get(key, 1):
+                raise UserError(f"source.{key} must be at least {at_least.get(key, 1)}, not {value}")
 
     @property
     def intrinsics(self) -> tuple[float, float, float]:
@@ -229,6 +229,7 @@ def _start_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     mitsuba = _mitsuba_module()
     mitsuba.set_variant("scalar_rgb")
+    mitsuba.set_log_level(mitsuba.LogLevel.Error)
     import drjit
 
     drjit.set_thread_count(1)
@@ -274,7 +275,7 @@ def camera(pose: Array, side: int) -> dict[str, Any]:
         "fov": float(np.degrees(2 * np.arctan(0.5 / FOCAL_PER_SIDE))),
         "fov_axis": "x",
         "near_clip": 0.1,
-        "to_world": mi.ScalarTransform4f(pose @ _OPENCV_TO_MITSUBA),
+        "to_world": mi.ScalarTransform4f((pose @ _OPENCV_TO_MITSUBA).tolist()),
         "film": {
             "type": "hdrfilm",
             "width": side,
@@ -290,22 +291,24 @@ def render_rgba(scene: Any, pose: Array, side: int, samples_per_pixel: int, seed
     """Linear RGBA image (side, side, 4) of a Mitsuba scene, colours premultiplied with alpha (the coverage)."""
     import mitsuba as mi
 
-    sensor = mi.load_dict(camera(pose, side) | {"sampler": {"type": "independent"}})
+    sampler = {"type": "multijitter", "sample_count": samples_per_pixel}
+    sensor = mi.load_dict(camera(pose, side) | {"sampler": sampler})
     return np.array(mi.render(scene, sensor=sensor, spp=samples_per_pixel, seed=seed), dtype=np.float32)
 
 
 @functools.cache
 def load_scene(name: str) -> Any:
-    """Mitsuba scene of the object under a soft sky. Needs the variant to be set."""
+    """Mitsuba scene of the object under a dim sky and a large window. Needs the variant to be set."""
     import mitsuba as mi
 
     scene: dict[str, Any] = {
         "type": "scene",
         "integrator": {"type": "path", "max_depth": 3, "hide_emitters": True},
-        "sky": {
-            "type": "envmap",
-            "bitmap": mi.Bitmap(_sky()),
-            "to_world": mi.ScalarTransform4f().rotate([1, 0, 0], 90),  # Mitsuba's sky has y up
+        "sky": {"type": "constant", "radiance": {"type": "rgb", "value": [0.56, 0.58, 0.61]}},
+        "window": {
+            "type": "rectangle",
+            "to_world": mi.ScalarTransform4f().look_at([2.6, 1.8, 3.8], [0, 0, 0], [0, 0, 1]).scale(2),
+            "emitter": {"type": "area", "radiance": {"type": "rgb", "value": [3.1, 2.8, 2.5]}},
         },
     }
     for number, shape in enumerate(SCENES[name]()):
@@ -322,22 +325,6 @@ def load_scene(name: str) -> Any:
         parameters.update()
         scene[f"shape{number}"] = mesh
     return mi.load_dict(scene)
-
-
-def _sky() -> NDArray[np.float32]:
-    """Radiance (rows from zenith to nadir, columns of azimuth, 3): a sky with a broad warm light and a cool fill."""
-    polar = np.pi * (np.arange(64)[:, None, None] + 0.5) / 64
-    azimuth = 2 * np.pi * (np.arange(128)[None, :, None] + 0.5) / 128
-
-    def glow(light_polar: float, light_azimuth: float, sharpness: float) -> Array:
-        cosine = np.cos(polar) * np.cos(light_polar)
-        cosine = cosine + np.sin(polar) * np.sin(light_polar) * np.cos(azimuth - light_azimuth)
-        return np.asarray(np.exp(sharpness * (cosine - 1)))
-
-    base = 0.30 + 0.14 * np.cos(polar)
-    warm, cool = np.array([1.0, 0.93, 0.82]), np.array([0.8, 0.9, 1.0])
-    radiance = base + 1.9 * glow(0.9, 0.7, 4.0) * warm + 0.5 * glow(1.2, 3.6, 3.0) * cool
-    return radiance.astype(np.float32)
 
 
 def _spline(points: Array, samples: int) -> tuple[Array, Array]:
@@ -362,7 +349,7 @@ def _tube_mesh(grid: Array, texture: NDArray[np.float32]) -> MeshShape:
     wrapped = np.concatenate([grid[:, -2:-1], grid, grid[:, 1:2]], axis=1)
     normals = np.cross(wrapped[:, 2:] - wrapped[:, :-2], along)
     normals /= np.linalg.norm(normals, axis=2, keepdims=True)
-    rows, columns = grid.shape[:2]
+    rows, columns, _ = grid.shape
     v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
     index = np.arange(rows * columns, dtype=np.uint32).reshape(rows, columns)
     here, right, up, across = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
@@ -384,24 +371,21 @@ _PROFILE = np.array([
 _FOOT, _WAIST, _FLUTES, _BELLY, _SHOULDER, _NECK, _LIP, _INSIDE = (
     (2, 4), (4, 7), (7, 9), (9, 11), (11, 13), (13, 16), (16, 19), (19, 30),
 )  # fmt: skip
-_FLUTE_COUNT, _PANEL_COUNT = 14, 8
-_NIGHT, _CREAM, _CRIMSON, _GOLD, _TEAL, _LEAF, _PLUM, _ORANGE = (
-    np.array(colour, dtype=np.float32)
-    for colour in (
-        (0.04, 0.06, 0.27), (0.98, 0.94, 0.82), (0.66, 0.05, 0.09), (0.96, 0.70, 0.12),
-        (0.02, 0.48, 0.50), (0.08, 0.33, 0.10), (0.33, 0.05, 0.33), (0.93, 0.38, 0.05),
-    )
-)  # fmt: skip
+_FLUTE_COUNT, _PANEL_COUNT = 16, 8
+_NIGHT, _PLUM, _LEAF, _CRIMSON, _CREAM, _GOLD, _SKY, _ORANGE, _TEAL = _PALETTE = np.array([
+    (0.03, 0.05, 0.22), (0.27, 0.03, 0.26), (0.04, 0.25, 0.10), (0.62, 0.04, 0.08), (1.00, 0.96, 0.85),
+    (0.98, 0.75, 0.16), (0.66, 0.92, 0.93), (0.95, 0.40, 0.06), (0.02, 0.45, 0.48),
+], dtype=np.float32)  # fmt: skip
 
 
 def vase_shapes() -> list[MeshShape]:
     """A hollow amphora: fluted and embossed body, two handles, and a glaze that differs at every azimuth."""
-    rows, columns = 480, 360
+    rows, columns = 400, 252
     profile, stations = _spline(_PROFILE, rows)
     at, turn = np.linspace(0, 1, rows)[:, None], np.linspace(0, 1, columns + 1)[None]
-    flute, flute_at, _ = _flutes(turn, at, stations)
+    flute, flute_strength = _flutes(turn, at, stations)
     _, distance, _, boss_window = _panels(turn, at, stations)
-    radius = profile[:, :1] + 0.016 * flute_at * np.abs(np.sin(np.pi * flute)) + 0.012 * boss_window * np.exp(
+    radius = profile[:, :1] + 0.016 * flute_strength * np.abs(np.sin(np.pi * flute)) + 0.012 * boss_window * np.exp(
         -((distance / 0.06) ** 6)
     )
     azimuth = 2 * np.pi * turn
@@ -409,7 +393,7 @@ def vase_shapes() -> list[MeshShape]:
     body = np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), height], axis=2)
     return [
         _tube_mesh(body, _vase_glaze(stations)),
-        _tube_mesh(_handle(0.3), _handle_glaze(_CRIMSON, _CREAM, 9)),
+        _tube_mesh(_handle(0.3), _handle_glaze(_CREAM, _CRIMSON, 7)),
         _tube_mesh(_handle(0.3 + np.pi), _handle_glaze(_NIGHT, _GOLD, 5)),
     ]
 
@@ -420,11 +404,11 @@ def _band(at: Array, stations: Array, band: tuple[int, int]) -> Array:
     return (at - first) / (last - first)
 
 
-def _flutes(turn: Array, at: Array, stations: Array) -> tuple[Array, Array, Array]:
-    """Twisted flutes: number of flutes passed (fraction = across), strength of the relief, 0 to 1 along them."""
+def _flutes(turn: Array, at: Array, stations: Array) -> tuple[Array, Array]:
+    """Twisted flutes: number of flutes passed (fraction = across), and the strength of the relief, 0 to 1."""
     along = _band(at, stations, _FLUTES)
     strength = np.sin(np.pi * along.clip(0, 1)) ** 0.5
-    return _FLUTE_COUNT * (turn + 0.10 * along), strength, along
+    return _FLUTE_COUNT * (turn + 0.10 * along), strength
 
 
 def _panels(turn: Array, at: Array, stations: Array) -> tuple[NDArray[np.int64], Array, Array, Array]:
@@ -478,79 +462,79 @@ def _cloud(rng: np.random.Generator, rows: int, columns: int, cells: int) -> NDA
 
 def _vase_glaze(stations: Array) -> NDArray[np.float32]:
     """Texture (rows along the profile, columns of azimuth, 3) in sRGB."""
-    rows, columns = 2048, 2048
+    rows, columns = 1536, 2048
     at, turn = np.linspace(0, 1, rows)[:, None], np.linspace(0, 1, columns)[None]
-    rng = np.random.default_rng(0)
-    palette = np.stack([_NIGHT, _CREAM, _CRIMSON, _GOLD, _TEAL, _CREAM, _LEAF, _ORANGE, _PLUM])
     glaze = np.empty((rows, columns, 3), dtype=np.float32)
     glaze[:] = _NIGHT
 
-    def paint(where: NDArray[np.bool_], colour: NDArray[np.float32]) -> None:
-        where = np.broadcast_to(where, (rows, columns))
-        glaze[where] = colour[where] if colour.ndim == 3 else colour
+    def part(band: tuple[int, int]) -> tuple[NDArray[np.float32], Array, Array]:
+        """The band's part of the glaze, its rows of `at`, and 0 to 1 along it."""
+        chosen = slice(*np.searchsorted(at[:, 0], stations[list(band)]))
+        return glaze[chosen], at[chosen], _band(at[chosen], stations, band)
 
-    def within(band: tuple[int, int]) -> tuple[NDArray[np.bool_], Array]:
-        along = _band(at, stations, band)
-        return (along >= 0) & (along <= 1), along
+    def paint(area: NDArray[np.float32], where: NDArray[np.bool_], colour: NDArray[np.float32]) -> None:
+        np.copyto(area, colour, where=where[..., None])
 
-    foot, _ = within(_FOOT)
-    paint(foot & (np.floor(20 * turn) % 2 == 0), _GOLD)
-    waist, along = within(_WAIST)
-    paint(waist, palette[[2, 4, 7, 0]][np.floor(4 * turn).astype(int) % 4].repeat(rows, 0))
-    dots = np.hypot((18 * turn) % 1 - 0.5, 2.2 * (along - 0.55)) < 0.33
-    paint(waist & dots, _CREAM)
+    # Every band has a dark and a light half, shifted from band to band: a view's mean says little about the next.
+    def halves(start: float, dark: list[int], light: list[int]) -> NDArray[np.float32]:
+        """Colours (1, columns, 3): those of the palette in sectors, first the dark ones from `start` turns on."""
+        cycle = _PALETTE[dark + light]
+        return np.asarray(cycle[np.floor(len(cycle) * (turn - start)).astype(int) % len(cycle)])
 
-    fluted, along = within(_FLUTES)
-    flute, _, _ = _flutes(turn, at, stations)
+    foot, _, _ = part(_FOOT)
+    foot[:] = halves(0.4, [0], [5])
+    paint(foot, (20 * turn) % 1 < 0.3, halves(0.4, [5], [0]))
+
+    waist, _, along = part(_WAIST)
+    waist[:] = halves(0.1, [3, 0], [4, 7])
+    paint(waist, np.hypot((18 * turn) % 1 - 0.5, 2.2 * (along - 0.55)) < 0.33, halves(0.1, [5, 4], [2, 4]))
+
+    fluted, here, along = part(_FLUTES)
+    flute, _ = _flutes(turn, here, stations)
     number = np.floor(flute).astype(int) % _FLUTE_COUNT
-    paint(fluted, palette[[0, 1, 2, 5, 4, 3, 0, 5, 6, 1, 8, 3, 2, 1]][number])
+    fluted[:] = _PALETTE[[0, 1, 0, 2, 0, 3, 0, 1, 4, 5, 4, 6, 4, 7, 4, 5]][number]
     vein = np.abs(flute % 1 - 0.5) < 0.07 + 0.05 * np.sin(40 * along)
-    paint(fluted & vein & (number % 2 == 0), _GOLD)
-    paint(fluted & vein & (number % 2 == 1), _CRIMSON)
+    paint(fluted, vein, _PALETTE[[5, 4, 7, 4, 5, 4, 6, 4, 3, 0, 2, 0, 8, 0, 1, 0]][number])
 
-    belly, along = within(_BELLY)
-    panel, distance, angle, _ = _panels(turn, at, stations)
-    panel = np.broadcast_to(panel, (rows, columns))
-    paint(belly, palette[[0, 1, 2, 1, 4, 3, 8, 5]][panel])
+    belly, here, _ = part(_BELLY)
+    panel, distance, angle, _ = _panels(turn, here, stations)
+    belly[:] = _PALETTE[[4, 5, 4, 6, 0, 1, 0, 2]][panel]
+    paint(belly, distance < 0.089, _PALETTE[[3, 4, 8, 4, 4, 0, 7, 4]][panel])
     petals = distance < 0.083 * (0.62 + 0.38 * np.cos((5 + panel % 4) * angle))
-    paint(belly & (distance < 0.089), palette[[1, 0, 5, 6, 1, 2, 3, 4]][panel])
-    paint(belly & petals, palette[[2, 3, 0, 7, 8, 1, 6, 2]][panel])
-    paint(belly & (distance < 0.026), palette[[3, 2, 7, 0, 3, 0, 1, 0]][panel])
-    paint(belly & (np.abs((_PANEL_COUNT * turn + 0.5) % 1 - 0.5) < 0.035), _GOLD)
+    paint(belly, petals, _PALETTE[[4, 2, 5, 1, 0, 6, 4, 3]][panel])
+    paint(belly, distance < 0.026, _PALETTE[[0, 7, 0, 4, 5, 3, 1, 5]][panel])
+    paint(belly, np.abs((_PANEL_COUNT * turn + 0.5) % 1 - 0.5) < 0.03, _GOLD)
 
-    shoulder, along = within(_SHOULDER)
+    shoulder, _, along = part(_SHOULDER)
     tongue = np.abs((16 * turn) % 1 - 0.5)
-    paint(shoulder, _CREAM)
-    paint(shoulder & (tongue < 0.44 * np.sqrt((1 - along).clip(0))), palette[[0, 2, 0, 4]][
-        np.floor(16 * turn).astype(int) % 16 // 4
-    ].repeat(rows, 0))
-    paint(shoulder & (tongue < 0.20 * np.sqrt((0.8 - along).clip(0))), _GOLD)
+    shoulder[:] = halves(0.25, [0, 2], [4, 4])
+    paint(shoulder, tongue < 0.36 * np.sqrt(1 - along), halves(0.25, [3, 8], [6, 5]))
+    paint(shoulder, tongue < 0.16 * np.sqrt((0.8 - along).clip(0)), halves(0.25, [5, 4], [0, 1]))
 
-    neck, along = within(_NECK)
-    checks = (np.floor(20 * turn + 2 * along) + np.floor(5 * along)) % 2 == 0
-    paint(neck, _CREAM)
-    paint(neck & checks & (turn < 0.5), _NIGHT)
-    paint(neck & checks & (turn >= 0.5), _LEAF)
-    ribbon = (2 * turn - along) % 1 < 0.22
-    paint(neck & ribbon, _CRIMSON)
-    lip, _ = within(_LIP)
-    paint(lip, _GOLD)
-    paint(lip & (np.floor(36 * turn) % 3 == 0), _CRIMSON)
+    neck, _, along = part(_NECK)
+    across, up = (20 * turn + 2 * along) % 1, (4 * along) % 1
+    neck[:] = halves(0.75, [0], [4])
+    paint(neck, np.abs(across - 0.5) + np.abs(up - 0.5) < 0.36, halves(0.75, [4, 6], [2, 0]))
+    paint(neck, (2 * turn - along) % 1 < 0.2, _CRIMSON)
 
-    inside, along = within(_INSIDE)
-    paint(inside, _TEAL)
-    paint(inside & ((10 * turn + 3 * along) % 1 < 0.42), _CREAM)
-    paint(inside & ((7 * along) % 1 < 0.16), _NIGHT)
+    lip, _, _ = part(_LIP)
+    lip[:] = halves(0.5, [0], [5])
+    paint(lip, (36 * turn) % 1 < 0.35, _CRIMSON)
 
-    for low, high in (_WAIST, _FLUTES, _BELLY, _SHOULDER, _NECK):
-        for station in stations[[low, high]]:
-            paint(np.abs(at - station) < 0.0042, _GOLD)
-            paint(np.abs(at - station) < 0.0014, _NIGHT)
+    inside, _, along = part(_INSIDE)
+    inside[:] = halves(0.0, [8, 0], [4, 4])
+    paint(inside, (12 * turn + 3 * along) % 1 < 0.3, halves(0.0, [4, 6], [8, 7]))
+    paint(inside, (7 * along) % 1 < 0.12, _NIGHT)
+
+    for station in stations[[_WAIST[0], _FLUTES[0], _BELLY[0], _SHOULDER[0], _NECK[0], _LIP[0]]]:
+        paint(glaze, np.abs(at - station) < 0.0042, _GOLD)
+        paint(glaze, np.abs(at - station) < 0.0014, _NIGHT)
     # Uneven glaze and specks: detail at every scale, alike nowhere.
-    mottling = sum(weight * _cloud(rng, rows, columns, cells) for weight, cells in ((0.5, 7), (0.3, 31), (0.2, 127)))
-    specks = _cloud(rng, rows, columns, 170) > 0.93
-    glaze *= 0.72 + 0.4 * np.asarray(mottling)[..., None]
-    glaze[specks] *= 0.45
+    rng = np.random.default_rng(0)
+    glaze *= 0.72
+    for weight, cells in ((0.2, 7), (0.12, 31), (0.08, 127)):
+        glaze *= 1 + weight * _cloud(rng, rows, columns, cells)[..., None]
+    glaze[_cloud(rng, rows, columns, 170) > 0.93] *= 0.45
     return glaze.clip(0, 1)
 
 

@@ -1,0 +1,72 @@
+"""All views of one object, split for training, validation and test."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dv.data.folder import Calibration, Views, read_calibration, read_views
+from dv.errors import UserError
+
+log = logging.getLogger(__name__)
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class ObjectSource:
+    """Where an object lies and how to read it; the fields are the ``object`` and ``data`` configuration."""
+
+    root: Path
+    name: str
+    how_to_get: str = ""
+    image_side: int | None = None
+    background: str | list[float] = "white"
+    skip: int = 0
+    splits: dict[str, Views] = field(default_factory=dict, repr=False, compare=False)
+
+    def folder(self, split: str) -> Path:
+        """Folder of a split, ``<root>/<split>/<name>``."""
+        return self.root / split / self.name
+
+    def calibration(self, split: str = "train") -> Calibration:
+        """Camera and grid placement of a split. Raises :class:`UserError` naming what to run if the object is absent."""
+        folder = self.folder(split)
+        if not folder.is_dir():
+            hint = f"; {self.how_to_get}" if self.how_to_get else ""
+            raise UserError(f"no object at {folder}{hint}")
+        return read_calibration(folder / "intrinsics.txt")
+
+    def views(self, split: str) -> Views:
+        """Views of ``train``, ``validation`` or ``test``, read once.
+
+        A split that has no folder is made of every tenth training view, which then no longer trains.
+        """
+        if split not in SPLITS:
+            raise UserError(f"split={split} must be one of {', '.join(SPLITS)}")
+        if not self.splits:
+            self._read()
+        if split not in self.splits:
+            self.splits[split] = self._read_folder(split, self.splits["train"].images.shape[-1])
+        return self.splits[split]
+
+    def _read_folder(self, split: str, image_side: int | None) -> Views:
+        return read_views(self.folder(split), self.calibration(split), image_side, self.background)
+
+    def _read(self) -> None:
+        train = self._read_folder("train", self.image_side)
+        absent = [split for split in SPLITS if not self.folder(split).is_dir()]
+        held_out = {split: list(range(5 * i + 4, len(train), 10)) for i, split in enumerate(absent)}
+        for split, indices in held_out.items():
+            if not indices:
+                raise UserError(
+                    f"{self.folder(split)} does not exist and {len(train)} training views are too few to hold out "
+                    f"every tenth for it; add a {split} folder"
+                )
+            log.warning("%s does not exist: held out %d training views for it", self.folder(split), len(indices))
+            self.splits[split] = train.select(indices)
+        used = {i for indices in held_out.values() for i in indices}
+        kept = [i for i in range(len(train)) if i not in used][:: self.skip + 1]
+        if len(kept) < 2:
+            raise UserError(f"{self.folder('train')}: {len(kept)} training views are left, at least 2 are needed")
+        self.splits["train"] = train.select(kept)

@@ -1,0 +1,1 @@
+"""Lightning around the network: training step, callbacks, loggers."""

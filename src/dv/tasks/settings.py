@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,10 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` aside and rename it."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(json.dumps(content, indent=1))
+    aside.replace(path)

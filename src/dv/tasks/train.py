@@ -125,7 +125,8 @@ def _trainer(
     from dv.tasks.settings import resolved
 
     t = config.trainer
-    warnings.filterwarnings("ignore", ".*(does not have many workers|LeafSpec|Sparse CSR).*")
+    warnings.filterwarnings("ignore", ".*(does not have many workers|LeafSpec|Experiment logs directory).*")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     checkpoints = run_dir / "checkpoints"
     callbacks: list[Callback] = [
         ModelCheckpoint(
@@ -167,7 +168,7 @@ def _finish(trainer: pl.Trainer, module: DeepVoxelsModule, datamodule: pl.Lightn
 
     best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
     best_psnr = float(best.best_model_score) if best.best_model_score is not None else float("-inf")
-    final = trainer.validate(module, datamodule=datamodule, verbose=False)[0]["val/psnr"]
+    final = trainer.validate(module, datamodule=datamodule, verbose=False, weights_only=True)[0]["val/psnr"]
     checkpoints = run_dir / "checkpoints"
     if trainer.is_global_zero and final >= best_psnr:
         aside = checkpoints / ".best.ckpt.partial"

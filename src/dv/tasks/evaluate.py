@@ -1,0 +1,125 @@
+"""``evaluate.py``: PSNR and SSIM of a trained model on held-out views, beside the nearest training view."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from dv.tasks.command import run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dv.tasks.restored import Restored
+
+log = logging.getLogger(__name__)
+SHEET_VIEWS = 6
+
+
+def evaluate(config: DictConfig) -> dict[str, Any]:
+    """Score every view of a split, print the table, write ``metrics.json`` and a contact sheet; returns the metrics.
+
+    The sheet's rows are views spread over the split: prediction | truth | depth.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from dv.data.pictures import contact_sheet, depth_picture, write_png
+    from dv.geometry.camera import axis_cosines
+    from dv.lightning.module import to_model
+    from dv.losses import cut_border
+    from dv.metrics import to_unit
+    from dv.tasks.restored import restore
+    from dv.tasks.settings import write_json
+
+    restored = restore(config)
+    views = restored.source.views(config.split)
+    train = restored.source.views("train")
+    intrinsics = restored.source.calibration(_split_with_folder(restored, config.split)).intrinsics
+    nearest = axis_cosines(views.poses, train.poses).argmax(1).tolist()
+    score = _scorer(config.lpips)
+    rows: list[dict[str, Any]] = []
+    scores: dict[str, list[dict[str, float]]] = {"mean": [], "mean_border": [], "baseline": [], "baseline_border": []}
+    shown = set(torch.linspace(0, len(views) - 1, min(SHEET_VIEWS, len(views))).round().int().tolist())
+    sheet: list[list[Tensor]] = []
+    for i in tqdm(range(len(views)), f"evaluating {config.split}", unit="view"):
+        rendering = restored.render(views.poses[i], intrinsics)
+        output, truth = to_unit(rendering.image).cpu(), to_unit(to_model(views.images[i : i + 1]))
+        baseline = to_unit(to_model(train.images[nearest[i]][None]))
+        for name, image in (("mean", output), ("baseline", baseline)):
+            scores[name].append(score(image, truth))
+            scores[f"{name}_border"].append(score(cut_border(image, config.border), cut_border(truth, config.border)))
+        rows.append({"name": views.names[i], **scores["mean"][-1]})
+        if i in shown:
+            depth = restored.world_depth(rendering)
+            extra = [] if depth is None else [depth_picture(depth.cpu(), truth.shape[-1])]
+            sheet.append([output[0], truth[0], *extra])
+    metrics: dict[str, Any] = {key: _mean(values) for key, values in scores.items()}
+    metrics |= {"split": config.split, "ckpt": str(restored.checkpoint.path), "views": rows}
+    output_dir = Path(config.output_dir or restored.run_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(output_dir / "metrics.json", metrics)
+    write_png(output_dir / f"{config.split}_views.png", contact_sheet(sheet))
+    print(table(metrics))
+    if not restored.model.sizes.occlusion_net:
+        print("model=no_occlusion has no depth: the contact sheet shows prediction | truth only")
+    print(f"metrics: {output_dir / 'metrics.json'}\nviews:   {output_dir / f'{config.split}_views.png'}")
+    return metrics
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The means as a table for the terminal."""
+    keys = list(metrics["mean"])
+    lines = [f"{'':<24}" + "".join(f"{key.upper():>10}" for key in keys)]
+    names = {
+        "mean": "model, full frame",
+        "mean_border": "model, border cut",
+        "baseline": "nearest view, full frame",
+        "baseline_border": "nearest view, border cut",
+    }
+    for key, name in names.items():
+        lines.append(f"{name:<24}" + "".join(f"{metrics[key][k]:>10.{2 if k == 'psnr' else 3}f}" for k in keys))
+    return "\n".join([f"{len(metrics['views'])} {metrics['split']} views (PSNR in dB)", *lines])
+
+
+def _split_with_folder(restored: Restored, split: str) -> str:
+    """The split whose ``intrinsics.txt`` belongs to the views: held-out views are training views."""
+    return split if restored.source.folder(split).is_dir() else "train"
+
+
+def _scorer(use_lpips: bool | str):  # type: ignore[no-untyped-def]
+    """Function of image and truth ``[1, 3, H, W]`` in [0, 1] to a dict of scores."""
+    from importlib.util import find_spec
+
+    from dv.errors import UserError
+    from dv.metrics import psnr, ssim
+
+    there = find_spec("lpips") is not None
+    if use_lpips is True and not there:
+        raise UserError("lpips=true needs the optional extra: pip install 'dv[lpips]'")
+    network = None
+    if use_lpips and there:
+        import lpips
+
+        network = lpips.LPIPS(net="alex", verbose=False).eval()
+
+    def score(image: Tensor, truth: Tensor) -> dict[str, float]:
+        values = {"psnr": psnr(image, truth).item(), "ssim": ssim(image, truth).item()}
+        if network is not None:
+            values["lpips"] = network(image * 2 - 1, truth * 2 - 1).item()
+        return values
+
+    return score
+
+
+def _mean(values: list[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(v[key] for v in values) / len(values) for key in values[0]}
+
+
+def main() -> None:
+    """Command line."""
+    run("evaluate", evaluate)

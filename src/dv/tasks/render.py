@@ -1,0 +1,103 @@
+"""``render.py``: pictures, depth and a video of a trained model along a trajectory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from dv.errors import UserError
+from dv.tasks.command import run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dv.geometry.camera import Intrinsics
+    from dv.tasks.restored import Restored
+
+log = logging.getLogger(__name__)
+
+
+def render(config: DictConfig) -> Path:
+    """Render a trajectory into ``rgb/``, ``depth/``, ``depth.json`` and ``video.mp4``; returns their folder.
+
+    The grid is inpainted once. Depth is camera z; a count of a depth PNG is worth ``world_units_per_count``.
+    """
+    from tqdm import tqdm
+
+    from dv.data.pictures import Video, write_png16
+    from dv.metrics import to_unit
+    from dv.tasks.restored import restore
+    from dv.tasks.settings import write_json
+
+    restored = restore(config)
+    names, poses, intrinsics = trajectory(restored, config.trajectory)
+    output_dir = Path(config.output_dir or restored.run_dir / "render" / config.trajectory.name)
+    has_depth = restored.model.sizes.occlusion_net
+    if not has_depth:
+        print("model=no_occlusion has no depth: writing colour only")
+    (output_dir / "rgb").mkdir(parents=True, exist_ok=True)
+    grid = restored.placement
+    farthest = grid.near + 2 * grid.scale  # the frustum ends before it
+    units = farthest / 65535
+    if has_depth:
+        (output_dir / "depth").mkdir(exist_ok=True)
+        write_json(output_dir / "depth.json", {"world_units_per_count": units})
+    with _whole(output_dir / "video.mp4") as video_path, Video(video_path, config.trajectory.fps) as video:
+        for i, pose in enumerate(tqdm(poses, f"rendering {config.trajectory.name}", unit="frame")):
+            rendering = restored.render(pose, intrinsics)
+            picture = to_unit(rendering.image[0])
+            write_png16(output_dir / "rgb" / f"{i:06d}.png", picture)
+            depth = restored.world_depth(rendering)
+            if depth is not None:
+                write_png16(output_dir / "depth" / f"{i:06d}.png", depth / farthest)
+            video.add(picture)
+    write_json(output_dir / "frames.json", {"names": names, "poses": poses.tolist()})
+    print(f"{len(poses)} frames: {output_dir}")
+    return output_dir
+
+
+def trajectory(restored: Restored, config: Any) -> tuple[list[str], Tensor, Intrinsics]:
+    """Names, poses ``[N, 4, 4]`` and camera of the ``trajectory`` configuration. Raises :class:`UserError`."""
+    import torch
+
+    from dv.data.folder import read_calibration, read_poses
+    from dv.geometry.trajectory import interpolate, key_poses, spiral
+
+    name, source = config.name, restored.source
+    if name == "poses" or (name == "test" and (source.folder("test") / "pose").is_dir()):
+        folder = source.folder("test")
+        calibration = read_calibration(folder / "intrinsics.txt")
+        names, poses = read_poses(folder, calibration)
+        return names, poses, calibration.intrinsics
+    if name == "test":
+        views = source.views("test")
+        return views.names, views.poses, source.calibration().intrinsics
+    frames = config.frames
+    if not isinstance(frames, int) or frames < 2:
+        raise UserError(f"trajectory.frames={frames} must be a number of at least 2")
+    calibration = source.calibration()
+    _, known = read_poses(source.folder("train"), calibration)
+    if name == "spiral":
+        center = torch.tensor(restored.placement.origin, dtype=known.dtype)
+        poses = spiral(known, center, frames, config.turns)
+    else:
+        poses = interpolate(key_poses(known, config.keys), frames)
+    return [f"{i:06d}" for i in range(len(poses))], poses, calibration.intrinsics
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which is renamed to ``path`` once all is written."""
+    aside = path.with_name(f".partial-{path.name}")
+    yield aside
+    aside.replace(path)
+
+
+def main() -> None:
+    """Command line."""
+    run("render", render)

@@ -13,14 +13,13 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import torch
-from kornia.geometry.camera.perspective import project_points
 from kornia.geometry.linalg import inverse_transformation
 from kornia.geometry.transform import resize
 from torch import Tensor
 from tqdm import tqdm
 
 from dv.errors import UserError
-from dv.geometry.camera import Intrinsics, rigid_defect, square_crop
+from dv.geometry.camera import Intrinsics, project, rigid_defect, square_crop
 from dv.geometry.grid import GridPlacement, default_near, to_camera
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -155,7 +154,7 @@ def sees_grid(pose: Tensor, calibration: Calibration) -> bool:
     """Whether some of a coarse sampling of the grid falls inside the picture and behind the near plane."""
     placement, intrinsics = calibration.placement, calibration.intrinsics
     points = to_camera(pose, placement.voxel_centers(12))
-    pixels = project_points(points, intrinsics.matrix())
+    pixels = project(points, intrinsics)
     inside = (pixels >= -0.5).all(1) & (pixels < intrinsics.side - 0.5).all(1)
     beyond_near = points[:, 2] >= placement.near
     return bool((inside & beyond_near & (points[:, 2] < placement.near + 2 * placement.scale)).any())

@@ -31,7 +31,6 @@ FOCAL_PER_SIDE = 1.72
 SPLITS = ("test", "validation", "train")
 SPIRAL_TURNS = 5
 _OPENCV_TO_MITSUBA = np.diag([-1.0, -1.0, 1.0, 1.0])  # Mitsuba's camera has x left and y up
-_CHILD_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -123,9 +122,12 @@ def render_synthetic(name: str, output_dir: Path, settings: SyntheticSettings) -
     unfinished = []
     for split in SPLITS:
         finished = output_dir / split / name
-        _check_settings(finished if finished.exists() else partial / split, record, must_have_record=finished.exists())
-        if not finished.exists():
+        if finished.exists():
+            _check_settings(finished, record, f"{output_dir}/{{{','.join(SPLITS)}}}/{name}")
+        else:
             unfinished.append(split)
+            if (partial / split / "dataset.json").exists():
+                _check_settings(partial / split, record, str(partial))
     if unfinished:
         mitsuba = _mitsuba_module()
         for split in unfinished:
@@ -144,17 +146,12 @@ def _compared(settings: SyntheticSettings) -> dict[str, int]:
     return {key: value for key, value in asdict(settings).items() if key != "workers"}
 
 
-def _check_settings(folder: Path, record: dict[str, Any], must_have_record: bool) -> None:
-    way_out = f"choose another output_dir or delete {folder}"
+def _check_settings(folder: Path, record: dict[str, Any], to_delete: str) -> None:
     try:
         found = json.loads((folder / "dataset.json").read_text())
         found_settings = dict(found["settings"], format_version=found["format_version"])
-    except FileNotFoundError:
-        if must_have_record:
-            raise UserError(f"{folder} was not rendered by this program; {way_out}") from None
-        return
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / 'dataset.json'} is damaged; {way_out}") from None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder} was not rendered by this program; choose another output_dir") from None
     wanted = dict(record["settings"], format_version=record["format_version"])
     differing = [
         f"{key} = {found_settings.get(key)} (now {value})"
@@ -162,12 +159,11 @@ def _check_settings(folder: Path, record: dict[str, Any], must_have_record: bool
         if found_settings.get(key) != value
     ]
     if differing:
-        raise UserError(f"{folder} was rendered with {', '.join(differing)}; {way_out}")
+        found_with = ", ".join(differing)
+        raise UserError(f"{folder} was rendered with {found_with}; choose another output_dir or delete {to_delete}")
 
 
-def _prepare(
-    folder: Path, aside_dir: Path, split: str, record: dict[str, Any], settings: SyntheticSettings
-) -> None:
+def _prepare(folder: Path, aside_dir: Path, split: str, record: dict[str, Any], settings: SyntheticSettings) -> None:
     """Write everything of one split but its images."""
     (folder / "rgb").mkdir(parents=True, exist_ok=True)
     (folder / "pose").mkdir(exist_ok=True)
@@ -196,9 +192,9 @@ def _render_missing(name: str, partial: Path, splits: Iterable[str], settings: S
             if not image_path.exists():
                 seed = np.random.SeedSequence([settings.seed, SPLITS.index(split), view]).generate_state(1)
                 jobs.append((image_path, pose, int(seed[0])))
-    workers = min(settings.workers or len(os.sched_getaffinity(0)), len(jobs))
     if not jobs:
         return
+    workers = min(settings.workers or len(os.sched_getaffinity(0)), len(jobs))
     others = multiprocessing.active_children()
     executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
     # Children inherit the ignored signal: Ctrl-C reaches this process only, which then ends them.
@@ -304,11 +300,11 @@ def load_scene(name: str) -> Any:
     scene: dict[str, Any] = {
         "type": "scene",
         "integrator": {"type": "path", "max_depth": 3, "hide_emitters": True},
-        "sky": {"type": "constant", "radiance": {"type": "rgb", "value": [0.56, 0.58, 0.61]}},
+        "sky": {"type": "constant", "radiance": {"type": "rgb", "value": [0.66, 0.68, 0.70]}},
         "window": {
             "type": "rectangle",
             "to_world": mi.ScalarTransform4f().look_at([2.6, 1.8, 3.8], [0, 0, 0], [0, 0, 1]).scale(2),
-            "emitter": {"type": "area", "radiance": {"type": "rgb", "value": [3.1, 2.8, 2.5]}},
+            "emitter": {"type": "area", "radiance": {"type": "rgb", "value": [2.9, 2.65, 2.4]}},
         },
     }
     for number, shape in enumerate(SCENES[name]()):
@@ -385,9 +381,9 @@ def vase_shapes() -> list[MeshShape]:
     at, turn = np.linspace(0, 1, rows)[:, None], np.linspace(0, 1, columns + 1)[None]
     flute, flute_strength = _flutes(turn, at, stations)
     _, distance, _, boss_window = _panels(turn, at, stations)
-    radius = profile[:, :1] + 0.016 * flute_strength * np.abs(np.sin(np.pi * flute)) + 0.012 * boss_window * np.exp(
-        -((distance / 0.06) ** 6)
-    )
+    fluting = 0.016 * flute_strength * np.abs(np.sin(np.pi * flute))
+    bosses = 0.012 * boss_window * np.exp(-((distance / 0.06) ** 6))
+    radius = profile[:, :1] + fluting + bosses
     azimuth = 2 * np.pi * turn
     height = np.broadcast_to(profile[:, 1:], radius.shape)
     body = np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), height], axis=2)
@@ -401,7 +397,7 @@ def vase_shapes() -> list[MeshShape]:
 def _band(at: Array, stations: Array, band: tuple[int, int]) -> Array:
     """Position along the profile (0 to 1 over all of it) as 0 to 1 over one band."""
     first, last = stations[list(band)]
-    return (at - first) / (last - first)
+    return np.asarray((at - first) / (last - first))
 
 
 def _flutes(turn: Array, at: Array, stations: Array) -> tuple[Array, Array]:
@@ -486,29 +482,29 @@ def _vase_glaze(stations: Array) -> NDArray[np.float32]:
     paint(foot, (20 * turn) % 1 < 0.3, halves(0.4, [5], [0]))
 
     waist, _, along = part(_WAIST)
-    waist[:] = halves(0.1, [3, 0], [4, 7])
+    waist[:] = halves(0.1, [3, 0], [4, 5])
     paint(waist, np.hypot((18 * turn) % 1 - 0.5, 2.2 * (along - 0.55)) < 0.33, halves(0.1, [5, 4], [2, 4]))
 
     fluted, here, along = part(_FLUTES)
     flute, _ = _flutes(turn, here, stations)
     number = np.floor(flute).astype(int) % _FLUTE_COUNT
     fluted[:] = _PALETTE[[0, 1, 0, 2, 0, 3, 0, 1, 4, 5, 4, 6, 4, 7, 4, 5]][number]
-    vein = np.abs(flute % 1 - 0.5) < 0.07 + 0.05 * np.sin(40 * along)
+    vein = np.abs(flute % 1 - 0.5) < 0.06 + 0.04 * np.sin(40 * along)
     paint(fluted, vein, _PALETTE[[5, 4, 7, 4, 5, 4, 6, 4, 3, 0, 2, 0, 8, 0, 1, 0]][number])
 
     belly, here, _ = part(_BELLY)
     panel, distance, angle, _ = _panels(turn, here, stations)
     belly[:] = _PALETTE[[4, 5, 4, 6, 0, 1, 0, 2]][panel]
-    paint(belly, distance < 0.089, _PALETTE[[3, 4, 8, 4, 4, 0, 7, 4]][panel])
+    paint(belly, distance < 0.089, _PALETTE[[5, 4, 6, 4, 3, 0, 8, 0]][panel])
     petals = distance < 0.083 * (0.62 + 0.38 * np.cos((5 + panel % 4) * angle))
-    paint(belly, petals, _PALETTE[[4, 2, 5, 1, 0, 6, 4, 3]][panel])
-    paint(belly, distance < 0.026, _PALETTE[[0, 7, 0, 4, 5, 3, 1, 5]][panel])
+    paint(belly, petals, _PALETTE[[3, 2, 0, 7, 5, 6, 4, 7]][panel])
+    paint(belly, distance < 0.026, _PALETTE[[4, 5, 5, 4, 0, 3, 1, 4]][panel])
     paint(belly, np.abs((_PANEL_COUNT * turn + 0.5) % 1 - 0.5) < 0.03, _GOLD)
 
     shoulder, _, along = part(_SHOULDER)
     tongue = np.abs((16 * turn) % 1 - 0.5)
     shoulder[:] = halves(0.25, [0, 2], [4, 4])
-    paint(shoulder, tongue < 0.36 * np.sqrt(1 - along), halves(0.25, [3, 8], [6, 5]))
+    paint(shoulder, tongue < 0.36 * np.sqrt(1 - along), halves(0.25, [3, 1], [6, 5]))
     paint(shoulder, tongue < 0.16 * np.sqrt((0.8 - along).clip(0)), halves(0.25, [5, 4], [0, 1]))
 
     neck, _, along = part(_NECK)
@@ -522,7 +518,7 @@ def _vase_glaze(stations: Array) -> NDArray[np.float32]:
     paint(lip, (36 * turn) % 1 < 0.35, _CRIMSON)
 
     inside, _, along = part(_INSIDE)
-    inside[:] = halves(0.0, [8, 0], [4, 4])
+    inside[:] = halves(0.0, [8, 0], [4, 6])
     paint(inside, (12 * turn + 3 * along) % 1 < 0.3, halves(0.0, [4, 6], [8, 7]))
     paint(inside, (7 * along) % 1 < 0.12, _NIGHT)
 
@@ -531,7 +527,7 @@ def _vase_glaze(stations: Array) -> NDArray[np.float32]:
         paint(glaze, np.abs(at - station) < 0.0014, _NIGHT)
     # Uneven glaze and specks: detail at every scale, alike nowhere.
     rng = np.random.default_rng(0)
-    glaze *= 0.72
+    glaze *= 0.78
     for weight, cells in ((0.2, 7), (0.12, 31), (0.08, 127)):
         glaze *= 1 + weight * _cloud(rng, rows, columns, cells)[..., None]
     glaze[_cloud(rng, rows, columns, 170) > 0.93] *= 0.45

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from kornia.geometry.conversions import denormalize_points_with_intrinsics
 from torch import Tensor
 
 
@@ -27,6 +28,11 @@ class Intrinsics:
         return torch.tensor(
             [[[self.f, 0, self.cx], [0, self.f, self.cy], [0, 0, 1]]], dtype=dtype, device=device
         )
+
+
+def project(points: Tensor, intrinsics: Intrinsics) -> Tensor:
+    """Pixels ``[N, 2]`` (col, row) of camera-frame points ``[N, 3]``; not finite where z is 0."""
+    return denormalize_points_with_intrinsics(points[:, :2] / points[:, 2:], intrinsics.matrix(points.dtype))
 
 
 def square_crop(f: float, cx: float, cy: float, height: int, width: int) -> Intrinsics:

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from kornia.geometry.linalg import inverse_transformation, transform_points
 from torch import Tensor
 
 
@@ -45,9 +44,10 @@ def default_near(near: float) -> float:
 
 def to_camera(pose: Tensor, points: Tensor) -> Tensor:
     """World points ``[N, 3]`` in the axes of the camera with camera-to-world ``pose`` ``[4, 4]``."""
-    return transform_points(inverse_transformation(pose[None]), points[None])[0]
+    # by hand: kornia's transform_points goes through homogeneous coordinates with an ε that shows at small scales
+    return (points - pose[:3, 3]) @ pose[:3, :3]
 
 
 def to_world(pose: Tensor, points: Tensor) -> Tensor:
     """Camera points ``[N, 3]`` in world axes, given the camera-to-world ``pose`` ``[4, 4]``."""
-    return transform_points(pose[None], points[None])[0]
+    return points @ pose[:3, :3].T + pose[:3, 3]

@@ -8,11 +8,10 @@ projects onto a pixel border must fall on the same side whatever the precision o
 from __future__ import annotations
 
 import torch
-from kornia.geometry.camera.perspective import project_points
 from kornia.geometry.depth import depth_to_3d_v2
 from torch import Tensor
 
-from dv.geometry.camera import Intrinsics
+from dv.geometry.camera import Intrinsics, project
 from dv.geometry.grid import GridPlacement, to_camera, to_world
 from dv.geometry.sparse import InterpolationMatrix
 
@@ -33,7 +32,7 @@ def lifting_matrix(
         grid_side: G, voxels.
     """
     points = to_camera(pose.double().cpu(), placement.voxel_centers(grid_side))
-    pixels = project_points(points, intrinsics.at_side(feature_side).matrix())
+    pixels = project(points, intrinsics.at_side(feature_side))
     nearest = pixels.round()
     seen = (points[:, 2] > 0) & (nearest >= 0).all(1) & (nearest < feature_side).all(1)
     voxels = seen.nonzero().squeeze(1)

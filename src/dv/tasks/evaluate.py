@@ -123,3 +123,7 @@ def _mean(values: list[dict[str, float]]) -> dict[str, float]:
 def main() -> None:
     """Command line."""
     run("evaluate", evaluate)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,3 +27,7 @@ def prepare(config: DictConfig) -> None:
 def main() -> None:
     """Command line."""
     run("prepare", prepare)
+
+
+if __name__ == "__main__":
+    main()

@@ -101,3 +101,7 @@ def _whole(path: Path) -> Iterator[Path]:
 def main() -> None:
     """Command line."""
     run("render", render)
+
+
+if __name__ == "__main__":
+    main()

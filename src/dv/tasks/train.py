@@ -190,3 +190,7 @@ def _finish(trainer: pl.Trainer, module: DeepVoxelsModule, datamodule: pl.Lightn
 def main() -> None:
     """Command line."""
     run("train", train)
+
+
+if __name__ == "__main__":
+    main()

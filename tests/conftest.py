@@ -1,0 +1,117 @@
+"""A tiny object in the DeepVoxels folder format, and the commands run as a user runs them, in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from dv.geometry.trajectory import look_at
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+torch.set_num_threads(2)
+
+TINY = (
+    "grid.side=8 grid.feature_side=16 grid.features=4 model.base_channels=4 trainer=debug loss.border=2 "
+    "trainer.progress_bar=false"
+).split()
+
+
+def write_views(folder: Path, count: int, side: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> None:
+    """Pictures of a sphere shaded by its normals, seen from ``count`` poses on the upper hemisphere."""
+    height, width = size or (side, side)
+    crop = min(height, width)
+    f, cx, cy = 1.4 * crop, (width - 1) / 2, (height - 1) / 2
+    (folder / "rgb").mkdir(parents=True)
+    (folder / "pose").mkdir()
+    rng = np.random.default_rng(seed)
+    v, u = np.mgrid[:height, :width]
+    rays = np.stack([(u - cx) / f, (v - cy) / f, np.ones((height, width))], -1)
+    for i in range(count):
+        azimuth, elevation = 2 * np.pi * (i + rng.random() * 0.3) / count, np.radians(15 + 50 * rng.random())
+        eye = 1.6 * np.array(
+            [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+        )
+        pose = look_at(torch.tensor(eye), torch.zeros(3, dtype=torch.float64), torch.tensor([0.0, 0, 1]).double())
+        pose = pose.numpy()
+        d = rays @ pose[:3, :3].T
+        d /= np.linalg.norm(d, axis=-1, keepdims=True)
+        b = d @ eye
+        disc = b**2 - (eye @ eye - 0.45**2)
+        point = eye + d * (-b - np.sqrt(np.maximum(disc, 0)))[..., None]
+        color = np.where((disc > 0)[..., None], 0.5 + point, 1.0)
+        iio.imwrite(folder / "rgb" / f"{i:06d}.png", (color.clip(0, 1) * 255).astype(np.uint8))
+        (folder / "pose" / f"{i:06d}.txt").write_text(" ".join(f"{x:.9g}" for x in pose.reshape(-1)))
+    (folder / "intrinsics.txt").write_text(f"{f} {cx} {cy} 0.\n0 0 0\n0.73\n1.0\n{height} {width}\n")
+
+
+def write_object(root: Path, side: int = 32, train: int = 8, name: str = "ball") -> Path:
+    """An object with all three splits; returns its root."""
+    for split, count, seed in (("train", train, 0), ("validation", 2, 1), ("test", 3, 2)):
+        write_views(root / split / name, count, side, seed=seed)
+    return root
+
+
+@pytest.fixture(scope="session")
+def ball(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of the object ``ball``, 32 px; tests must not write to it."""
+    return write_object(tmp_path_factory.mktemp("objects"))
+
+
+@dataclass
+class Result:
+    """What a command left: exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capfd, monkeypatch, tmp_path):
+    """Call an entry point as ``command("train", "object=custom", …)``; Hydra's run folder is under tmp_path."""
+
+    def call(name: str, *arguments: str) -> Result:
+        import importlib
+
+        GlobalHydra.instance().clear()
+        if not any(a.startswith(("hydra.run.dir", "hydra.sweep.dir")) for a in arguments):
+            arguments = (*arguments, f"hydra.run.dir={tmp_path / 'run'}")
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        capfd.readouterr()
+        code = 0
+        try:
+            importlib.import_module(f"dv.tasks.{name}").main()
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        finally:
+            GlobalHydra.instance().clear()
+        captured = capfd.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def of_ball(ball):
+    """The overrides that choose the tiny object and tiny sizes."""
+    return ["object=custom", f"object.root={ball}", "object.name=ball", *TINY]
+
+
+@pytest.fixture(scope="session")
+def trained(ball, tmp_path_factory) -> Path:
+    """Checkpoint of a tiny trained model."""
+    import subprocess
+
+    run = tmp_path_factory.mktemp("trained")
+    arguments = [f"object.root={ball}", "object=custom", "object.name=ball", *TINY, "loss=l1", f"hydra.run.dir={run}"]
+    subprocess.run([sys.executable, "-m", "dv.tasks.train", *arguments], check=True, capture_output=True)
+    return run / "checkpoints" / "best.ckpt"

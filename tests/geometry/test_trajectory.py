@@ -1,0 +1,60 @@
+import math
+
+import torch
+
+from dv.geometry.camera import rigid_defect
+from dv.geometry.trajectory import interpolate, key_poses, look_at, spiral
+
+UP = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+CENTER = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
+
+
+def hemisphere(count: int = 12, radius: float = 2.0) -> torch.Tensor:
+    poses = []
+    for i in range(count):
+        azimuth, elevation = 2 * math.pi * i / count, math.radians(10 + 60 * i / count)
+        offset = torch.tensor(
+            [math.cos(azimuth) * math.cos(elevation), math.sin(azimuth) * math.cos(elevation), math.sin(elevation)],
+            dtype=torch.float64,
+        )
+        poses.append(look_at(CENTER + radius * offset, CENTER, UP))
+    return torch.stack(poses)
+
+
+def test_look_at_is_rigid_and_sees_the_target_upright():
+    pose = look_at(CENTER + torch.tensor([1.0, 2, 3]).double(), CENTER, UP)
+    assert rigid_defect(pose) is None
+    seen = pose[:3, :3].T @ (CENTER - pose[:3, 3])
+    torch.testing.assert_close(seen[:2], torch.zeros(2).double(), atol=1e-12, rtol=0)
+    assert seen[2] > 0
+    assert pose[2, 1] < 0  # image y points down
+
+
+def test_look_at_straight_down_is_rigid():
+    assert rigid_defect(look_at(CENTER + 2 * UP, CENTER, UP)) is None
+
+
+def test_spiral_stays_on_the_covered_part_of_the_sphere():
+    poses = hemisphere()
+    path = spiral(poses, CENTER, 40, turns=2)
+    assert path.shape == (40, 4, 4)
+    offsets = path[:, :3, 3] - CENTER
+    torch.testing.assert_close(offsets.norm(dim=1), torch.full((40,), 2.0).double())
+    assert all(rigid_defect(pose) is None for pose in path)
+    up = torch.nn.functional.normalize(-poses[:, :3, 1].mean(0), dim=0)
+    heights = offsets @ up
+    assert (heights.diff() < 0).all()
+    turned = torch.atan2(offsets @ torch.linalg.cross(up, poses[0, :3, 0]), offsets @ poses[0, :3, 0])
+    assert len(set((turned > 0).int().diff().nonzero().flatten().tolist())) >= 3
+
+
+def test_interpolation_passes_through_its_keys():
+    keys = key_poses(hemisphere(), 4)
+    path = interpolate(keys, 31)
+    torch.testing.assert_close(path[[0, 10, 20, 30]], keys, atol=1e-6, rtol=0)
+    assert all(rigid_defect(pose) is None for pose in path)
+    middle, a, b = path[5], keys[0], keys[1]
+    torch.testing.assert_close(middle[:3, 3], (a[:3, 3] + b[:3, 3]) / 2)
+    # halfway by slerp is equally far from both ends
+    angle = lambda p, q: ((p[:3, :3].T @ q[:3, :3]).trace() - 1) / 2  # noqa: E731
+    torch.testing.assert_close(angle(a, middle), angle(middle, b), atol=1e-6, rtol=0)

@@ -119,7 +119,7 @@ def read_pose(path: Path, world_to_camera: bool = False) -> Tensor:
 def read_image(path: Path, background: np.ndarray) -> np.ndarray:
     """RGB image ``[H, W, 3]`` in [0, 1]; alpha is composited over ``background``. Raises :class:`UserError`."""
     try:
-        raw = iio.imread(path)
+        raw = iio.imread(path, plugin="pillow")
     except Exception as error:  # imageio's backends each raise kinds of their own
         raise UserError(f"{path}: cannot be read as an image, it may be truncated") from error
     if raw.ndim == 2:

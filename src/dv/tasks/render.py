@@ -86,7 +86,7 @@ def trajectory(restored: Restored, config: Any) -> tuple[list[str], Tensor, Intr
         center = torch.tensor(restored.placement.origin, dtype=known.dtype)
         poses = spiral(known, center, frames, config.turns)
     else:
-        poses = interpolate(key_poses(known, config.keys), frames)
+        poses = interpolate(key_poses(known, config.key_poses), frames)
     return [f"{i:06d}" for i in range(len(poses))], poses, calibration.intrinsics
 
 

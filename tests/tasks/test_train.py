@@ -1,0 +1,257 @@
+"""Training through the real entry point: what a run leaves, how it resumes, stops and fails."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, write_object
+
+from dv.checkpoint import read_checkpoint
+
+PARITY = Path(__file__).parents[1] / "data" / "parity"
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(("loss", "model"), [("l1_gan", "deepvoxels"), ("l1", "no_occlusion")])
+def test_a_run_leaves_checkpoints_metrics_config_and_pictures(command, of_ball, tmp_path, loss, model):
+    result = command("train", *of_ball, f"loss={loss}", f"model={model}", "grid.feature_side=32")
+    assert result.code == 0, result.err
+    run = tmp_path / "run"
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml", "pictures/views_0000004.png"):
+        assert (run / name).is_file(), name
+    assert (run / "pictures" / "gates_0000004.png").is_file()
+    columns = rows(run)[0].keys()
+    expected = {"train/loss/l1", "train/psnr", "val/psnr", "val/ssim", "time/step", "train/learning_rate/generator"}
+    assert expected | {"train/range/output_min", "train/range/target_max"} <= columns
+    assert ("train/loss/discriminator" in columns) == (loss == "l1_gan")
+    # max_steps counts batches, with two networks as with one
+    assert [int(r["step"]) for r in rows(run) if r["train/psnr"]] == [0, 1, 2, 3]
+    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    assert checkpoint.step == 4
+    assert checkpoint.config["object"]["name"] == "ball"
+    assert checkpoint.placement.near == 0.73
+    assert checkpoint.model_state["grid"].any()
+
+
+def test_training_learns(command, of_ball, tmp_path):
+    result = command("train", *of_ball, "loss=l1", "trainer.max_steps=60", "optimizer.learning_rate=2e-3")
+    assert result.code == 0, result.err
+    losses = [float(r["train/loss/l1"]) for r in rows(tmp_path / "run") if r["train/loss/l1"]]
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+def test_every_part_of_the_network_is_trained(command, of_ball, tmp_path):
+    command("train", *of_ball, "loss=l1_gan", "trainer.max_steps=1", "loss.border=4")
+    from dv.lightning.module import DeepVoxelsModule  # noqa: F401 - the checkpoint alone tells what moved
+
+    moments = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+    moved = sum(bool(m["exp_avg"].any()) for m in moments.values())
+    assert moved > 0.95 * len(moments)  # a ReLU may close a channel on so tiny a net, no more
+
+
+@pytest.mark.parametrize("loss", ["l1", "l1_gan"])
+def test_a_resumed_run_equals_an_undisturbed_one(command, of_ball, tmp_path, loss):
+    base = [*of_ball, f"loss={loss}", "optimizer.schedule=cosine"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert command("train", *base, "trainer.max_steps=6", f"hydra.run.dir={whole}").code == 0
+    # stop after 4 of 6 steps, as an interruption would: the schedule is that of 6
+    stopper = "trainer.max_steps=6"
+    import dv.lightning.callbacks as callbacks
+
+    original = callbacks.LastCheckpoint.on_train_batch_end
+
+    def interrupt(self, trainer, *rest):
+        if trainer.global_step == 3:
+            signal.raise_signal(signal.SIGINT)
+        original(self, trainer, *rest)
+
+    callbacks.LastCheckpoint.on_train_batch_end = interrupt
+    try:
+        result = command("train", *base, stopper, f"hydra.run.dir={parts}")
+    finally:
+        callbacks.LastCheckpoint.on_train_batch_end = original
+    assert result.code == 128 + signal.SIGINT
+    assert "interrupted at step 3; continue with: resume=" in result.err
+    assert command("train", *base, stopper, f"hydra.run.dir={parts}", "resume=auto").code == 0
+    a, b = weights(whole / "checkpoints/last.ckpt"), weights(parts / "checkpoints/last.ckpt")
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    # the log goes on where it was
+    ours = [(r["step"], r["train/loss/l1"]) for r in rows(parts) if r["train/loss/l1"]]
+    assert ours == [(r["step"], r["train/loss/l1"]) for r in rows(whole) if r["train/loss/l1"]]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signals_leave_a_loadable_checkpoint(of_ball, tmp_path, signum):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dv.tasks.train", *of_ball, "trainer.max_steps=100000", "loss=l1",
+         "trainer.save_every_steps=100000", "trainer.validate_every_steps=100000", "trainer.log_every_steps=1",
+         f"hydra.run.dir={run}"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.time() + 60
+    while not (run / "pictures").is_dir() and time.time() < deadline:  # some steps have been made
+        time.sleep(0.1)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum, err
+    assert "interrupted at step" in err
+    assert "Traceback" not in err
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt").step > 0
+
+
+def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    from dv.checkpoint import write_atomically
+    from dv.errors import UserError
+
+    path = tmp_path / "last.ckpt"
+    write_atomically({"a": torch.ones(3)}, path)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"cannot write .*last\.ckpt.*No space left"):
+        write_atomically({"a": torch.zeros(3)}, path)
+    monkeypatch.undo()
+    assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nan_stops_naming_step_views_and_the_last_good_checkpoint(command, of_ball, tmp_path):
+    result = command("train", *of_ball, "optimizer.learning_rate=1e30", "trainer.max_steps=50")
+    assert result.code == 1
+    last = [line for line in result.err.splitlines() if line.startswith("error:")]
+    assert len(last) == 1
+    assert "not " in last[0]
+    assert "at step" in last[0]
+    assert "last good checkpoint is" in last[0]
+    for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
+        assert all(torch.isfinite(v).all() for v in weights(path).values() if v.is_floating_point())
+
+
+def test_init_from_our_checkpoint_and_from_the_reference(command, ball, trained, tmp_path):
+    base = ["object=custom", f"object.root={ball}", "object.name=ball", *TINY]
+    first = command("train", *base, "loss=l1", f"init_from={trained}", "trainer.max_steps=1", "optimizer.learning_rate=0")
+    assert first.code == 0, first.err
+    ours = weights(tmp_path / "run/checkpoints/last.ckpt")
+    original = weights(trained)
+    assert torch.equal(ours["model.renderer.unet.in_layer.0.weight"], original["model.renderer.unet.in_layer.0.weight"])
+
+
+@pytest.mark.parametrize("case", ["occlusion", "no_occlusion"])
+def test_training_goes_on_from_a_reference_checkpoint(command, tmp_path, case):
+    root = write_object(tmp_path / "objects", side=64)
+    model = "deepvoxels" if case == "occlusion" else "no_occlusion"
+    result = command(
+        "train", "object=custom", f"object.root={root}", "object.name=ball", "trainer=debug", "grid=16",
+        "grid.features=4", "grid.feature_side=32", f"model={model}", "model.base_channels=4",
+        f"init_from={PARITY / case / 'checkpoint.pth'}", "trainer.max_steps=1", "optimizer.learning_rate=0",
+        "optimizer.discriminator_learning_rate=0",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    reference = torch.load(PARITY / case / "checkpoint.pth", weights_only=True)
+    ours = weights(tmp_path / "run/checkpoints/last.ckpt")
+    assert torch.equal(ours["discriminator.layers.0.weight"], reference["discriminator"]["model.1.weight"])
+    assert torch.equal(
+        ours["model.integration.candidate_new.weight"], reference["model"]["integration_net.new_integration.1.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trainer.gpus=7"], "trainer.gpus=7, but this machine has"),
+        (["object.name=cat"], "no object at"),
+        (["object=unicorn"], "Available options in 'object'"),
+        (["data.image_side=48"], "smaller than data.image_side=48; use data.image_side=32"),
+        (["grid.side=12"], "grid.side=12 must be a power of two"),
+        (["grid.feature_side=64"], "must not be smaller than grid.feature_side=64"),
+        (["loss=l1_gan", "loss.border=5"], "the discriminator needs 24: use loss=l1"),
+        (["optimizer.schedule=wave"], "optimizer.schedule=wave must be one of"),
+        (["init_from=nowhere.ckpt"], "nowhere.ckpt: no such file"),
+        (["resume=nowhere.ckpt"], "nowhere.ckpt: no such file"),
+        (["data.background=pink"], "data.background=pink must be one of"),
+        (["trainer.colour=1"], "colour"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(command, of_ball, tmp_path, arguments, expected):
+    of_ball = [a for a in of_ball if a.split("=")[0] not in {x.split("=")[0] for x in arguments} or "loss" in a]
+    if any(a.startswith("object=") for a in arguments):
+        of_ball = [a for a in of_ball if not a.startswith("object")]
+    result = command("train", *of_ball, *arguments)
+    assert result.code != 0
+    lines = [line for line in result.err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, result.err
+    assert expected in lines[0]
+    assert "Traceback" not in result.err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(command, of_ball, trained):
+    result = command("train", *of_ball, "loss=l1", "grid.features=5", f"init_from={trained}")
+    assert result.code == 1
+    assert "does not fit the configured model" in result.err
+
+
+def test_an_output_folder_that_cannot_be_written(command, of_ball, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = command("train", *of_ball, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
+    assert result.code == 1
+    assert result.err.count("error:") == 1
+    assert "Traceback" not in result.err
+
+
+def test_sweep_over_grid_and_loss(command, of_ball, tmp_path):
+    sizes = [a for a in of_ball if not a.startswith("grid.side")]
+    result = command("train", "-m", "grid=16,32", "loss=l1,l1_gan", *sizes, "trainer.max_steps=1",
+                     f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
+    assert result.code == 0, result.err
+    found = set()
+    for i in range(4):
+        config = read_checkpoint(tmp_path / "sweep" / str(i) / "checkpoints" / "last.ckpt").config
+        found.add((config["grid"]["side"], config["loss"]["gan_weight"]))
+    assert found == {(16, 0), (16, 1), (32, 0), (32, 1)}
+
+
+def test_tensorboard_holds_scalars_and_pictures(command, of_ball, tmp_path):
+    assert command("train", *of_ball, "loss=l1", "logger=tensorboard").code == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert {"train/psnr", "val/psnr", "time/step"} <= set(events.Tags()["scalars"])
+    assert {"views", "gates"} <= set(events.Tags()["images"])
+
+
+def test_wandb_is_offline_without_a_key_and_one_run_a_job(of_ball, tmp_path):
+    """In a process of its own: W&B keeps a service running."""
+    import os
+
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "WANDB_SILENT": "true"}
+    sweep = tmp_path / "sweep"
+    done = subprocess.run(
+        [sys.executable, "-m", "dv.tasks.train", "-m", *of_ball, "loss=l1", "logger=wandb", "seed=0,1",
+         f"hydra.sweep.dir={sweep}"],
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    runs = {path.name for job in ("0", "1") for path in (sweep / job / "wandb").glob("offline-run-*")}
+    assert len(runs) == 2
+    assert json.loads(json.dumps(sorted(runs)))[0] != sorted(runs)[1]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dv.nets.blocks import same_conv3d
 from dv.nets.coordinates import grid_coordinates
@@ -40,9 +41,18 @@ class Integration(nn.Module):
         """Integrate ``lifted`` ``[1, F, G, G, G]`` into the state ``grid`` of the same shape."""
         old = torch.cat([grid, self.coordinates], 1)
         new = torch.cat([lifted, self.coordinates], 1)
-        reset = torch.sigmoid(self.reset_old(old) + self.reset_new(new))
-        update = torch.sigmoid(self.update_old(old) + self.update_new(new))
-        candidate = torch.relu(
-            self.dropout(self.candidate_new(new)) + self.dropout(self.candidate_old(reset * old))
-        )
+        reset_old, update_old = _together(old, self.reset_old, self.update_old)
+        reset_new, update_new, candidate_new = _together(new, self.reset_new, self.update_new, self.candidate_new)
+        reset = torch.sigmoid(reset_old + reset_new)
+        update = torch.sigmoid(update_old + update_new)
+        candidate = torch.relu(self.dropout(candidate_new) + self.dropout(self.candidate_old(reset * old)))
         return Integrated((1 - update) * grid + update * candidate, update, reset)
+
+
+def _together(x: Tensor, *convolutions: nn.Conv3d) -> tuple[Tensor, ...]:
+    """The outputs of several "same" 3³ convolutions of one input, as one convolution: one-channel ones are slow."""
+    zero = x.new_zeros(1)
+    weight = torch.cat([c.weight for c in convolutions])
+    bias = torch.cat([zero.expand(c.out_channels) if c.bias is None else c.bias for c in convolutions])
+    padded = functional.pad(x, (1,) * 6, mode="replicate")
+    return functional.conv3d(padded, weight, bias).split([c.out_channels for c in convolutions], 1)

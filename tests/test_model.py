@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from slow_reference import SlowDeepVoxels, lift, resample
 
 from dv.errors import UserError
 from dv.geometry.camera import square_crop
@@ -10,6 +9,7 @@ from dv.geometry.grid import GridPlacement
 from dv.geometry.projection import lifting_matrix, resampling_matrix
 from dv.geometry.trajectory import look_at
 from dv.model import DeepVoxels, ModelSizes
+from slow_reference import SlowDeepVoxels, lift, resample
 
 
 def settled(model: DeepVoxels) -> DeepVoxels:

@@ -7,8 +7,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import write_object, write_views
 
+from conftest import write_object, write_views
 from dv.data.folder import read_calibration, read_image, read_pose, read_poses, read_views, square_image
 from dv.data.object import ObjectSource
 from dv.errors import UserError

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
-from conftest import write_object
 
+from conftest import write_object
 from dv.data.datamodule import ObjectDataModule
 from dv.data.object import ObjectSource
 from dv.data.sampling import TrainingSteps

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from slow_reference import lift, resample
 
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.geometry.projection import lifting_matrix, resampling_matrix
 from dv.geometry.trajectory import look_at
+from slow_reference import lift, resample
 
 FEATURES = 2
 

@@ -9,8 +9,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import write_object
 
+from conftest import write_object
 from dv.data.object import ObjectSource
 from dv.metrics import psnr
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, write_object
 
+from conftest import TINY, write_object
 from dv.checkpoint import read_checkpoint
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
@@ -148,7 +148,9 @@ def test_nan_stops_naming_step_views_and_the_last_good_checkpoint(command, of_ba
 
 def test_init_from_our_checkpoint_and_from_the_reference(command, ball, trained, tmp_path):
     base = ["object=custom", f"object.root={ball}", "object.name=ball", *TINY]
-    first = command("train", *base, "loss=l1", f"init_from={trained}", "trainer.max_steps=1", "optimizer.learning_rate=0")
+    first = command(
+        "train", *base, "loss=l1", f"init_from={trained}", "trainer.max_steps=1", "optimizer.learning_rate=0"
+    )
     assert first.code == 0, first.err
     ours = weights(tmp_path / "run/checkpoints/last.ckpt")
     original = weights(trained)

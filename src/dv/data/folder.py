@@ -171,9 +171,7 @@ def read_poses(folder: Path, calibration: Calibration) -> tuple[list[str], Tenso
     return [path.stem for path in paths], torch.stack(poses)
 
 
-def read_views(
-    folder: Path, calibration: Calibration, image_side: int | None, background: str | list[float]
-) -> Views:
+def read_views(folder: Path, calibration: Calibration, image_side: int | None, background: str | list[float]) -> Views:
     """All views of a folder at ``image_side`` px (None: the largest power of two the pictures hold, at most 512).
 
     Raises one :class:`UserError` that lists every fault of the folder.

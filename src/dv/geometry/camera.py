@@ -25,9 +25,7 @@ class Intrinsics:
 
     def matrix(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
         """Camera matrix K ``[1, 3, 3]``."""
-        return torch.tensor(
-            [[[self.f, 0, self.cx], [0, self.f, self.cy], [0, 0, 1]]], dtype=dtype, device=device
-        )
+        return torch.tensor([[[self.f, 0, self.cx], [0, self.f, self.cy], [0, 0, 1]]], dtype=dtype, device=device)
 
 
 def project(points: Tensor, intrinsics: Intrinsics) -> Tensor:

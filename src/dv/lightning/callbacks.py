@@ -105,7 +105,9 @@ class LastCheckpoint(Callback):
 class StepTime(Callback):
     """Logs the wall-clock seconds of every training step."""
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Start the clock."""
         self._began = time.perf_counter()
 
@@ -168,7 +170,9 @@ def gate_slices(update: Tensor, reset: Tensor) -> Tensor:
 class ProgressBar(TQDMProgressBar):
     """Steps done of all steps with ETA, and the latest training and validation PSNR."""
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """What stands behind the bar."""
         metrics = trainer.callback_metrics
         shown = {"psnr": metrics.get("train/psnr"), "val_psnr": metrics.get("val/psnr")}

@@ -75,12 +75,13 @@ class DeepVoxelsModule(pl.LightningModule):
         *,
         seed: int = 0,
         config: dict[str, Any] | None = None,
+        dropout: dict[str, float] | None = None,
         keep_bytes: int = 0,
         compile: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model = DeepVoxels(sizes)
+        self.model = DeepVoxels(sizes, **(dropout or {}))
         self.discriminator = Discriminator() if loss.gan_weight else None
         self.loss = loss
         self.optimizer_settings = optimizer
@@ -132,7 +133,9 @@ class DeepVoxelsModule(pl.LightningModule):
                 "smaller optimizer.learning_rate or trainer.precision=32-true"
             )
         optimizer.zero_grad()
-        self.manual_backward(losses.generator if losses.discriminator is None else losses.generator + losses.discriminator)
+        self.manual_backward(
+            losses.generator if losses.discriminator is None else losses.generator + losses.discriminator
+        )
         optimizer.step()
         self._remember(integrated.grid)
         self.last_gates = (integrated.update.detach(), integrated.reset.detach())
@@ -141,7 +144,8 @@ class DeepVoxelsModule(pl.LightningModule):
         if losses.generator_gan is not None and losses.discriminator is not None:
             values |= {"loss/generator_gan": losses.generator_gan, "loss/discriminator": losses.discriminator}
         with torch.no_grad():
-            output, target = rendering.image.float(), truth.float()
+            output = cut_border(rendering.image.float(), self.loss.border)
+            target = cut_border(truth, self.loss.border)
             values |= {
                 "psnr": psnr(to_unit(output), to_unit(target)).mean(),
                 "range/output_min": output.min(),

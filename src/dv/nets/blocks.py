@@ -49,40 +49,43 @@ def _norm2d(channels: int, norm: bool) -> list[nn.Module]:
     return [ViewNorm2d(channels)] if norm else []
 
 
-def _dropout2d(p: float) -> list[nn.Module]:
-    return [nn.Dropout2d(p)] if p else []
+def dropout2d(p: float | None) -> list[nn.Module]:
+    """A channel-wise dropout layer, also where p is 0 (names in a checkpoint count layers); none where p is None."""
+    return [] if p is None else [nn.Dropout2d(p)]
 
 
 class Down2d(nn.Sequential):
     """Halves an image: conv3 a→m and a strided conv4 m→b, each with norm, LeakyReLU and optional dropout."""
 
-    def __init__(self, a: int, b: int, *, middle: int | None = None, dropout: float = 0.0, norm: bool = True) -> None:
+    def __init__(
+        self, a: int, b: int, *, middle: int | None = None, dropout: float | None = None, norm: bool = True
+    ) -> None:
         m = a if middle is None else middle
         super().__init__(
             same_conv2d(a, m, bias=not norm),
             *_norm2d(m, norm),
             leaky_relu(),
-            *_dropout2d(dropout),
+            *dropout2d(dropout),
             nn.Conv2d(m, b, 4, stride=2, padding=1, padding_mode="reflect", bias=not norm),
             *_norm2d(b, norm),
             leaky_relu(),
-            *_dropout2d(dropout),
+            *dropout2d(dropout),
         )
 
 
 class Up2d(nn.Sequential):
     """Doubles an image: transposed conv4 a→b and conv3 b→b, each with norm, ReLU and optional dropout."""
 
-    def __init__(self, a: int, b: int, *, dropout: float = 0.0, norm: bool = True) -> None:
+    def __init__(self, a: int, b: int, *, dropout: float | None = None, norm: bool = True) -> None:
         super().__init__(
             nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=not norm),
             *_norm2d(b, norm),
             nn.ReLU(inplace=True),
-            *_dropout2d(dropout),
+            *dropout2d(dropout),
             same_conv2d(b, b, bias=not norm),
             *_norm2d(b, norm),
             nn.ReLU(inplace=True),
-            *_dropout2d(dropout),
+            *dropout2d(dropout),
         )
 
 

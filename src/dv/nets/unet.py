@@ -5,7 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dv.nets.blocks import Down2d, Down3d, Up2d, Up3d, ViewNorm2d, ViewNorm3d, leaky_relu, same_conv2d, same_conv3d
+from dv.nets.blocks import (
+    Down2d,
+    Down3d,
+    Up2d,
+    Up3d,
+    ViewNorm2d,
+    ViewNorm3d,
+    dropout2d,
+    leaky_relu,
+    same_conv2d,
+    same_conv3d,
+)
 
 
 class UNet(nn.Module):
@@ -49,17 +60,16 @@ class UNet2d(UNet):
         base: int,
         most: int,
         levels: int,
-        dropout: float = 0.0,
+        dropout: float | None = None,
         linear: bool = False,
     ) -> None:
         super().__init__()
         w = _widths(min(base, most), most, levels)
-        dropouts = [nn.Dropout2d(dropout)] if dropout else []
-        self.in_layer = nn.Sequential(same_conv2d(in_channels, w[0]), ViewNorm2d(w[0]), leaky_relu(), *dropouts)
-        inner = levels - 1
-        self.downs = nn.ModuleList(
-            Down2d(w[i], w[i + 1], dropout=dropout, norm=i < inner) for i in range(levels)
+        self.in_layer = nn.Sequential(
+            same_conv2d(in_channels, w[0]), ViewNorm2d(w[0]), leaky_relu(), *dropout2d(dropout)
         )
+        inner = levels - 1
+        self.downs = nn.ModuleList(Down2d(w[i], w[i + 1], dropout=dropout, norm=i < inner) for i in range(levels))
         self.ups = nn.ModuleList(
             Up2d(w[i + 1] * (2 if i < inner else 1), w[i], dropout=dropout, norm=i < inner) for i in range(levels)
         )
@@ -70,7 +80,7 @@ class UNet2d(UNet):
                 same_conv2d(2 * w[0], out_channels),
                 ViewNorm2d(out_channels),
                 nn.ReLU(inplace=True),
-                *([nn.Dropout2d(dropout)] if dropout else []),
+                *dropout2d(dropout),
             )
         )
 
@@ -84,9 +94,7 @@ class UNet3d(UNet):
         inner = levels - 1
         self.in_layer = nn.Sequential(same_conv3d(in_channels, w[0]), ViewNorm3d(w[0]), leaky_relu())
         self.downs = nn.ModuleList(Down3d(w[i], w[i + 1], norm=i < inner) for i in range(levels))
-        self.ups = nn.ModuleList(
-            Up3d(w[i + 1] * (2 if i < inner else 1), w[i], norm=i < inner) for i in range(levels)
-        )
+        self.ups = nn.ModuleList(Up3d(w[i + 1] * (2 if i < inner else 1), w[i], norm=i < inner) for i in range(levels))
         self.out_layer = nn.Sequential(
             same_conv3d(2 * w[0], out_channels), ViewNorm3d(out_channels), nn.ReLU(inplace=True)
         )

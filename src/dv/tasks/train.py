@@ -103,6 +103,7 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
         OptimizerSettings(**config.optimizer),
         seed=config.seed,
         config=resolved(config),
+        dropout={key: config.model[key] for key in ("integration_dropout", "renderer_dropout")},
         keep_bytes=int(config.trainer.operator_memory_gb * 2**30),
         compile=config.trainer.compile,
     )
@@ -114,9 +115,7 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
     return module
 
 
-def _trainer(
-    config: DictConfig, run_dir: Path, gpus: int, steps: int, resume: Checkpoint | None
-) -> pl.Trainer:
+def _trainer(config: DictConfig, run_dir: Path, gpus: int, steps: int, resume: Checkpoint | None) -> pl.Trainer:
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
@@ -130,7 +129,12 @@ def _trainer(
     checkpoints = run_dir / "checkpoints"
     callbacks: list[Callback] = [
         ModelCheckpoint(
-            checkpoints, "best", monitor="val/psnr", mode="max", auto_insert_metric_name=False, enable_version_counter=False
+            checkpoints,
+            "best",
+            monitor="val/psnr",
+            mode="max",
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
         ),
         LastCheckpoint(checkpoints, t.save_every_steps),
         StepTime(),

@@ -1,0 +1,47 @@
+# Everything runs in .venv, which the first target that needs it creates. `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := outputs/demo
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## create .venv with everything that the commands need
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[synthetic,notebooks,dev]'
+	touch $@
+
+demo: $(DEMO)/.done ## object to novel views, depth, video and a PSNR table, in 10 minutes on 2 CPU cores
+	@cat $(DEMO)/.done
+
+$(DEMO)/.done: $(VENV)/.ready
+	$(BIN)/python prepare.py source=synthetic object=vase object.root=data/demo source.image_side=64
+	$(BIN)/python train.py experiment=demo hydra.run.dir=$(DEMO) resume=auto
+	$(BIN)/python evaluate.py ckpt=$(DEMO)/checkpoints/best.ckpt trainer.gpus=0 > $(DEMO)/table.txt
+	$(BIN)/python render.py ckpt=$(DEMO)/checkpoints/best.ckpt trainer.gpus=0 trajectory=spiral >> $(DEMO)/table.txt
+	@echo 'video:   $(DEMO)/render/spiral/video.mp4' >> $(DEMO)/table.txt
+	mv $(DEMO)/table.txt $@
+
+test: $(VENV)/.ready ## the test suite, under 10 minutes on 2 CPU cores
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(VENV)/.ready ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.ready ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready ## time of a training step and of a frame; sizes by ARGS="--sizes 128,64,32,64,64"
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+clean: ## remove the demo and the caches; data/, other runs and .venv stay
+	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,70 @@
+"""Every configuration composes, and each value of every group runs one training step where a CPU can."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from conftest import TINY
+from dv.tasks.command import config_folder, quote_group_numbers
+
+CONF = Path(__file__).parents[1] / "conf"
+TASKS = ("train", "evaluate", "render", "prepare")
+TRAIN_GROUPS = ("object", "grid", "model", "loss", "trainer", "logger", "experiment")
+VALUES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+
+
+def test_the_clone_uses_its_own_conf():
+    assert config_folder() == CONF
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_command_composes(task):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose(task)
+
+
+def test_all_groups_are_covered():
+    assert {group for group, _ in VALUES} == {*TRAIN_GROUPS, "trajectory", "source"}
+
+
+@pytest.mark.parametrize(("group", "value"), VALUES)
+def test_value_composes(group, value):
+    task = {"trajectory": "render", "source": "prepare"}.get(group, "train")
+    custom = ["object.root=x", "object.name=y"] if (group, value) == ("object", "custom") else []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(task, [f"{group}='{value}'", *custom], return_hydra_config=True)
+    config.hydra.runtime.output_dir = "out"
+    config.hydra.job.num = 0
+    del config["hydra"]["job_logging"], config["hydra"]["hydra_logging"], config["hydra"]["help"]
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert plain.get(group if group != "experiment" else "object") is not None
+
+
+@pytest.mark.parametrize(("group", "value"), [v for v in VALUES if v[0] in TRAIN_GROUPS])
+def test_value_trains_one_step(command, ball, tmp_path, group, value, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    small = [a for a in TINY if not a.startswith(("grid.side", "trainer="))]
+    small += ["trainer.gpus=0", "trainer.max_steps=1", "trainer.validation_views=1", "trainer.picture_every_steps=1"]
+    side = ["grid.side=8"] if (group, value) != ("grid", value) else []
+    if group == "grid" and value == "128":
+        small = [a for a in small if not a.startswith("grid.f")] + ["grid.features=2", "grid.feature_side=4"]
+    source = ["loss=l1"] if group not in ("loss", "experiment") else []
+    if group == "object":  # the published folder names, filled with the tiny object
+        name = {"pedestal": "greek", "chair": "armchair"}.get(value, value)
+        for split in ("train", "validation", "test"):
+            (tmp_path / "objects" / split).mkdir(parents=True)
+            (tmp_path / "objects" / split / name).symlink_to(ball / split / "ball")
+        source += [f"object.root={tmp_path / 'objects'}"] + (["object.name=custom"] if value == "custom" else [])
+    else:
+        source += ["object=custom"] if group != "experiment" else []
+        source += [f"object.root={ball}", "object.name=ball"]
+    result = command("train", *source, f"{group}={value}", *small, *side, "data.image_side=32")
+    assert result.code == 0, result.err
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_numbers_that_name_a_group_value_are_quoted():
+    given = ["grid=16,32", "grid.side=8", "-m", "loss=l1", "seed=3"]
+    assert quote_group_numbers(given, CONF) == ["grid='16','32'", "grid.side=8", "-m", "loss=l1", "seed=3"]

@@ -1,0 +1,63 @@
+"""Every command of the README runs at a tiny size, or is composed where it needs GPUs or days."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from conftest import TINY
+from dv.tasks.command import quote_group_numbers
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+LINES = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
+COMMANDS = [line.split("#")[0].strip() for line in LINES if line.startswith("python ")]
+PARITY = ROOT / "tests" / "data" / "parity" / "no_occlusion" / "checkpoint.pth"
+
+
+def split(line: str) -> tuple[str, list[str]]:
+    _, script, *arguments = shlex.split(line)
+    return Path(script).stem, arguments
+
+
+def test_readme_shows_every_command():
+    assert {split(line)[0] for line in COMMANDS} == {"prepare", "train", "evaluate", "render"}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command_composes(line):
+    task, arguments = split(line)
+    overrides = [a for a in quote_group_numbers(arguments, ROOT / "conf") if a != "-m" and not a.startswith("hydra.")]
+    overrides = [re.sub(r"=([^,]+),.*", r"=\1", a) for a in overrides]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert compose(task, overrides)
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if "gpus=4" not in c and "experiment=paper" not in c])
+def test_command_runs(command, line, ball, trained, tmp_path):
+    task, arguments = split(line)
+    root = tmp_path / "objects"
+    for part in ("train", "validation", "test"):
+        (root / part).mkdir(parents=True)
+        (root / part / "vase").symlink_to(ball / part / "ball")
+    arguments = [a for a in arguments if not a.startswith(("ckpt=", "init_from=", "object.", "hydra.", "grid="))]
+    arguments += {"train": ["grid=16"] if "-m" in arguments else [], "render": [], "evaluate": [], "prepare": []}[task]
+    if task == "prepare":
+        arguments += [f"object.root={tmp_path / 'made'}", "source.image_side=16", "source.train_views=2",
+                      "source.validation_views=1", "source.test_views=1", "source.samples_per_pixel=4"]  # fmt: skip
+    elif task == "train":
+        arguments += [*TINY, f"object.root={root}", "trainer.max_steps=1"]
+        arguments += [] if any(a.startswith("loss=") for a in arguments) else ["loss=l1"]
+        arguments += ["object.name=vase"] if "object=custom" in arguments else []
+        arguments += [f"init_from={trained}"] if "init_from=" in line else []
+    else:
+        arguments += [f"ckpt={trained}", "trainer.gpus=0", f"output_dir={tmp_path / 'out'}"]
+        if "object=custom" in arguments:
+            arguments += [f"object.root={root}", "object.name=vase"]
+        if "trajectory=spiral" in arguments:
+            arguments += ["trajectory.frames=2"]
+    where = "hydra.sweep.dir" if "-m" in arguments else "hydra.run.dir"
+    result = command(task, *arguments, f"{where}={tmp_path / 'run'}")
+    assert result.code == 0, result.err

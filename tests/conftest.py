@@ -19,7 +19,15 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 torch.set_num_threads(2)
 
-TINY = ["grid.side=8", "grid.feature_side=16", "grid.features=4", "model.base_channels=4", "trainer=debug", "loss.border=2", "trainer.progress_bar=false"]
+TINY = [
+    "grid.side=8",
+    "grid.feature_side=16",
+    "grid.features=4",
+    "model.base_channels=4",
+    "trainer=debug",
+    "loss.border=2",
+    "trainer.progress_bar=false",
+]
 
 
 def write_views(folder: Path, count: int, side: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> None:

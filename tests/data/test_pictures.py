@@ -41,7 +41,7 @@ def test_video_has_all_frames_and_enlarges_small_ones(tmp_path):
     assert frames[-1].mean() > 235
 
 
-def test_depth_picture_is_bright_near(tmp_path):
+def test_depth_picture_is_bright_near():
     picture = depth_picture(torch.tensor([[[1.0, 2.0], [3.0, 3.0]]]), 4)
     assert picture.shape == (3, 4, 4)
     assert picture[0, 0, 0] == 1

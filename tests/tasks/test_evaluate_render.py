@@ -127,7 +127,6 @@ def test_a_reference_checkpoint_is_evaluated_into_the_hydra_run_folder(command, 
 
 
 def test_lpips_asked_for_but_not_there(command, trained):
-    pytest.importorskip("torch")
     from importlib.util import find_spec
 
     result = command("evaluate", f"ckpt={trained}", "lpips=true")

@@ -40,7 +40,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Views:
-    """Posed pictures of one object: names ``[V]``, poses ``[V, 4, 4]`` camera-to-world, images uint8 ``[V, 3, S, S]``."""
+    """Posed pictures: V names, poses ``[V, 4, 4]`` camera-to-world, images uint8 ``[V, 3, S, S]``."""
 
     names: list[str]
     poses: Tensor

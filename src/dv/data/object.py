@@ -30,7 +30,7 @@ class ObjectSource:
         return self.root / split / self.name
 
     def calibration(self, split: str = "train") -> Calibration:
-        """Camera and grid placement of a split. Raises :class:`UserError` naming what to run if the object is absent."""
+        """Camera and grid placement of a split. Raises :class:`UserError` saying how to get an absent object."""
         folder = self.folder(split)
         if not folder.is_dir():
             hint = f"; {self.how_to_get}" if self.how_to_get else ""

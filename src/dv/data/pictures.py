@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from kornia.geometry.transform import resize
 from torch import Tensor
+from torch.nn import functional
 
 
 def write_png16(path: Path, image: Tensor) -> None:
@@ -59,10 +60,15 @@ def depth_picture(depth: Tensor, side: int) -> Tensor:
     return resize(grey[None].float(), (side, side), interpolation="nearest")[0].expand(3, -1, -1)
 
 
-def contact_sheet(rows: list[list[Tensor]], gap: int = 2) -> Tensor:
-    """Rows of equally sized pictures ``[3, H, W]`` as one picture, ``gap`` white pixels apart."""
+def contact_sheet(rows: list[list[Tensor]], gap: int = 2, least_side: int = 1) -> Tensor:
+    """Rows of equally sized pictures ``[3, H, W]`` as one picture, ``gap`` white pixels apart.
+
+    Pictures below ``least_side`` px are enlarged by a whole factor.
+    """
     lines = []
     for row in rows:
-        cells = [torch.nn.functional.pad(cell.float().cpu(), (gap,) * 4, value=1.0) for cell in row]
+        k = -(-least_side // row[0].shape[1])
+        enlarged = [cell.float().cpu().repeat_interleave(k, 1).repeat_interleave(k, 2) for cell in row]
+        cells = [functional.pad(cell, (gap,) * 4, value=1.0) for cell in enlarged]
         lines.append(torch.cat(cells, 2))
     return torch.cat(lines, 1)

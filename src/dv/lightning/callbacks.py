@@ -50,9 +50,6 @@ class LastCheckpoint(Callback):
         self._signal: int | None = None
         self._previous: dict[int, Any] = {}
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take over the signals, once Lightning has installed its own handlers."""
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to SIGINT and SIGTERM; a second one ends the process at once."""
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -153,7 +150,7 @@ class Pictures(Callback):
         ]
         if rendering.depth_map is not None:
             row.append(depth_picture(rendering.depth_map[0].float(), truth.images.shape[-1]))
-        return contact_sheet([row])
+        return contact_sheet([row], least_side=128)
 
 
 def gate_slices(update: Tensor, reset: Tensor) -> Tensor:
@@ -163,8 +160,8 @@ def gate_slices(update: Tensor, reset: Tensor) -> Tensor:
         volume = gate[0, 0].float().cpu()
         middle = len(volume) // 2
         slices = (volume[middle], volume[:, middle], volume[:, :, middle])
-        rows.append([s.expand(3, -1, -1).repeat_interleave(4, 1).repeat_interleave(4, 2) for s in slices])
-    return contact_sheet(rows)
+        rows.append([s.expand(3, -1, -1) for s in slices])
+    return contact_sheet(rows, least_side=128)
 
 
 class ProgressBar(TQDMProgressBar):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import cast
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ class FeatureExtractor(nn.Module):
         halvings = int(math.log2(image_side // feature_side))
         widths = [3] + [base_channels * 2**i for i in range(halvings)]
         self.downs = nn.Sequential(
-            *(Down2d(a, b, middle=b if i == 0 else a) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)))
+            *(Down2d(a, b, middle=b if i == 0 else a) for i, (a, b) in enumerate(pairwise(widths)))
         )
         self.unet = UNet2d(
             widths[-1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -56,7 +57,7 @@ class DepthCollapse(nn.Module):
         super().__init__()
         widths = [features * depth, base_channels * grid_side // 2, base_channels * grid_side // 8, features]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             layers += [same_conv2d(a, b), ViewNorm2d(b), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
 

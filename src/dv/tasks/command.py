@@ -33,7 +33,7 @@ def fail(error: BaseException) -> None:
 
 
 def quote_group_numbers(arguments: list[str], conf: Path) -> list[str]:
-    """``grid=16,32`` as ``grid='16','32'``: Hydra reads bare numbers as int, and the name of a group's value is a str."""
+    """``grid=16,32`` as ``grid='16','32'``: Hydra takes bare numbers for int, and refuses them as a group's value."""
     quoted = []
     for argument in arguments:
         group, equals, choice = argument.partition("=")
@@ -52,9 +52,7 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     def job(config: DictConfig) -> Any:
         try:
             return task(config)
-        except UserError as error:
-            fail(error)
-        except OSError as error:
+        except (UserError, OSError) as error:
             fail(error)
 
     try:
@@ -66,5 +64,8 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         fail(UserError(" ".join(f"{error}{cause}".split())))
     except (UserError, OSError) as error:
         fail(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = full

@@ -62,7 +62,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     output_dir = Path(config.output_dir or restored.run_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(output_dir / "metrics.json", metrics)
-    write_png(output_dir / f"{config.split}_views.png", contact_sheet(sheet))
+    write_png(output_dir / f"{config.split}_views.png", contact_sheet(sheet, gap=4, least_side=192))
     print(table(metrics))
     if not restored.model.sizes.occlusion_net:
         print("model=no_occlusion has no depth: the contact sheet shows prediction | truth only")

@@ -100,8 +100,8 @@ def _with_trained(config: DictConfig, checkpoint: Checkpoint) -> DictConfig:
                 merged[group][key] = value
     if checkpoint.reference and not merged.object.get("root"):
         raise UserError(
-            f"ckpt={checkpoint.path} is a reference checkpoint, which does not say where its grid lies; give its object, "
-            "for example object=vase or object=custom object.root=DIR object.name=NAME"
+            f"ckpt={checkpoint.path} is a reference checkpoint, which does not say where its grid "
+            "lies; give its object, for example object=vase or object=custom object.root=DIR object.name=NAME"
         )
     defaults = {"background": "white", "skip": 0}
     for key, value in defaults.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +55,12 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read either kind of checkpoint, weights only. Raises :class:`UserError` naming the file and what is wrong."""
     if not path.is_file():
-        raise UserError(f"ckpt={path}: no such file")
+        raise UserError(f"{path}: no such file")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # torch's readers of old and new files raise kinds of all sorts
         raise UserError(
-            f"ckpt={path}: not a checkpoint that can be loaded safely; it is truncated or of another kind"
+            f"{path}: not a checkpoint that can be loaded safely; it is truncated or of another kind"
         ) from error
     try:
         if is_reference(loaded):
@@ -82,10 +81,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 step=loaded["global_step"],
             )
     except UserError as error:
-        raise UserError(f"ckpt={path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     except (KeyError, TypeError) as error:
-        raise UserError(f"ckpt={path}: an incomplete dv checkpoint ({error})") from error
-    raise UserError(f"ckpt={path}: neither a dv checkpoint nor one of the DeepVoxels reference implementation")
+        raise UserError(f"{path}: an incomplete dv checkpoint ({error})") from error
+    raise UserError(f"{path}: neither a dv checkpoint nor one of the DeepVoxels reference implementation")
 
 
 def description(

@@ -49,10 +49,15 @@ def deepvoxels_losses(
     if discriminator is None:
         return Losses(l1_weight * l1, l1)
     constants = {name: p.detach() for name, p in discriminator.named_parameters()}
-    generator_gan = -(functional_call(discriminator, constants, (fake,)) + EPSILON).log().mean()
-    on_fake, on_real = discriminator(fake.detach()), discriminator(real)
+    generator_gan = -(_full(functional_call(discriminator, constants, (fake,))) + EPSILON).log().mean()
+    on_fake, on_real = _full(discriminator(fake.detach())), _full(discriminator(real))
     discriminator_loss = 0.5 * (-(1 - on_fake + EPSILON).log().mean() - (on_real + EPSILON).log().mean())
     return Losses(l1_weight * l1 + gan_weight * generator_gan, l1, generator_gan, discriminator_loss)
+
+
+def _full(score: Tensor) -> Tensor:
+    """A score in fp32 at least: in 16 bits ε vanishes and the logarithm of a sure discriminator is infinite."""
+    return score.float() if score.dtype in (torch.float16, torch.bfloat16) else score
 
 
 def all_finite(losses: Losses) -> bool:

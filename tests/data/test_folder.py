@@ -22,7 +22,7 @@ def views_folder(tmp_path):
 
 
 def read(folder, side=32, background="white"):
-    return read_views(folder, read_calibration(folder / "intrinsics.txt"), side, background)
+    return read_views(folder, side, background)
 
 
 def refused(folder, **kwargs) -> str:
@@ -161,6 +161,24 @@ def test_all_faults_are_listed_at_once(views_folder):
     assert "2 problems" in message
     assert "000001.png: no pose" in message
     assert "000002.png: cannot be read" in message
+
+
+def test_faults_of_intrinsics_and_of_images_come_together(views_folder):
+    FAULTS["truncated image"][0](views_folder)
+    (views_folder / "intrinsics.txt").write_text("1 2 3\n")
+    message = refused(views_folder)
+    assert "line 2 must hold grid origin" in message
+    assert "000002.png: cannot be read" in message
+
+
+def test_faults_of_train_and_validation_come_together(tmp_path):
+    root = write_object(tmp_path)
+    (root / "train/ball/pose/000003.txt").unlink()
+    (root / "validation/ball/rgb/000001.png").write_text("hello")
+    with pytest.raises(UserError) as error:
+        ObjectSource(root, "ball").views("train")
+    assert "train/ball/rgb/000003.png: no pose" in str(error.value)
+    assert "validation/ball/rgb/000001.png: cannot be read" in str(error.value)
 
 
 @pytest.mark.parametrize(

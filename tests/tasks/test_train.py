@@ -56,44 +56,87 @@ def test_training_learns(command, of_ball, tmp_path):
 
 def test_every_part_of_the_network_is_trained(command, of_ball, tmp_path):
     command("train", *of_ball, "loss=l1_gan", "trainer.max_steps=1", "loss.border=4")
-    from dv.lightning.module import DeepVoxelsModule  # noqa: F401 - the checkpoint alone tells what moved
-
     moments = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
     moved = sum(bool(m["exp_avg"].any()) for m in moments.values())
     assert moved > 0.95 * len(moments)  # a ReLU may close a channel on so tiny a net, no more
 
 
-@pytest.mark.parametrize("loss", ["l1", "l1_gan"])
-def test_a_resumed_run_equals_an_undisturbed_one(command, of_ball, tmp_path, loss):
-    base = [*of_ball, f"loss={loss}", "optimizer.schedule=cosine"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert command("train", *base, "trainer.max_steps=6", f"hydra.run.dir={whole}").code == 0
-    # stop after 4 of 6 steps, as an interruption would: the schedule is that of 6
-    stopper = "trainer.max_steps=6"
-    import dv.lightning.callbacks as callbacks
+@pytest.fixture(scope="module")
+def undisturbed(ball, tmp_path_factory):
+    """Run folder of an undisturbed training of 6 steps, by loss."""
+    runs = {}
 
-    original = callbacks.LastCheckpoint.on_train_batch_end
+    def run(command, arguments, loss):
+        if loss not in runs:
+            runs[loss] = tmp_path_factory.mktemp("undisturbed") / loss
+            assert command("train", *arguments, f"hydra.run.dir={runs[loss]}").code == 0
+        return runs[loss]
+
+    return run
+
+
+@pytest.mark.parametrize(("loss", "stop"), [("l1", 1), ("l1", 2), ("l1_gan", 3), ("l1_gan", 4), ("l1", 5)])
+def test_a_resumed_run_equals_an_undisturbed_one(command, of_ball, tmp_path, undisturbed, loss, stop, monkeypatch):
+    base = [*of_ball, f"loss={loss}", "optimizer.schedule=cosine", "trainer.max_steps=6"]
+    whole, parts = undisturbed(command, base, loss), tmp_path / "parts"
+    from dv.lightning.callbacks import LastCheckpoint
+
+    original = LastCheckpoint.on_train_batch_start
 
     def interrupt(self, trainer, *rest):
-        if trainer.global_step == 3:
+        if trainer.global_step == stop:
             signal.raise_signal(signal.SIGINT)
         original(self, trainer, *rest)
 
-    callbacks.LastCheckpoint.on_train_batch_end = interrupt
-    try:
-        result = command("train", *base, stopper, f"hydra.run.dir={parts}")
-    finally:
-        callbacks.LastCheckpoint.on_train_batch_end = original
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_start", interrupt)
+        result = command("train", *base, f"hydra.run.dir={parts}")
     assert result.code == 128 + signal.SIGINT
-    assert "interrupted at step 3; continue with: resume=" in result.err
-    assert command("train", *base, stopper, f"hydra.run.dir={parts}", "resume=auto").code == 0
-    a, b = weights(whole / "checkpoints/last.ckpt"), weights(parts / "checkpoints/last.ckpt")
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
-    # the log goes on where it was
-    ours = [(r["step"], r["train/loss/l1"]) for r in rows(parts) if r["train/loss/l1"]]
-    assert ours == [(r["step"], r["train/loss/l1"]) for r in rows(whole) if r["train/loss/l1"]]
+    assert f"interrupted at step {stop}; continue with the same command and hydra.run.dir={parts}" in result.err
+    result = command("train", *base, f"hydra.run.dir={parts}", "resume=auto")
+    assert result.code == 0, result.err
+    for name in ("last", "best"):
+        a, b = weights(whole / f"checkpoints/{name}.ckpt"), weights(parts / f"checkpoints/{name}.ckpt")
+        assert a.keys() == b.keys()
+        for key in a:
+            assert torch.equal(a[key], b[key]), (name, key)
+    for column in ("train/loss/l1", "train/psnr", "val/psnr"):  # the log goes on where it was
+        ours = [(r["step"], r[column]) for r in rows(parts) if r[column]]
+        assert ours == [(r["step"], r[column]) for r in rows(whole) if r[column]], column
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("seed=5", "was trained with seed=0, not 5; add seed=0"),
+        ("loss=l1_gan", "has no discriminator; resume with its loss"),
+        ("grid.features=5", "does not fit the configured model"),
+    ],
+)
+def test_resume_with_another_configuration_is_refused(command, of_ball, trained, tmp_path, change, expected):
+    changed = [a for a in of_ball if a.split("=")[0] != change.split("=")[0]]
+    result = command(
+        "train", *changed, *([] if change.startswith("loss") else ["loss=l1"]), change, f"resume={trained}"
+    )
+    assert result.code == 1
+    assert expected in result.err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_double_precision_trains(command, of_ball, tmp_path):
+    result = command("train", *of_ball, "loss=l1", "trainer.precision=64-true")
+    assert result.code == 0, result.err
+    assert weights(tmp_path / "run/checkpoints/last.ckpt")["model.grid"].dtype == torch.float64
+
+
+def test_mixed_precision_trains_evaluates_and_renders(command, of_ball, tmp_path):
+    result = command("train", *of_ball, "loss=l1_gan", "trainer.precision=bf16-mixed")
+    assert result.code == 0, result.err
+    checkpoint = tmp_path / "run/checkpoints/best.ckpt"
+    for task in ("evaluate", "render"):
+        extra = ["trajectory.frames=2"] if task == "render" else []
+        done = command(task, f"ckpt={checkpoint}", "trainer.precision=bf16-mixed", *extra)
+        assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -182,7 +225,8 @@ def test_training_goes_on_from_a_reference_checkpoint(command, tmp_path, case):
         (["trainer.gpus=7"], "trainer.gpus=7, but this machine has"),
         (["object.name=cat"], "no object at"),
         (["object=unicorn"], "Available options in 'object'"),
-        (["data.image_side=48"], "smaller than data.image_side=48; use data.image_side=32"),
+        (["data.image_side=48"], "data.image_side=48 must be a power of two"),
+        (["data.image_side=64"], "smaller than data.image_side=64; use data.image_side=32"),
         (["grid.side=12"], "grid.side=12 must be a power of two"),
         (["grid.feature_side=64"], "must not be smaller than grid.feature_side=64"),
         (["loss=l1_gan", "loss.border=5"], "the discriminator needs 24: use loss=l1"),
@@ -191,6 +235,12 @@ def test_training_goes_on_from_a_reference_checkpoint(command, tmp_path, case):
         (["resume=nowhere.ckpt"], "nowhere.ckpt: no such file"),
         (["data.background=pink"], "data.background=pink must be one of"),
         (["trainer.colour=1"], "colour"),
+        (["trainer.max_steps=0"], "trainer.max_steps=0 must be a whole number of at least 1"),
+        (["data.skip=-1"], "data.skip=-1 must be a whole number"),
+        (["grid.side=abc"], "grid.side=abc must be a whole number"),
+        (["trainer.precision=foo"], "trainer: "),
+        (["trainer.validation_views=0"], "trainer.validation_views=0"),
+        (["trainer.gpus=many"], "trainer.gpus=many must be a number or auto"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(command, of_ball, tmp_path, arguments, expected):

@@ -10,11 +10,11 @@ from dv.data.sampling import StepRange, TrainingBatch, TrainingSteps, View, View
 
 
 class ObjectDataModule(pl.LightningDataModule):
-    """Training steps, validation and test views of an object.
+    """Training steps and validation views of an object.
 
     Args:
         source: the object.
-        steps: length of the training, in batches over all ranks.
+        steps: length of the training, in batches a rank.
         seed: of the sampling.
         workers: loader processes; 0 reads in the main process, which is the fastest for images in memory.
     """
@@ -28,13 +28,13 @@ class ObjectDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[TrainingBatch]:
         """The steps that are still to do, on this rank."""
-        trainer = self.trainer
-        first = trainer.global_step * trainer.world_size + trainer.global_rank if trainer else 0
-        stride = trainer.world_size if trainer else 1
-        dataset = TrainingSteps(self.source.views("train"), self.steps * stride, self.seed)
+        done, rank, ranks = 0, 0, 1
+        if self.trainer:
+            done, rank, ranks = self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size
+        dataset = TrainingSteps(self.source.views("train"), self.steps * ranks, self.seed)
         return DataLoader(
             dataset,
-            sampler=StepRange(first, self.steps * stride, stride),
+            sampler=StepRange(self.steps * ranks, done, rank, ranks),
             batch_size=None,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -43,7 +43,3 @@ class ObjectDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[View]:
         """Validation views, in order."""
         return DataLoader(ViewList(self.source.views("validation")), batch_size=None)
-
-    def test_dataloader(self) -> DataLoader[View]:
-        """Test views, in order."""
-        return DataLoader(ViewList(self.source.views("test")), batch_size=None)

@@ -171,14 +171,20 @@ def read_poses(folder: Path, calibration: Calibration) -> tuple[list[str], Tenso
     return [path.stem for path in paths], torch.stack(poses)
 
 
-def read_views(folder: Path, calibration: Calibration, image_side: int | None, background: str | list[float]) -> Views:
+def read_views(folder: Path, image_side: int | None, background: str | list[float]) -> Views:
     """All views of a folder at ``image_side`` px (None: the largest power of two the pictures hold, at most 512).
 
     Raises one :class:`UserError` that lists every fault of the folder.
     """
     images = {p.stem: p for p in sorted((folder / "rgb").glob("*")) if p.suffix.lower() in IMAGE_SUFFIXES}
     poses = {p.stem: p for p in sorted((folder / "pose").glob("*.txt"))}
-    problems = [f"{folder / 'rgb'}: no images (png, jpg) there"] if not images else []
+    problems: list[str] = []
+    calibration: Calibration | None = None
+    try:
+        calibration = read_calibration(folder / "intrinsics.txt")
+    except UserError as error:  # go on: the images and poses may have faults too
+        problems.append(str(error))
+    problems += [f"{folder / 'rgb'}: no images (png, jpg) there"] if not images else []
     problems += [f"{folder / 'pose'}: no poses (*.txt) there"] if not poses else []
     if images and poses:
         problems += [f"{images[s]}: no pose, expected pose/{s}.txt" for s in images if s not in poses]
@@ -208,7 +214,7 @@ def read_views(folder: Path, calibration: Calibration, image_side: int | None, b
             by_size.setdefault(size, []).append(name)
         listed = ", ".join(f"{len(n)} of {h}×{w} px (such as {n[0]})" for (h, w), n in by_size.items())
         problems.append(f"{folder / 'rgb'}: images of different sizes: {listed}")
-    elif sizes:
+    elif sizes and calibration:
         height, width = next(iter(sizes.values()))
         if height * calibration.width != width * calibration.height:
             problems.append(
@@ -219,9 +225,9 @@ def read_views(folder: Path, calibration: Calibration, image_side: int | None, b
     return Views(names, torch.stack(pose_list), torch.stack(pictures))
 
 
-def _checked_pose(path: Path, calibration: Calibration) -> Tensor:
-    pose = read_pose(path, calibration.world_to_camera)
-    if not sees_grid(pose, calibration):
+def _checked_pose(path: Path, calibration: Calibration | None) -> Tensor:
+    pose = read_pose(path, calibration is not None and calibration.world_to_camera)
+    if calibration is not None and not sees_grid(pose, calibration):
         raise UserError(
             f"{path}: this camera sees nothing of the grid; check origin, near plane and scale in intrinsics.txt, "
             "and whether poses are camera-to-world (OpenCV axes)"

@@ -31,11 +31,13 @@ class ObjectSource:
 
     def calibration(self, split: str = "train") -> Calibration:
         """Camera and grid placement of a split. Raises :class:`UserError` saying how to get an absent object."""
-        folder = self.folder(split)
-        if not folder.is_dir():
+        self._require(split)
+        return read_calibration(self.folder(split) / "intrinsics.txt")
+
+    def _require(self, split: str) -> None:
+        if not self.folder(split).is_dir():
             hint = f"; {self.how_to_get}" if self.how_to_get else ""
-            raise UserError(f"no object at {folder}{hint}")
-        return read_calibration(folder / "intrinsics.txt")
+            raise UserError(f"no object at {self.folder(split)}{hint}")
 
     def views(self, split: str) -> Views:
         """Views of ``train``, ``validation`` or ``test``, read once.
@@ -51,10 +53,26 @@ class ObjectSource:
         return self.splits[split]
 
     def _read_folder(self, split: str, image_side: int | None) -> Views:
-        return read_views(self.folder(split), self.calibration(split), image_side, self.background)
+        return read_views(self.folder(split), image_side, self.background)
+
+    def _read_checked(self) -> Views:
+        """Training views; the validation views too where they have a folder, so that faults of both come at once."""
+        self._require("train")
+        problems = []
+        for split in ("train", "validation"):
+            if self.folder(split).is_dir():
+                try:
+                    side = self.splits["train"].images.shape[-1] if "train" in self.splits else self.image_side
+                    self.splits[split] = self._read_folder(split, side)
+                except UserError as error:
+                    problems.append(str(error))
+        if problems:
+            self.splits.clear()
+            raise UserError("; ".join(problems))
+        return self.splits["train"]
 
     def _read(self) -> None:
-        train = self._read_folder("train", self.image_side)
+        train = self._read_checked()
         absent = [split for split in SPLITS if not self.folder(split).is_dir()]
         held_out = {split: list(range(5 * i + 4, len(train), 10)) for i, split in enumerate(absent)}
         for split, indices in held_out.items():

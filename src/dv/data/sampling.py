@@ -71,16 +71,20 @@ class TrainingSteps(Dataset[TrainingBatch]):
 
 
 class StepRange(Sampler[int]):
-    """Steps from ``first`` to ``last``, every ``stride``-th: rank r of N takes ``first + r`` with stride N."""
+    """The steps of rank r of N, ``r, r + N, …`` below ``last``, without the first ``done`` of them.
 
-    def __init__(self, first: int, last: int, stride: int = 1) -> None:
-        self.range = range(first, last, stride)
+    Its length is that of the whole training: Lightning goes on counting where a resumed run stopped.
+    """
+
+    def __init__(self, last: int, done: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        self.whole = range(rank, last, ranks)
+        self.done = done
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.range)
+        return iter(self.whole[self.done :])
 
     def __len__(self) -> int:
-        return len(self.range)
+        return len(self.whole)
 
 
 class View(NamedTuple):

@@ -65,9 +65,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, operator: InterpolationMatrix, values: Tensor) -> Tensor:  # type: ignore[override]
         ctx.operator = operator
-        return operator.matrix(values) @ values
+        with torch.autocast(values.device.type, enabled=False):
+            return operator.matrix(values) @ values
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
         gradient = gradient.contiguous()
-        return None, ctx.operator.matrix(gradient, transpose=True) @ gradient
+        with torch.autocast(gradient.device.type, enabled=False):
+            return None, ctx.operator.matrix(gradient, transpose=True) @ gradient

@@ -41,17 +41,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(Callback):
-    """Writes ``last.ckpt`` every ``every_steps`` steps, at the end, and on Ctrl-C or SIGTERM between two steps."""
+    """Writes ``last.ckpt`` every ``every_steps`` steps, at the end, and on Ctrl-C or SIGTERM.
 
-    def __init__(self, folder: Path, every_steps: int) -> None:
+    It writes before a step begins, when the step before it is wholly logged and validated: so a resumed run repeats
+    an undisturbed one. ``resumed`` is the checkpoint that the run went on from, the last good one until the first is
+    written.
+    """
+
+    def __init__(self, folder: Path, every_steps: int, resumed: Path | None = None) -> None:
         self.path = folder / "last.ckpt"
         self.every_steps = every_steps
-        self.written: Path | None = None
+        self.written = resumed
         self._signal: int | None = None
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to SIGINT and SIGTERM; a second one ends the process at once."""
+        self._begun_at = trainer.global_step
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._previous[signum] = signal.signal(signum, self._on_signal)
 
@@ -59,19 +65,20 @@ class LastCheckpoint(Callback):
         self._signal = signum
         signal.signal(signum, signal.SIG_DFL)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Write when it is time, or when asked to stop."""
-        if self._signal is not None:
-            self._stop(trainer)
-        if trainer.global_step % self.every_steps == 0:
+        """Write when it is time, or when some rank was asked to stop."""
+        step = trainer.global_step
+        if trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False):
             self._write(trainer)
-
-    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Stop within a validation too: the weights are those of the step before it."""
-        if self._signal is not None and not trainer.sanity_checking:
-            self._stop(trainer)
+            raise Interrupted(
+                f"interrupted at step {step}; continue with the same command and "
+                f"hydra.run.dir={self.path.parent.parent} resume=auto",
+                self._signal or signal.SIGTERM,
+            )
+        if step > self._begun_at and step % self.every_steps == 0:
+            self._write(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the end of the training."""
@@ -85,14 +92,8 @@ class LastCheckpoint(Callback):
     def _write(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.path)
         self.written = self.path
-
-    def _stop(self, trainer: pl.Trainer) -> None:
-        assert self._signal is not None
-        self._write(trainer)
-        raise Interrupted(
-            f"interrupted at step {trainer.global_step}; continue with: resume={self.path} (same other arguments)",
-            self._signal,
-        )
+        for logger in trainer.loggers:
+            logger.save()
 
     def _restore(self) -> None:
         while self._previous:

@@ -51,11 +51,11 @@ def make_loggers(
     if name == "tensorboard":
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
     elif name == "wandb":
-        mode = settings.get("mode") or ("online" if wandb_key_exists() else "offline")
+        mode = settings.get("mode") or os.environ.get("WANDB_MODE") or ("online" if wandb_key_exists() else "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
         loggers.append(
             WandbLogger(
-                name=settings.get("name"),
+                name=settings.get("run_name") or run_dir.name,
                 project=settings.get("project", "dv"),
                 group=settings.get("group"),
                 tags=settings.get("tags"),

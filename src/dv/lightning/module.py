@@ -53,8 +53,8 @@ class OptimizerSettings:
 
 
 def to_model(image: Tensor) -> Tensor:
-    """uint8 images as the network's [-0.5, 0.5]."""
-    return image.float() / 255 - 0.5
+    """uint8 images as the network's [-0.5, 0.5], in the precision that the trainer has set as default."""
+    return image.to(torch.get_default_dtype()) / 255 - 0.5
 
 
 class DeepVoxelsModule(pl.LightningModule):
@@ -76,6 +76,7 @@ class DeepVoxelsModule(pl.LightningModule):
         seed: int = 0,
         config: dict[str, Any] | None = None,
         dropout: dict[str, float] | None = None,
+        validation_intrinsics: Intrinsics | None = None,
         keep_bytes: int = 0,
         compile: bool = False,
     ) -> None:
@@ -88,7 +89,9 @@ class DeepVoxelsModule(pl.LightningModule):
         self.seed = seed
         self.about = description(sizes, intrinsics, placement, config or {})
         self.projector = Projector(intrinsics, placement, sizes.feature_side, sizes.grid_side, keep_bytes)
-        self.test_projector = Projector(intrinsics, placement, sizes.feature_side, sizes.grid_side)
+        self.validation_projector = Projector(
+            validation_intrinsics or intrinsics, placement, sizes.feature_side, sizes.grid_side
+        )
         self.last_gates: tuple[Tensor, Tensor] | None = None
         self._inpainted: Tensor | None = None
         if compile:
@@ -126,7 +129,7 @@ class DeepVoxelsModule(pl.LightningModule):
             border=self.loss.border,
             discriminator=self.discriminator,
         )
-        if not all_finite(losses):
+        if not self.trainer.strategy.reduce_boolean_decision(all_finite(losses), all=True):
             raise UserError(
                 f"a loss is not a finite number at step {self.global_step} (source view {batch.names[0]}, target "
                 f"views {', '.join(batch.names[1:])}); the last good checkpoint is {self._last_checkpoint()}; try a "
@@ -178,7 +181,7 @@ class DeepVoxelsModule(pl.LightningModule):
     def render(self, pose: Tensor) -> Rendering:
         """Render one view ``[4, 4]`` from the saved grid, inpainting it unless a validation has done so already."""
         inpainted = self.model.inpaint() if self._inpainted is None else self._inpainted
-        return self.model.render(inpainted, self.test_projector.resampling([pose]))
+        return self.model.render(inpainted, self.validation_projector.resampling([pose]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add sizes, camera, grid placement and configuration; refuse to save weights that are not finite."""
@@ -210,7 +213,7 @@ class DeepVoxelsModule(pl.LightningModule):
 
     def _remember(self, grid: Tensor) -> None:
         """Keep one grid: under DDP every rank goes on from the mean of what the ranks integrated."""
-        grid = grid.detach().float()
+        grid = grid.detach()
         if self.trainer.world_size > 1:
             grid = cast(Tensor, self.trainer.strategy.reduce(grid.clone(), reduce_op="mean"))
         self.model.remember(grid)

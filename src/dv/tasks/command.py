@@ -28,7 +28,7 @@ def config_folder() -> Path:
 def fail(error: BaseException) -> None:
     """Print ``error: …`` and leave with the exit code of the error, 1 unless it has one."""
     sys.stdout.flush()
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     sys.exit(getattr(error, "exit_code", 1))
 
 

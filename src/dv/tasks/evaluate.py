@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from dv.errors import UserError
 from dv.tasks.command import run
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from dv.tasks.restored import Restored
 
-log = logging.getLogger(__name__)
 SHEET_VIEWS = 6
 
 
@@ -39,7 +38,12 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     views = restored.source.views(config.split)
     train = restored.source.views("train")
     intrinsics = restored.source.calibration(_split_with_folder(restored, config.split)).intrinsics
-    nearest = axis_cosines(views.poses, train.poses).argmax(1).tolist()
+    if config.border < 0 or 2 * config.border >= views.images.shape[-1]:
+        raise UserError(f"border={config.border} leaves nothing of {views.images.shape[-1]} px; use a smaller border")
+    cosines = axis_cosines(views.poses, train.poses)
+    if config.split == "train":
+        cosines.fill_diagonal_(-torch.inf)  # the nearest other view
+    nearest = cosines.argmax(1).tolist()
     score = _scorer(config.lpips)
     rows: list[dict[str, Any]] = []
     scores: dict[str, list[dict[str, float]]] = {"mean": [], "mean_border": [], "baseline": [], "baseline_border": []}
@@ -94,7 +98,6 @@ def _scorer(use_lpips: bool | str):  # type: ignore[no-untyped-def]
     """Function of image and truth ``[1, 3, H, W]`` in [0, 1] to a dict of scores."""
     from importlib.util import find_spec
 
-    from dv.errors import UserError
     from dv.metrics import psnr, ssim
 
     there = find_spec("lpips") is not None

@@ -14,7 +14,9 @@ from dv.tasks.command import run
 def prepare(config: DictConfig) -> None:
     """Write the object of ``source`` to ``output_dir/<split>/<object.name>`` and print how to train on it."""
     from dv.data.synthetic import SyntheticSettings, render_synthetic
+    from dv.tasks.settings import check_devices
 
+    check_devices(config.trainer.gpus)
     root = Path(config.output_dir or config.object.root)
     name = str(config.object.name)
     if config.source.name != "synthetic":

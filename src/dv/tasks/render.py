@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from dv.geometry.camera import Intrinsics
     from dv.tasks.restored import Restored
-
-log = logging.getLogger(__name__)
 
 
 def render(config: DictConfig) -> Path:
@@ -42,6 +39,7 @@ def render(config: DictConfig) -> Path:
         print("model=no_occlusion has no depth: writing colour only")
     (output_dir / "rgb").mkdir(parents=True, exist_ok=True)
     grid = restored.placement
+    frames = {f"{i:06d}" for i in range(len(poses))}
     farthest = grid.near + 2 * grid.scale  # the frustum ends before it
     units = farthest / 65535
     if has_depth:
@@ -56,6 +54,9 @@ def render(config: DictConfig) -> Path:
             if depth is not None:
                 write_png16(output_dir / "depth" / f"{i:06d}.png", depth / farthest)
             video.add(picture)
+    for old in (*output_dir.glob("rgb/*.png"), *output_dir.glob("depth/*.png")):
+        if old.stem not in frames:  # of a longer trajectory rendered here before
+            old.unlink()
     write_json(output_dir / "frames.json", {"names": names, "poses": poses.tolist()})
     print(f"{len(poses)} frames: {output_dir}")
     return output_dir
@@ -94,8 +95,11 @@ def trajectory(restored: Restored, config: Any) -> tuple[list[str], Tensor, Intr
 def _whole(path: Path) -> Iterator[Path]:
     """A path to write to, which is renamed to ``path`` once all is written."""
     aside = path.with_name(f".partial-{path.name}")
-    yield aside
-    aside.replace(path)
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +116,3 @@ def _any_calibration(source: ObjectSource) -> Calibration:
         if path.is_file():
             return read_calibration(path)
     return source.calibration()
-
-
-def db(value: float) -> str:
-    """A PSNR for a table."""
-    return "inf" if math.isinf(value) else f"{value:.2f}"

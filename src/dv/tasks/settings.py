@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def image_side_of(value: int | str | None) -> int | None:
     """``data.image_side``: a number of px, or None for ``auto``."""
     if value in (None, "auto"):
         return None
-    if not isinstance(value, int):
-        raise UserError(f"data.image_side={value} must be a number of pixels or auto")
+    if not isinstance(value, int) or value < 2 or value & (value - 1):
+        raise UserError(f"data.image_side={value} must be a power of two, at least 2, or auto")
     return value
 
 
@@ -65,5 +66,51 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` aside and rename it."""
     aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(content, indent=1))
+    aside.write_text(json.dumps(_finite(content), indent=1, allow_nan=False))
     aside.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for numbers that JSON does not know: SSIM of a picture smaller than its window, say."""
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Refuse numbers of the ``train`` configuration that cannot be. Raises :class:`UserError` naming the key."""
+    whole = {
+        "data.skip": 0,
+        "data.workers": 0,
+        "seed": 0,
+        "grid.side": 4,
+        "grid.features": 1,
+        "grid.feature_side": 2,
+        "model.base_channels": 2,
+        "loss.border": 0,
+        "optimizer.warmup_steps": 0,
+        "trainer.nodes": 1,
+        "trainer.max_epochs": 1,
+        "trainer.save_every_steps": 1,
+        "trainer.validate_every_steps": 1,
+        "trainer.picture_every_steps": 0,
+        "trainer.log_every_steps": 1,
+    }
+    if config.trainer.max_steps is not None:
+        whole["trainer.max_steps"] = 1
+    for key, least in whole.items():
+        value = OmegaConf.select(config, key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"{key}={value} must be a whole number of at least {least}")
+    views = config.trainer.validation_views
+    if not isinstance(views, int | float) or views <= 0 or (isinstance(views, float) and views > 1):
+        raise UserError(f"trainer.validation_views={views} must be a number of views or a fraction in (0, 1]")
+    for key in ("loss.l1_weight", "loss.gan_weight", "optimizer.learning_rate", "trainer.operator_memory_gb"):
+        value = OmegaConf.select(config, key)
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise UserError(f"{key}={value} must be a number that is not negative")
+    for key in ("model.integration_dropout", "model.renderer_dropout"):
+        if not 0 <= OmegaConf.select(config, key) < 1:
+            raise UserError(f"{key}={OmegaConf.select(config, key)} must be in [0, 1)")

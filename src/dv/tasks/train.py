@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import warnings
 from pathlib import Path
@@ -25,9 +26,10 @@ log = logging.getLogger(__name__)
 
 def train(config: DictConfig) -> float:
     """Train, validate and save to the run's folder; returns the best validation PSNR in dB."""
-    from dv.tasks.settings import check_devices, image_side_of, object_source, resolved
+    from dv.tasks.settings import check_devices, check_numbers, image_side_of, object_source, resolved
 
     gpus = check_devices(config.trainer.gpus)
+    check_numbers(config)
     import pytorch_lightning as pl
 
     from dv.data.datamodule import ObjectDataModule
@@ -35,8 +37,13 @@ def train(config: DictConfig) -> float:
     run_dir = Path(config.output_dir)
     resume = _resume_path(config.resume, run_dir)
     source = object_source(config, image_side_of(config.data.image_side))
-    steps = config.trainer.max_steps or config.trainer.max_epochs * len(source.views("train"))
+    ranks = max(1, gpus * config.trainer.nodes)
+    steps = config.trainer.max_steps or math.ceil(config.trainer.max_epochs * len(source.views("train")) / ranks)
     module = _build(config, source)
+    if resume:
+        _check_resume(resume, config, module)
+    if not config.model.occlusion_net:
+        log.info("model=no_occlusion has no depth: pictures show source | output | truth only")
     datamodule = ObjectDataModule(source, steps, config.seed, config.data.workers)
     run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(resolved(config)), run_dir / "config.yaml")
@@ -60,6 +67,23 @@ def _resume_path(resume: str | None, run_dir: Path) -> Checkpoint | None:
     if checkpoint.reference:
         raise UserError(f"resume={path} is a checkpoint of the reference implementation; use init_from={path}")
     return checkpoint
+
+
+def _check_resume(resume: Checkpoint, config: DictConfig, module: DeepVoxelsModule) -> None:
+    """Refuse to go on with another model, object, loss or seed than those of the checkpoint."""
+    resume.load_model(module.model)
+    if bool(resume.discriminator_state) != (module.discriminator is not None):
+        has = "a" if resume.discriminator_state else "no"
+        raise UserError(f"resume={resume.path} has {has} discriminator; resume with its loss, or use init_from=")
+    if resume.placement != module.projector.placement:
+        raise UserError(f"resume={resume.path} was trained on another grid placement; resume with its object")
+    trained = resume.config or {}
+    for key, ours, theirs in (
+        ("object.name", str(config.object.name), str(trained["object"]["name"])),
+        ("seed", config.seed, trained["seed"]),
+    ):
+        if ours != theirs:
+            raise UserError(f"resume={resume.path} was trained with {key}={theirs}, not {ours}; add {key}={theirs}")
 
 
 def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
@@ -94,6 +118,7 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
     if config.optimizer.schedule not in SCHEDULES:
         raise UserError(f"optimizer.schedule={config.optimizer.schedule} must be one of {', '.join(SCHEDULES)}")
     calibration = source.calibration()
+    validated = "validation" if source.folder("validation").is_dir() else "train"
     torch.manual_seed(config.seed)
     module = DeepVoxelsModule(
         sizes,
@@ -104,6 +129,7 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
         seed=config.seed,
         config=resolved(config),
         dropout={key: config.model[key] for key in ("integration_dropout", "renderer_dropout")},
+        validation_intrinsics=source.calibration(validated).intrinsics,
         keep_bytes=int(config.trainer.operator_memory_gb * 2**30),
         compile=config.trainer.compile,
     )
@@ -118,6 +144,7 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
 def _trainer(config: DictConfig, run_dir: Path, gpus: int, steps: int, resume: Checkpoint | None) -> pl.Trainer:
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from dv.lightning.callbacks import AtomicCheckpointIO, LastCheckpoint, Pictures, ProgressBar, StepTime
     from dv.lightning.loggers import make_loggers
@@ -136,34 +163,37 @@ def _trainer(config: DictConfig, run_dir: Path, gpus: int, steps: int, resume: C
             auto_insert_metric_name=False,
             enable_version_counter=False,
         ),
-        LastCheckpoint(checkpoints, t.save_every_steps),
+        LastCheckpoint(checkpoints, t.save_every_steps, resume.path if resume else None),
         StepTime(),
         Pictures(t.picture_every_steps),
     ]
     if t.progress_bar:
         callbacks.append(ProgressBar(refresh_rate=t.progress_every_steps))
     plain = resolved(config)
-    return pl.Trainer(
-        accelerator="cuda" if gpus else "cpu",
-        devices=gpus or 1,
-        num_nodes=t.nodes,
-        strategy="ddp" if gpus * t.nodes > 1 else "auto",
-        precision=t.precision,
-        max_steps=steps,
-        max_time=t.max_time,
-        val_check_interval=min(t.validate_every_steps, steps),
-        check_val_every_n_epoch=None,
-        limit_val_batches=t.validation_views,
-        num_sanity_val_steps=0,
-        log_every_n_steps=t.log_every_steps,
-        logger=make_loggers(config.logger.name, run_dir, plain, plain["logger"], resume.step if resume else None),
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,
-        enable_progress_bar=t.progress_bar,
-        enable_model_summary=False,
-        default_root_dir=run_dir,
-    )
+    try:
+        return pl.Trainer(
+            accelerator="cuda" if gpus else "cpu",
+            devices=gpus or 1,
+            num_nodes=t.nodes,
+            strategy="ddp" if gpus * t.nodes > 1 else "auto",
+            precision=t.precision,
+            max_steps=steps,
+            max_time=t.max_time,
+            val_check_interval=min(t.validate_every_steps, steps),
+            check_val_every_n_epoch=None,
+            limit_val_batches=t.validation_views,
+            num_sanity_val_steps=0,
+            log_every_n_steps=t.log_every_steps,
+            logger=make_loggers(config.logger.name, run_dir, plain, plain["logger"], resume.step if resume else None),
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            use_distributed_sampler=False,
+            enable_progress_bar=t.progress_bar,
+            enable_model_summary=False,
+            default_root_dir=run_dir,
+        )
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {error}") from error
 
 
 def _finish(trainer: pl.Trainer, module: DeepVoxelsModule, datamodule: pl.LightningDataModule, run_dir: Path) -> float:

@@ -58,6 +58,9 @@ class LastCheckpoint(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to SIGINT and SIGTERM; a second one ends the process at once."""
         self._begun_at = trainer.global_step
+        # Lightning expects checkpoints from the end of a batch; ours are from the start of the next, already counted
+        total = trainer.fit_loop.epoch_loop.batch_progress.total
+        total.ready = total.started = total.processed = total.completed
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._previous[signum] = signal.signal(signum, self._on_signal)
 
@@ -70,6 +73,7 @@ class LastCheckpoint(Callback):
     ) -> None:
         """Write when it is time, or when some rank was asked to stop."""
         step = trainer.global_step
+        trainer.fit_loop.epoch_loop._batches_that_stepped = step  # for the loggers, likewise
         if trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False):
             self._write(trainer)
             raise Interrupted(

@@ -118,7 +118,7 @@ class DeepVoxels(nn.Module):
     def lift(self, feature_map: Tensor, lifting: InterpolationMatrix) -> Tensor:
         """Feature map ``[1, F, P, P]`` to grid ``[1, F, G, G, G]``."""
         pixels = feature_map[0].flatten(1).T.contiguous()
-        return cast(Tensor, (lifting @ pixels).T.reshape(self.grid.shape))
+        return (lifting @ pixels).T.reshape(self.grid.shape)
 
     def integrate(self, lifted: Tensor) -> Integrated:
         """The state after taking in a lifted view; the gradient stops at the old state."""

@@ -11,6 +11,7 @@ from dv.errors import UserError
 from dv.model import DeepVoxels, ModelSizes
 from dv.nets.blocks import Down2d, Down3d
 from dv.nets.discriminator import Discriminator
+from dv.nets.occlusion import OcclusionNet
 from dv.nets.unet import UNet
 
 GRID = "deepvoxels"
@@ -33,7 +34,7 @@ def model_names(model: DeepVoxels) -> dict[str, str]:
     for ours, theirs in _INTEGRATION.items():
         modules[f"integration.{ours}"] = f"integration_net.{theirs}.1"
     modules |= _unet(model.inpainting.unet, "inpainting.unet", "inpainting_net")
-    if model.sizes.occlusion_net:
+    if isinstance(model.flatten, OcclusionNet):
         modules |= _sequence(model.flatten.prep, "flatten.prep", "occlusion_net.occlusion_prep")
         modules |= _unet(model.flatten.unet, "flatten.unet", "occlusion_net.occlusion_net")
         modules["flatten.visibility"] = "occlusion_net.softmax_net.0.net.1"

@@ -57,7 +57,8 @@ def depth_picture(depth: Tensor, side: int) -> Tensor:
     """Depth ``[1, P, P]`` as a grey picture ``[3, side, side]``, near bright and far dark over the range it spans."""
     low, high = depth.min(), depth.max()
     grey = 1 - (depth - low) / (high - low).clamp_min(1e-9)
-    return resize(grey[None].float(), (side, side), interpolation="nearest")[0].expand(3, -1, -1)
+    enlarged: Tensor = resize(grey[None].float(), (side, side), interpolation="nearest")[0]
+    return enlarged.expand(3, -1, -1)
 
 
 def contact_sheet(rows: list[list[Tensor]], gap: int = 2, least_side: int = 1) -> Tensor:

@@ -30,7 +30,8 @@ class Intrinsics:
 
 def project(points: Tensor, intrinsics: Intrinsics) -> Tensor:
     """Pixels ``[N, 2]`` (col, row) of camera-frame points ``[N, 3]``; not finite where z is 0."""
-    return denormalize_points_with_intrinsics(points[:, :2] / points[:, 2:], intrinsics.matrix(points.dtype))
+    pixels: Tensor = denormalize_points_with_intrinsics(points[:, :2] / points[:, 2:], intrinsics.matrix(points.dtype))
+    return pixels
 
 
 def square_crop(f: float, cx: float, cy: float, height: int, width: int) -> Intrinsics:

@@ -57,19 +57,19 @@ class InterpolationMatrix:
         """Apply to ``values`` ``[N, C]``, giving ``[M, C]`` in their dtype (16-bit values are summed in fp32)."""
         if values.dtype in (torch.bfloat16, torch.float16):
             return self @ values.float()
-        result: Tensor = _Product.apply(self, values)
+        result: Tensor = _Product.apply(self, values)  # type: ignore[no-untyped-call]
         return result
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, operator: InterpolationMatrix, values: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, operator: InterpolationMatrix, values: Tensor) -> Tensor:
         ctx.operator = operator
         with torch.autocast(values.device.type, enabled=False):
             return operator.matrix(values) @ values
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         gradient = gradient.contiguous()
         with torch.autocast(gradient.device.type, enabled=False):
             return None, ctx.operator.matrix(gradient, transpose=True) @ gradient

@@ -59,7 +59,7 @@ class LastCheckpoint(Callback):
         """Listen to SIGINT and SIGTERM; a second one ends the process at once."""
         self._begun_at = trainer.global_step
         # Lightning expects checkpoints from the end of a batch; ours are from the start of the next, already counted
-        total = trainer.fit_loop.epoch_loop.batch_progress.total
+        total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         total.ready = total.started = total.processed = total.completed
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._previous[signum] = signal.signal(signum, self._on_signal)

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from dv.data.pictures import to_uint8, write_png
@@ -23,10 +22,10 @@ class RunCsvLogger(CSVLogger):
     def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
         super().__init__(run_dir, name="", version="", flush_logs_every_n_steps=50)
         path = run_dir / "metrics.csv"
-        if rank_zero_only.rank == 0 and resume_step is not None and path.is_file():
+        if os.environ.get("LOCAL_RANK", "0") == "0" and resume_step is not None and path.is_file():
             with path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) < resume_step]
-            self.experiment.metrics = [  # type: ignore[assignment]
+            self.experiment.metrics = [
                 {k: float(v) if k != "step" else int(v) for k, v in row.items() if v} for row in rows
             ]
             self.save()

@@ -17,7 +17,7 @@ class ViewNorm2d(nn.BatchNorm2d):
         """Normalise ``x``, view by view in training, by the running averages otherwise."""
         if not self.training or len(x) == 1:
             return super().forward(x)
-        return torch.cat([super(ViewNorm2d, self).forward(view) for view in x.split(1)])
+        return torch.cat([super(ViewNorm2d, self).forward(view) for view in x.tensor_split(len(x))])
 
 
 class ViewNorm3d(nn.BatchNorm3d):
@@ -27,7 +27,7 @@ class ViewNorm3d(nn.BatchNorm3d):
         """Normalise ``x``, view by view in training, by the running averages otherwise."""
         if not self.training or len(x) == 1:
             return super().forward(x)
-        return torch.cat([super(ViewNorm3d, self).forward(view) for view in x.split(1)])
+        return torch.cat([super(ViewNorm3d, self).forward(view) for view in x.tensor_split(len(x))])
 
 
 def same_conv2d(a: int, b: int, bias: bool = False) -> nn.Conv2d:

@@ -55,4 +55,5 @@ def _together(x: Tensor, *convolutions: nn.Conv3d) -> tuple[Tensor, ...]:
     weight = torch.cat([c.weight for c in convolutions])
     bias = torch.cat([zero.expand(c.out_channels) if c.bias is None else c.bias for c in convolutions])
     padded = functional.pad(x, (1,) * 6, mode="replicate")
-    return functional.conv3d(padded, weight, bias).split([c.out_channels for c in convolutions], 1)
+    outputs = functional.conv3d(padded, weight, bias)
+    return torch.split(outputs, [c.out_channels for c in convolutions], 1)

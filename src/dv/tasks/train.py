@@ -143,8 +143,8 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
 
 def _trainer(config: DictConfig, run_dir: Path, gpus: int, steps: int, resume: Checkpoint | None) -> pl.Trainer:
     import pytorch_lightning as pl
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from dv.lightning.callbacks import AtomicCheckpointIO, LastCheckpoint, Pictures, ProgressBar, StepTime
     from dv.lightning.loggers import make_loggers
@@ -199,6 +199,7 @@ def _trainer(config: DictConfig, run_dir: Path, gpus: int, steps: int, resume: C
 def _finish(trainer: pl.Trainer, module: DeepVoxelsModule, datamodule: pl.LightningDataModule, run_dir: Path) -> float:
     """Validate the end of the training, keep it as ``best.ckpt`` if it is, and say where things are."""
     from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.loggers import WandbLogger
 
     best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
     best_psnr = float(best.best_model_score) if best.best_model_score is not None else float("-inf")
@@ -210,7 +211,7 @@ def _finish(trainer: pl.Trainer, module: DeepVoxelsModule, datamodule: pl.Lightn
         aside.replace(checkpoints / "best.ckpt")
     for logger in trainer.loggers:
         logger.finalize("success")
-        if hasattr(logger.experiment, "finish"):
+        if isinstance(logger, WandbLogger):
             logger.experiment.finish()  # the next job of a sweep starts a W&B run of its own
     log.info(
         "validation PSNR %.2f dB after %d steps; next: python evaluate.py ckpt=%s",

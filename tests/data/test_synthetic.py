@@ -190,8 +190,9 @@ def test_interrupted_run_continues(tmp_path: Path, stop: signal.Signals) -> None
     script.write_text(program)
     environment = os.environ | {"PYTHONPATH": str(Path(synthetic.__file__).parents[2])}
     running = subprocess.Popen(
-        [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
+    )  # fmt: skip
     partial = tmp_path / ".vase.partial"
     deadline = time.monotonic() + 30
     while not list(partial.glob("*/rgb/*.png")) and time.monotonic() < deadline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -170,7 +171,13 @@ def gate_slices(update: Tensor, reset: Tensor) -> Tensor:
 
 
 class ProgressBar(TQDMProgressBar):
-    """Steps done of all steps with ETA, and the latest training and validation PSNR."""
+    """Steps done, the latest training and validation PSNR, and the time left, by steps or by ``max_time``."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        assert isinstance(pl_module, DeepVoxelsModule)
+        self._began, self._progress = time.perf_counter(), pl_module.progress()
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
@@ -178,4 +185,12 @@ class ProgressBar(TQDMProgressBar):
         """What stands behind the bar."""
         metrics = trainer.callback_metrics
         shown = {"psnr": metrics.get("train/psnr"), "val_psnr": metrics.get("val/psnr")}
-        return {name: f"{float(value):.2f}" for name, value in shown.items() if value is not None}
+        behind: dict[str, int | str | float | dict[str, float]] = {
+            name: f"{float(value):.2f}" for name, value in shown.items() if value is not None
+        }
+        assert isinstance(pl_module, DeepVoxelsModule)
+        progress = pl_module.progress()
+        if progress > self._progress:
+            seconds = (time.perf_counter() - self._began) * (1 - progress) / (progress - self._progress)
+            behind["left"] = str(timedelta(seconds=round(seconds)))
+        return behind

@@ -6,6 +6,7 @@ Published layout: ``<root>/{train,validation,test}/<name>/``. Images and poses p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,13 +236,14 @@ def _checked_pose(path: Path, calibration: Calibration | None) -> Tensor:
     return pose
 
 
-def _collect(paths: list[Path], read, problems: list[str], label: str | None = None) -> list[Tensor]:  # type: ignore[no-untyped-def]
+def _collect(
+    paths: list[Path], read: Callable[[Path], Tensor], problems: list[str], label: str | None = None
+) -> list[Tensor]:
     """Apply ``read`` to all paths in threads; what raises goes to ``problems`` instead of into the result."""
 
     def attempt(path: Path) -> Tensor | UserError:
         try:
-            result: Tensor = read(path)
-            return result
+            return read(path)
         except UserError as error:
             return error
 

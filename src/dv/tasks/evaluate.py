@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ def _split_with_folder(restored: Restored, split: str) -> str:
     return split if restored.source.folder(split).is_dir() else "train"
 
 
-def _scorer(use_lpips: bool | str):  # type: ignore[no-untyped-def]
+def _scorer(use_lpips: bool | str) -> Callable[[Tensor, Tensor], dict[str, float]]:
     """Function of image and truth ``[1, 3, H, W]`` in [0, 1] to a dict of scores."""
     from importlib.util import find_spec
 

@@ -90,7 +90,9 @@ class SlowDeepVoxels:
         return (F.conv_transpose2d if w.dim() == 4 else F.conv_transpose3d)(x, w, b, stride=2, padding=1)
 
     def norm(self, x, name):
-        get = lambda key: self.state[f"{name}.{key}"].reshape(1, -1, *[1] * (x.dim() - 2))  # noqa: E731
+        def get(key):
+            return self.state[f"{name}.{key}"].reshape(1, -1, *[1] * (x.dim() - 2))
+
         return (x - get("running_mean")) / (get("running_var") + 1e-5).sqrt() * get("weight") + get("bias")
 
     def layers(self, x, name, plan):
@@ -144,7 +146,10 @@ class SlowDeepVoxels:
 
     def integrate(self, state, lifted):
         old, new = (torch.cat([x, self.coordinates()], 1) for x in (state, lifted))
-        c = lambda x, name: self.conv(x, f"integration.{name}", 3)  # noqa: E731
+
+        def c(x, name):
+            return self.conv(x, f"integration.{name}", 3)
+
         reset = torch.sigmoid(c(old, "reset_old") + c(new, "reset_new"))
         update = torch.sigmoid(c(old, "update_old") + c(new, "update_new"))
         candidate = F.relu(c(new, "candidate_new") + c(reset * old, "candidate_old"))

@@ -23,7 +23,10 @@ def scenes(draw):
     Everything is nudged at random: on an exact tie two correct roundings may differ; ties have tests of their own.
     """
     noise = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    nudge = lambda: torch.empty(3, dtype=torch.float64).uniform_(0.01, 0.05, generator=noise)  # noqa: E731
+
+    def nudge():
+        return torch.empty(3, dtype=torch.float64).uniform_(0.01, 0.05, generator=noise)
+
     unit = st.floats(-1, 1)
     scale = 10 ** draw(st.floats(-2, 2))
     side = draw(st.sampled_from([2, 4, 8]))

@@ -49,7 +49,7 @@ def measure(sizes: ModelSizes, repeats: int) -> tuple[float, float]:
     s = sizes.image_side
     projector = Projector(
         Intrinsics(1.5 * s, s / 2 - 0.5, s / 2 - 0.5, s), GridPlacement((0, 0, 0), 1, 1.1),
-        sizes.feature_side, sizes.grid_side,
+        sizes.feature_side, sizes.grid_side, rim=sizes.rim,
     )  # fmt: skip
     up = torch.tensor([0.0, 0, 1]).double()
     eyes = 2 * torch.nn.functional.normalize(torch.randn(200, 3).double(), dim=1)

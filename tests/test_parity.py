@@ -39,7 +39,7 @@ class Case:
         )
         camera = (intrinsics, p, placement, self.sizes.grid_side)
         self.lifting = lifting_matrix(self["input.source_pose"], *camera)
-        self.resampling = [resampling_matrix(pose, *camera) for pose in self["input.target_poses"]]
+        self.resampling = [resampling_matrix(pose, *camera, rim=self.sizes.rim) for pose in self["input.target_poses"]]
 
     def __getitem__(self, key: str) -> torch.Tensor:
         value = torch.from_numpy(self.tensors[key])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dv.errors import UserError
-from dv.geometry.sparse import InterpolationMatrix
+from dv.geometry.sparse import InterpolationMatrix, apply_all
 from dv.nets.extractor import FeatureExtractor
 from dv.nets.inpainting import Inpainting
 from dv.nets.integration import Integrated, Integration
@@ -28,6 +28,11 @@ class ModelSizes:
     grid_features: int = field(metadata={"key": "grid.features"})  # F
     base_channels: int = field(metadata={"key": "model.base_channels"})  # n
     occlusion_net: bool = field(default=True, metadata={"key": "model"})
+
+    @property
+    def rim(self) -> int:
+        """Rays repeated around a frustum: the padding of the occlusion network's first convolution."""
+        return int(self.occlusion_net)
 
     def check(self) -> None:
         """Raise :class:`UserError` naming the configuration key if the sizes cannot form a network."""
@@ -110,15 +115,16 @@ class DeepVoxels(nn.Module):
         Args:
             source_image: ``[1, 3, S, S]``.
             lifting: ``[G³, P²]``, see :func:`dv.geometry.projection.lifting_matrix`.
-            resampling: one ``[D·P², G³]`` per target, see :func:`dv.geometry.projection.resampling_matrix`.
+            resampling: one ``[D·(P+2·rim)², G³]`` per target, see :func:`dv.geometry.projection.resampling_matrix`.
         """
         integrated = self.integrate(self.lift(self.extractor(source_image), lifting))
         return self.render(self.inpaint(integrated.grid), resampling), integrated
 
     def lift(self, feature_map: Tensor, lifting: InterpolationMatrix) -> Tensor:
         """Feature map ``[1, F, P, P]`` to grid ``[1, F, G, G, G]``."""
-        pixels = feature_map[0].flatten(1).T.contiguous()
-        return (lifting @ pixels).T.reshape(self.grid.shape)
+        s = self.sizes
+        voxels = lifting @ feature_map[0].movedim(0, -1).flatten(0, 1)
+        return voxels.view(1, *(s.grid_side,) * 3, s.grid_features).movedim(-1, 1)
 
     def integrate(self, lifted: Tensor) -> Integrated:
         """The state after taking in a lifted view; the gradient stops at the old state."""
@@ -133,16 +139,16 @@ class DeepVoxels(nn.Module):
         return cast(Tensor, self.inpainting(self.grid if grid is None else grid))
 
     def resample(self, grid: Tensor, resampling: Sequence[InterpolationMatrix]) -> Tensor:
-        """Canonical frustums ``[N, F, D, P, P]`` of N views from a grid ``[1, F, G, G, G]``."""
+        """Canonical frustums ``[N, F, D, P+2·rim, P+2·rim]`` of N views from a grid ``[1, F, G, G, G]``."""
         s = self.sizes
-        voxels = grid[0].flatten(1).T.contiguous()
-        frustums = torch.stack([matrix @ voxels for matrix in resampling])
-        shape = (len(frustums), 2 * s.grid_side, s.feature_side, s.feature_side, s.grid_features)
-        return frustums.reshape(shape).permute(0, 4, 1, 2, 3)
+        side = s.feature_side + 2 * s.rim
+        frustums = apply_all(resampling, grid[0].movedim(0, -1).flatten(0, 2))
+        return frustums.view(-1, 2 * s.grid_side, side, side, s.grid_features).movedim(-1, 1)
 
     def render(self, inpainted: Tensor, resampling: Sequence[InterpolationMatrix]) -> Rendering:
         """Render N target views from an inpainted grid."""
-        frustum = self.resample(inpainted, resampling)
-        flattened = self.flatten(frustum)
+        rimmed = self.resample(inpainted, resampling)
+        flattened = self.flatten(rimmed)
         image = self.renderer(flattened.features)
-        return Rendering(image, flattened.depth_map, flattened.visibility, frustum)
+        inner = slice(self.sizes.rim, self.sizes.rim + self.sizes.feature_side)
+        return Rendering(image, flattened.depth_map, flattened.visibility, rimmed[..., inner, inner])

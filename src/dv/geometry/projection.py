@@ -42,20 +42,28 @@ def lifting_matrix(
 
 
 def resampling_matrix(
-    pose: Tensor, intrinsics: Intrinsics, feature_side: int, placement: GridPlacement, grid_side: int
+    pose: Tensor,
+    intrinsics: Intrinsics,
+    feature_side: int,
+    placement: GridPlacement,
+    grid_side: int,
+    rim: int = 0,
 ) -> InterpolationMatrix:
-    """Matrix ``[D·P², G³]`` that samples the grid trilinearly along the rays of a target view.
+    """Matrix ``[D·(P+2·rim)², G³]`` that samples the grid trilinearly along the rays of a target view.
 
     Frustum sample (k, row, col) lies on the ray of pixel (col, row) at camera depth ``near + k·v``. Samples outside
     ``[0, G)`` in grid coordinates get 0; an upper neighbour beyond the grid is clamped to ``G - 1``.
-    Arguments as for :func:`lifting_matrix`.
+    Arguments as for :func:`lifting_matrix`; every outermost ray is repeated ``rim`` times outwards, as replication
+    padding of the frustum would.
     """
     v = placement.voxel_side(grid_side)
     depth = placement.near + v * torch.arange(placement.frustum_depth(grid_side), dtype=torch.float64)
     plane = depth_to_3d_v2(
         torch.ones(1, feature_side, feature_side, dtype=torch.float64), intrinsics.at_side(feature_side).matrix()
     )
-    samples = to_world(pose.double().cpu(), (depth[:, None, None] * plane.reshape(1, -1, 3)).reshape(-1, 3))
+    inner = torch.arange(-rim, feature_side + rim).clamp(0, feature_side - 1)
+    plane = plane[0, inner][:, inner].reshape(1, -1, 3)
+    samples = to_world(pose.double().cpu(), (depth[:, None, None] * plane).reshape(-1, 3))
     grid_coordinates = (samples - torch.tensor(placement.origin, dtype=torch.float64)) / v + grid_side / 2
     inside = ((grid_coordinates >= 0) & (grid_coordinates < grid_side)).all(1).nonzero().squeeze(1)
     grid_coordinates = grid_coordinates[inside]

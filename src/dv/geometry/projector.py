@@ -21,16 +21,25 @@ class Projector:
         placement: of the grid.
         feature_side: P, px.
         grid_side: G, voxels.
+        rim: of the frustums, see :func:`dv.geometry.projection.resampling_matrix`.
         keep_bytes: matrices used last are kept up to this size; training meets the same poses again and again.
     """
 
     def __init__(
-        self, intrinsics: Intrinsics, placement: GridPlacement, feature_side: int, grid_side: int, keep_bytes: int = 0
+        self,
+        intrinsics: Intrinsics,
+        placement: GridPlacement,
+        feature_side: int,
+        grid_side: int,
+        *,
+        rim: int,
+        keep_bytes: int = 0,
     ) -> None:
         self.intrinsics = intrinsics
         self.placement = placement
         self.feature_side = feature_side
         self.grid_side = grid_side
+        self.rim = rim
         self.keep_bytes = keep_bytes
         self._kept: OrderedDict[tuple[bool, bytes], InterpolationMatrix] = OrderedDict()
 
@@ -39,7 +48,7 @@ class Projector:
         return self._matrix(pose, lifting=True)
 
     def resampling(self, poses: Iterable[Tensor]) -> list[InterpolationMatrix]:
-        """Matrices ``[D·P², G³]`` of target poses ``[4, 4]``."""
+        """Matrices ``[D·(P+2·rim)², G³]`` of target poses ``[4, 4]``."""
         return [self._matrix(pose, lifting=False) for pose in poses]
 
     def _matrix(self, pose: Tensor, lifting: bool) -> InterpolationMatrix:
@@ -47,8 +56,8 @@ class Projector:
         key = (lifting, pose.numpy().tobytes())
         matrix = self._kept.pop(key, None)
         if matrix is None:
-            make = lifting_matrix if lifting else resampling_matrix
-            matrix = make(pose, self.intrinsics, self.feature_side, self.placement, self.grid_side)
+            camera = pose, self.intrinsics, self.feature_side, self.placement, self.grid_side
+            matrix = lifting_matrix(*camera) if lifting else resampling_matrix(*camera, rim=self.rim)
         if self.keep_bytes:
             self._kept[key] = matrix
             while sum(m.nbytes for m in self._kept.values()) > self.keep_bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
 
@@ -55,21 +57,30 @@ class InterpolationMatrix:
 
     def __matmul__(self, values: Tensor) -> Tensor:
         """Apply to ``values`` ``[N, C]``, giving ``[M, C]`` in their dtype (16-bit values are summed in fp32)."""
-        if values.dtype in (torch.bfloat16, torch.float16):
-            return self @ values.float()
-        result: Tensor = _Product.apply(self, values)  # type: ignore[no-untyped-call]
-        return result
+        return apply_all([self], values)[0]
 
 
-class _Product(torch.autograd.Function):
+def apply_all(operators: Sequence[InterpolationMatrix], values: Tensor) -> Tensor:
+    """Each of B matrices of one shape ``[M, N]`` applied to ``values`` ``[N, C]``: ``[B, M, C]`` in their dtype."""
+    wide = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+    result: Tensor = _Products.apply(operators, wide)  # type: ignore[no-untyped-call]
+    return result.to(values.dtype)
+
+
+class _Products(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, operator: InterpolationMatrix, values: Tensor) -> Tensor:
-        ctx.operator = operator
+    def forward(ctx: Any, operators: Sequence[InterpolationMatrix], values: Tensor) -> Tensor:
+        ctx.operators = operators
+        results = values.new_empty(len(operators), operators[0].shape[0], values.shape[1])
         with torch.autocast(values.device.type, enabled=False):
-            return operator.matrix(values) @ values
+            for operator, result in zip(operators, results, strict=True):
+                torch.mm(operator.matrix(values), values, out=result)
+        return results
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        gradient = gradient.contiguous()
-        with torch.autocast(gradient.device.type, enabled=False):
-            return None, ctx.operator.matrix(gradient, transpose=True) @ gradient
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradients: Tensor) -> tuple[None, Tensor]:
+        gradients = gradients.contiguous()
+        with torch.autocast(gradients.device.type, enabled=False):
+            products = [o.matrix(g, transpose=True) @ g for o, g in zip(ctx.operators, gradients, strict=True)]
+        return None, torch.stack(products).sum(0) if len(products) > 1 else products[0]

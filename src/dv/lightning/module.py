@@ -88,9 +88,9 @@ class DeepVoxelsModule(pl.LightningModule):
         self.optimizer_settings = optimizer
         self.seed = seed
         self.about = description(sizes, intrinsics, placement, config or {})
-        self.projector = Projector(intrinsics, placement, sizes.feature_side, sizes.grid_side, keep_bytes)
+        self.projector = Projector(intrinsics, placement, sizes.feature_side, sizes.grid_side, rim=sizes.rim, keep_bytes=keep_bytes)
         self.validation_projector = Projector(
-            validation_intrinsics or intrinsics, placement, sizes.feature_side, sizes.grid_side
+            validation_intrinsics or intrinsics, placement, sizes.feature_side, sizes.grid_side, rim=sizes.rim
         )
         self.last_gates: tuple[Tensor, Tensor] | None = None
         self._inpainted: Tensor | None = None

@@ -1,43 +1,11 @@
-"""Norm, down- and up-sampling blocks of which all networks are made."""
+"""Convolution, down- and up-sampling blocks of which all networks are made."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-
-class ViewNorm2d(nn.BatchNorm2d):
-    """Batch norm over one view at a time, as in the paper's training with batch size 1.
-
-    In training every sample of ``[N, C, H, W]`` is normalised by its own statistics and the running averages take
-    the samples in order, so a batch gives exactly what N single views in succession would.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x``, view by view in training, by the running averages otherwise."""
-        if not self.training or len(x) == 1:
-            return super().forward(x)
-        return torch.cat([super(ViewNorm2d, self).forward(view) for view in x.tensor_split(len(x))])
-
-
-class ViewNorm3d(nn.BatchNorm3d):
-    """:class:`ViewNorm2d` for volumes ``[N, C, D, H, W]``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x``, view by view in training, by the running averages otherwise."""
-        if not self.training or len(x) == 1:
-            return super().forward(x)
-        return torch.cat([super(ViewNorm3d, self).forward(view) for view in x.tensor_split(len(x))])
-
-
-def same_conv2d(a: int, b: int, bias: bool = False) -> nn.Conv2d:
-    """3² convolution a→b that keeps the size, with reflection padding."""
-    return nn.Conv2d(a, b, 3, padding=1, padding_mode="reflect", bias=bias)
-
-
-def same_conv3d(a: int, b: int, bias: bool = False) -> nn.Conv3d:
-    """3³ convolution a→b that keeps the size, with replication padding."""
-    return nn.Conv3d(a, b, 3, padding=1, padding_mode="replicate", bias=bias)
+from dv.nets.convolution import Conv2d, Conv3d, Doubling2d
+from dv.nets.norm import ViewNorm2d, ViewNorm3d
 
 
 def leaky_relu() -> nn.LeakyReLU:
@@ -62,11 +30,11 @@ class Down2d(nn.Sequential):
     ) -> None:
         m = a if middle is None else middle
         super().__init__(
-            same_conv2d(a, m, bias=not norm),
+            Conv2d(a, m, 3, bias=not norm),
             *_norm2d(m, norm),
             leaky_relu(),
             *dropout2d(dropout),
-            nn.Conv2d(m, b, 4, stride=2, padding=1, padding_mode="reflect", bias=not norm),
+            Conv2d(m, b, 4, stride=2, bias=not norm),
             *_norm2d(b, norm),
             leaky_relu(),
             *dropout2d(dropout),
@@ -78,11 +46,11 @@ class Up2d(nn.Sequential):
 
     def __init__(self, a: int, b: int, *, dropout: float | None = None, norm: bool = True) -> None:
         super().__init__(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=not norm),
+            Doubling2d(a, b, bias=not norm),
             *_norm2d(b, norm),
             nn.ReLU(inplace=True),
             *dropout2d(dropout),
-            same_conv2d(b, b, bias=not norm),
+            Conv2d(b, b, 3, bias=not norm),
             *_norm2d(b, norm),
             nn.ReLU(inplace=True),
             *dropout2d(dropout),
@@ -94,7 +62,7 @@ class Down3d(nn.Sequential):
 
     def __init__(self, a: int, b: int, *, norm: bool = True) -> None:
         super().__init__(
-            nn.Conv3d(a, b, 4, stride=2, padding=1, padding_mode="replicate", bias=not norm),
+            Conv3d(a, b, 4, stride=2, bias=not norm),
             *([ViewNorm3d(b)] if norm else []),
             leaky_relu(),
         )

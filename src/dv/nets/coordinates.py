@@ -13,5 +13,5 @@ def grid_coordinates(side: int) -> Tensor:
 
 
 def depth_coordinates(depth: int) -> Tensor:
-    """Depth channel d_k = (k - D/2)/D of the frustum, ``[1, 1, D, 1, 1]``."""
-    return ((torch.arange(depth) - depth / 2) / depth).reshape(1, 1, depth, 1, 1)
+    """Depth coordinates d_k = (k - D/2)/D of the frustum, ``[D]``."""
+    return (torch.arange(depth) - depth / 2) / depth

@@ -6,7 +6,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from dv.nets.blocks import ViewNorm2d, leaky_relu
+from dv.nets.blocks import leaky_relu
+from dv.nets.convolution import Conv2d
+from dv.nets.norm import ViewNorm2d
 
 SMALLEST_SIDE = 24  # px; below it the innermost feature map has fewer than the two pixels a side that norms need
 
@@ -23,8 +25,8 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, self._conv(widths[-1], 1, 1), nn.Sigmoid())
 
     @staticmethod
-    def _conv(a: int, b: int, stride: int) -> nn.Conv2d:
-        return nn.Conv2d(a, b, 4, stride=stride, padding=1, padding_mode="reflect")
+    def _conv(a: int, b: int, stride: int) -> Conv2d:
+        return Conv2d(a, b, 4, stride=stride, bias=True)
 
     def forward(self, image: Tensor) -> Tensor:
         """Score an image in [-0.5, 0.5]."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from dv.nets.coordinates import grid_coordinates
@@ -23,4 +22,4 @@ class Inpainting(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         """Inpaint a grid."""
-        return cast(Tensor, self.unet(torch.cat([grid, self.coordinates], 1)))
+        return cast(Tensor, self.unet(grid, self.coordinates))

@@ -9,8 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dv.nets.blocks import ViewNorm2d, ViewNorm3d, same_conv2d, same_conv3d
+from dv.nets.convolution import Conv2d
 from dv.nets.coordinates import depth_coordinates
+from dv.nets.frustum import FrustumConv, sum_along_rays
+from dv.nets.norm import ViewNorm2d, ViewNorm3d
+from dv.nets.padding import replicate
 from dv.nets.unet import UNet3d
 
 
@@ -33,20 +36,22 @@ class OcclusionNet(nn.Module):
     def __init__(self, feature_side: int, depth: int, features: int) -> None:
         super().__init__()
         levels = min(int(math.log2(depth)), int(math.log2(feature_side)))
-        self.prep = nn.Sequential(same_conv3d(features + 1, 4), ViewNorm3d(4), nn.ReLU(inplace=True))
+        self.prep = nn.Sequential(FrustumConv(features, 4, depth_last=False), ViewNorm3d(4), nn.ReLU(inplace=True))
         self.unet = UNet3d(4, 4, base=4, most=16, levels=levels)
-        self.visibility = same_conv3d(9, 1, bias=True)
+        self.visibility = FrustumConv(8, 1, depth_last=True, bias=True)
         self.register_buffer("depth", depth_coordinates(depth), persistent=False)
 
-    def forward(self, frustum: Tensor) -> Flattened:
-        """Flatten ``[N, F, D, P, P]`` along depth."""
-        depth = self.depth.expand(len(frustum), 1, -1, *frustum.shape[3:])
-        prepared = self.prep(torch.cat([depth, frustum], 1))
-        logits = self.visibility(torch.cat([prepared, self.unet(prepared), depth], 1))
-        visibility = torch.softmax(logits, 2)
-        depth_map = (self.depth * visibility).sum(2)
+    def forward(self, rimmed: Tensor) -> Flattened:
+        """Flatten ``[N, F, D, P+2, P+2]``, a frustum whose outermost rays are there twice, along depth."""
+        convolution, *rest = self.prep
+        prepared = convolution(rimmed, self.depth)
+        for layer in rest:
+            prepared = layer(prepared)
+        seen = replicate(prepared, self.unet(prepared), depth=False)
+        visibility = torch.softmax(self.visibility(seen, self.depth), 2)
+        depth_map = (self.depth[:, None, None] * visibility).sum(2)
         # A mean over depth, not a sum: the renderer's first norm makes the factor irrelevant, checkpoints do not.
-        features = torch.einsum("nzdhw,ncdhw->nchw", visibility, frustum) / frustum.shape[2]
+        features = sum_along_rays(rimmed, visibility / len(self.depth))
         return Flattened(features, visibility, depth_map)
 
 
@@ -58,7 +63,7 @@ class DepthCollapse(nn.Module):
         widths = [features * depth, base_channels * grid_side // 2, base_channels * grid_side // 8, features]
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):
-            layers += [same_conv2d(a, b), ViewNorm2d(b), nn.ReLU(inplace=True)]
+            layers += [Conv2d(a, b, 3), ViewNorm2d(b), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, frustum: Tensor) -> Flattened:

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dv.nets.blocks import Up2d, ViewNorm2d, same_conv2d
+from dv.nets.blocks import Up2d
+from dv.nets.convolution import Conv2d
+from dv.nets.norm import ViewNorm2d
 from dv.nets.unet import UNet2d
 
 
@@ -32,7 +34,7 @@ class Renderer(nn.Module):
         self.ups = nn.Sequential(*(Up2d(4 * n if i == 0 else n, n, dropout=dropout) for i in range(doublings)))
         self.out_layer = (
             nn.Sequential(
-                same_conv2d(n, n // 2), ViewNorm2d(n // 2), nn.ReLU(inplace=True), same_conv2d(n // 2, 3, bias=True)
+                Conv2d(n, n // 2, 3), ViewNorm2d(n // 2), nn.ReLU(inplace=True), Conv2d(n // 2, 3, 3, bias=True)
             )
             if doublings
             else nn.Sequential()

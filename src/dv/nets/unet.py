@@ -10,13 +10,11 @@ from dv.nets.blocks import (
     Down3d,
     Up2d,
     Up3d,
-    ViewNorm2d,
-    ViewNorm3d,
     dropout2d,
     leaky_relu,
-    same_conv2d,
-    same_conv3d,
 )
+from dv.nets.convolution import Conv2d, Conv3d
+from dv.nets.norm import ViewNorm2d, ViewNorm3d
 
 
 class UNet(nn.Module):
@@ -27,17 +25,27 @@ class UNet(nn.Module):
     downs: nn.ModuleList
     ups: nn.ModuleList
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[N, in, *size]`` to ``[N, out, *size]``; every side must be divisible by 2^levels."""
-        x = self.in_layer(x)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Map ``[N, in, *size]``, in one or several parts, to ``[N, out, *size]``; 2^levels must divide every side."""
+        x = _through(self.in_layer, *inputs)
         skips = []
         for down in self.downs:
             skips.append(x)
             x = down(x)
-        for up in reversed(self.ups):
-            x = torch.cat([skips.pop(), up(x)], 1)
-        result: Tensor = self.out_layer(x)
-        return result
+        first, *others = reversed(self.ups)
+        x = first(x)
+        for up in others:
+            x = up(torch.cat([skips.pop(), x], 1))
+        return _through(self.out_layer, skips.pop(), x)
+
+
+def _through(layers: nn.Sequential, *inputs: Tensor) -> Tensor:
+    """Through layers of which the first, a convolution, takes several inputs."""
+    first, *rest = layers
+    x: Tensor = first(*inputs)
+    for layer in rest:
+        x = layer(x)
+    return x
 
 
 def _widths(base: int, most: int, levels: int) -> list[int]:
@@ -66,7 +74,7 @@ class UNet2d(UNet):
         super().__init__()
         w = _widths(min(base, most), most, levels)
         self.in_layer = nn.Sequential(
-            same_conv2d(in_channels, w[0]), ViewNorm2d(w[0]), leaky_relu(), *dropout2d(dropout)
+            Conv2d(in_channels, w[0], 3), ViewNorm2d(w[0]), leaky_relu(), *dropout2d(dropout)
         )
         inner = levels - 1
         self.downs = nn.ModuleList(Down2d(w[i], w[i + 1], dropout=dropout, norm=i < inner) for i in range(levels))
@@ -74,10 +82,10 @@ class UNet2d(UNet):
             Up2d(w[i + 1] * (2 if i < inner else 1), w[i], dropout=dropout, norm=i < inner) for i in range(levels)
         )
         self.out_layer = (
-            nn.Sequential(same_conv2d(2 * w[0], out_channels, bias=True))
+            nn.Sequential(Conv2d(2 * w[0], out_channels, 3, bias=True))
             if linear
             else nn.Sequential(
-                same_conv2d(2 * w[0], out_channels),
+                Conv2d(2 * w[0], out_channels, 3),
                 ViewNorm2d(out_channels),
                 nn.ReLU(inplace=True),
                 *dropout2d(dropout),
@@ -92,9 +100,9 @@ class UNet3d(UNet):
         super().__init__()
         w = _widths(min(base, most), most, levels)
         inner = levels - 1
-        self.in_layer = nn.Sequential(same_conv3d(in_channels, w[0]), ViewNorm3d(w[0]), leaky_relu())
+        self.in_layer = nn.Sequential(Conv3d(in_channels, w[0]), ViewNorm3d(w[0]), leaky_relu())
         self.downs = nn.ModuleList(Down3d(w[i], w[i + 1], norm=i < inner) for i in range(levels))
         self.ups = nn.ModuleList(Up3d(w[i + 1] * (2 if i < inner else 1), w[i], norm=i < inner) for i in range(levels))
         self.out_layer = nn.Sequential(
-            same_conv3d(2 * w[0], out_channels), ViewNorm3d(out_channels), nn.ReLU(inplace=True)
+            Conv3d(2 * w[0], out_channels), ViewNorm3d(out_channels), nn.ReLU(inplace=True)
         )

@@ -48,7 +48,7 @@ class Restored:
     def render(self, pose: Tensor, intrinsics: Intrinsics) -> Rendering:
         """Render the view ``[4, 4]`` of a camera."""
         s = self.model.sizes
-        projector = Projector(intrinsics, self.placement, s.feature_side, s.grid_side)
+        projector = Projector(intrinsics, self.placement, s.feature_side, s.grid_side, rim=s.rim)
         with torch.inference_mode(), self._autocast():
             return self.model.render(self.inpainted, projector.resampling([pose]))
 

@@ -1,0 +1,258 @@
+"""Convolutions laid out for speed on CPUs; elsewhere PyTorch's own.
+
+oneDNN convolves at the speed of the machine going forwards, but (PyTorch 2.13) spends three to thirty times as long
+on weight gradients, and on layers with more weights than pixels it spends its time rearranging the weights. Both are
+matrix products of patches, which BLAS does at full speed. All tensors are channels-last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from dv.nets.padding import replicate
+
+MATRIX_PIXELS = 2048  # up to so many output pixels a whole 2D convolution is a matrix product
+BAND_VALUES = 2**21  # patches gathered at a time, so that they stay in the cache
+FEWEST_CHANNELS = 16  # below, gathering patches costs more than it saves
+GRADIENT_PATCH = 320  # longest patch of the output's gradient for which both gradients are made from such patches
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution of square kernel with reflection padding; several inputs are concatenated."""
+
+    def __init__(self, a: int, b: int, side: int, *, stride: int = 1, bias: bool = False) -> None:
+        super().__init__(a, b, side, stride=stride, padding=1, padding_mode="reflect", bias=bias)
+
+    def forward(self, *x: Tensor) -> Tensor:
+        """Convolve ``[N, a, H, W]``."""
+        padded = functional.pad(x[0] if len(x) == 1 else torch.cat(x, 1), (1,) * 4, mode="reflect")
+        return convolve(padded, self.weight, self.bias, self.stride[0])
+
+
+class Conv3d(nn.Conv3d):
+    """Convolution of cubic kernel with replication padding; several inputs are concatenated."""
+
+    def __init__(self, a: int, b: int, side: int = 3, *, stride: int = 1, bias: bool = False) -> None:
+        super().__init__(a, b, side, stride=stride, padding=1, padding_mode="replicate", bias=bias)
+
+    def forward(self, *x: Tensor) -> Tensor:
+        """Convolve ``[N, a, D, H, W]``."""
+        return convolve(replicate(*x), self.weight, self.bias, self.stride[0])
+
+
+class Doubling2d(nn.ConvTranspose2d):
+    """Transposed convolution of 4² kernel and stride 2."""
+
+    def __init__(self, a: int, b: int, *, bias: bool = False) -> None:
+        super().__init__(a, b, 4, stride=2, padding=1, bias=bias)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve ``[N, a, H, W]`` to ``[N, b, 2H, 2W]``."""
+        if not _by_hand(x):
+            return super().forward(x)
+        result: Tensor = _Doubling.apply(*_in_precision(x, self.weight, self.bias))  # type: ignore[no-untyped-call]
+        return result
+
+
+def convolve(padded: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
+    """Convolution of ``[N, C, *size]``, in 2D or 3D, which adds no padding."""
+    if not _by_hand(padded):
+        convolution = functional.conv2d if padded.dim() == 4 else functional.conv3d
+        return convolution(padded, weight, bias, stride)
+    result: Tensor = _Convolution.apply(*_in_precision(padded, weight, bias), stride)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _by_hand(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _in_precision(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors in what autocast, if enabled, has convolutions computed in."""
+    if not torch.is_autocast_enabled("cpu"):
+        return list(tensors)
+    return [None if t is None else t.to(torch.get_autocast_dtype("cpu")) for t in tensors]
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``[N, C, *size]`` as ``[N, *size, C]``, copied only if it is not channels-last."""
+    return x.movedim(1, -1).contiguous()
+
+
+def _empty(like: Tensor, channels: int, size: Sequence[int]) -> Tensor:
+    """Room for a channels-last result; what a custom function returns must not be a view to be changed in place."""
+    layout = torch.channels_last if len(size) == 2 else torch.channels_last_3d
+    shape = (len(like), channels, *size)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """``[A, B, *kernel]`` as ``[A, K·B]``, a view if it is channels-last."""
+    return weight.movedim(1, -1).reshape(len(weight), -1)
+
+
+def _kernel(matrix: Tensor, like: Tensor) -> Tensor:
+    """Inverse of :func:`_matrix`."""
+    return matrix.view(len(like), *like.shape[2:], -1).movedim(-1, 1)
+
+
+def _patches(rows: Tensor, kernel: tuple[int, ...], stride: int = 1) -> Tensor:
+    """All patches of ``[N, *size, C]``, as ``[positions, K·C]``."""
+    axes = len(kernel)
+    channels = rows.shape[-1]
+    for axis, side in enumerate(kernel):
+        rows = rows.unfold(axis + 1, side, stride)  # [N, *positions, C, *kernel] in the end
+    rows = rows.movedim(axes + 1, -1)
+    return rows.reshape(-1, math.prod(kernel) * channels)
+
+
+def _spread(patches: Tensor, shape: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> Tensor:
+    """Transpose of :func:`_patches`: patches added up where they came from, ``[N, *size, C]``."""
+    n, *size, channels = shape
+    positions = [(whole - side) // stride + 1 for whole, side in zip(size, kernel, strict=True)]
+    patches = patches.view(n, *positions, -1, channels)
+    rows = patches.new_zeros(shape)
+    for i, offsets in enumerate(product(*map(range, kernel))):
+        at = [slice(o, o + stride * (p - 1) + 1, stride) for o, p in zip(offsets, positions, strict=True)]
+        rows[(slice(None), *at)] += patches[..., i, :]
+    return rows
+
+
+def _bands(length: int, values: int) -> list[slice]:
+    """``range(length)`` cut so that a band of ``values`` each stays within :data:`BAND_VALUES`."""
+    band = max(1, BAND_VALUES // values)
+    return [slice(start, min(start + band, length)) for start in range(0, length, band)]
+
+
+def _weight_gradient(rows: Tensor, gradient: Tensor, kernel: tuple[int, ...], stride: int) -> Tensor:
+    """Σ gradientᵀ·patch ``[A, K·C]`` over all patches of ``[N, *size, C]`` and ``[N, *positions, A]``."""
+    length = math.prod(kernel) * rows.shape[-1]
+    total = rows.new_zeros(gradient.shape[-1], length)
+    if gradient[..., 0].numel() * length <= BAND_VALUES:
+        return gradient.reshape(-1, gradient.shape[-1]).T @ _patches(rows, kernel, stride)
+    for image, of_image in zip(rows, gradient, strict=True):
+        for band in _bands(len(of_image), of_image[0, ..., 0].numel() * length):
+            seen = image[None, band.start * stride : (band.stop - 1) * stride + kernel[0]]
+            total.addmm_(of_image[band].reshape(-1, gradient.shape[-1]).T, _patches(seen, kernel, stride))
+    return total
+
+
+def _both_gradients(rows: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Of input ``[N, *size, C]`` and weight, at stride 1, from patches of the gradient ``[N, *positions, A]``."""
+    kernel, axes = tuple(weight.shape[2:]), range(2, weight.dim())
+    rims = [rim for side in reversed(kernel) for rim in (side - 1, side - 1)]
+    gradient = functional.pad(gradient, (0, 0, *rims))
+    flipped = weight.flip(*axes).permute(*axes, 0, 1).reshape(-1, weight.shape[1])
+    of_weight, of_rows = torch.zeros_like(flipped), torch.empty_like(rows)
+    for image, of_image, padded in zip(rows, of_rows, gradient, strict=True):
+        for band in _bands(len(image), image[0, ..., 0].numel() * len(flipped)):
+            patches = _patches(padded[None, band.start : band.stop + kernel[0] - 1], kernel)
+            torch.mm(patches, flipped, out=of_image[band].view(-1, rows.shape[-1]))
+            of_weight.addmm_(patches.T, image[band].reshape(-1, rows.shape[-1]))
+    unflipped = of_weight.view(*kernel, *weight.shape[:2]).permute(-2, -1, *range(len(kernel)))
+    return of_rows, unflipped.flip(*axes)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        kernel = tuple(weight.shape[2:])
+        positions = [(whole - side) // stride + 1 for whole, side in zip(x.shape[2:], kernel, strict=True)]
+        few = len(x) * math.prod(positions) <= MATRIX_PIXELS
+        ctx.as_matrix = few and len(positions) == 2 and x.shape[1] >= FEWEST_CHANNELS
+        if not ctx.as_matrix:
+            return _onednn(x, weight, bias, stride)
+        result = _empty(x, len(weight), positions)
+        rows = torch.mm(_patches(_rows(x), kernel, stride), _matrix(weight).T, out=_rows(result).view(-1, len(weight)))
+        if bias is not None:
+            rows += bias
+        return result
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, kernel, channels = ctx.stride, tuple(weight.shape[2:]), x.shape[1]
+        of_x, of_weight, of_bias = None, None, None
+        rows = _rows(gradient)
+        gradient = rows.movedim(-1, 1)
+        if ctx.needs_input_grad[2]:
+            of_bias = rows.flatten(0, -2).sum(0)
+        few_outputs = 2 * len(weight) <= channels and math.prod(kernel) * len(weight) <= GRADIENT_PATCH
+        if few_outputs and channels >= 2 * FEWEST_CHANNELS and stride == 1 and not ctx.as_matrix and all(ctx.needs_input_grad[:2]):
+            of_x, of_weight = _both_gradients(_rows(x), weight, rows)
+            return of_x.movedim(-1, 1), of_weight, of_bias, None
+        if ctx.needs_input_grad[0]:
+            if ctx.as_matrix:
+                patches = rows.flatten(0, -2) @ _matrix(weight)
+                of_x = _spread(patches, (len(x), *x.shape[2:], channels), kernel, stride).movedim(-1, 1)
+            else:
+                of_x = _onednn_gradient(gradient, x, weight, stride, 0)
+        if ctx.needs_input_grad[1]:
+            if x.dim() == 4 and channels >= FEWEST_CHANNELS:
+                of_weight = _kernel(_weight_gradient(_rows(x), rows, kernel, stride), weight)
+            elif stride == 1 and min(weight.shape[:2]) >= 2 * FEWEST_CHANNELS:
+                # in 3D with many channels oneDNN's is twice as fast in the plain layout
+                plain = [t.contiguous() for t in (gradient, x, weight)]
+                of_weight = _onednn_gradient(*plain, stride, 1)
+            else:
+                of_weight = _onednn_gradient(gradient, x, weight, stride, 1)
+        return of_x, of_weight, of_bias, None
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    return (torch.conv2d if x.dim() == 4 else torch.conv3d)(x, weight, bias, stride)
+
+
+def _onednn_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, of: int) -> Tensor:
+    """Gradient of the input (``of=0``) or the weight (1)."""
+    axes = x.dim() - 2
+    result: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, [stride] * axes, [0] * axes, [1] * axes, False, [0] * axes, 1, [of == 0, of == 1, False]
+    )
+    return result[of]
+
+
+class _Doubling(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        n, channels, h, w = x.shape
+        ctx.as_matrix = n * h * w <= MATRIX_PIXELS and channels >= FEWEST_CHANNELS
+        if not ctx.as_matrix:
+            return torch.conv_transpose2d(x, weight, bias, stride=2, padding=1)
+        patches = _rows(x).view(-1, channels) @ _matrix(weight)
+        rimmed = _spread(patches, (n, 2 * h + 2, 2 * w + 2, weight.shape[1]), (4, 4), 2)
+        result = _empty(x, weight.shape[1], (2 * h, 2 * w))
+        rows = _rows(result).copy_(rimmed[:, 1:-1, 1:-1])
+        if bias is not None:
+            rows += bias
+        return result
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = None, None, None
+        rows = functional.pad(_rows(gradient), (0, 0, 1, 1, 1, 1))
+        if ctx.needs_input_grad[0]:
+            if ctx.as_matrix:
+                of_rows = _patches(rows, (4, 4), 2) @ _matrix(weight).T
+                of_x = of_rows.view(len(x), *x.shape[2:], -1).movedim(-1, 1)
+            else:
+                of_x = torch.conv2d(rows.movedim(-1, 1), weight, stride=2)
+        if ctx.needs_input_grad[1]:
+            of_weight = _kernel(_weight_gradient(rows, _rows(x), (4, 4), 2), weight)
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3))
+        return of_x, of_weight, of_bias

@@ -1,0 +1,72 @@
+"""Replication padding of volumes in channels-last layout, joined with the concatenation before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def replicate(*volumes: Tensor, depth: bool = True) -> Tensor:
+    """Volumes ``[N, Cᵢ, D, H, W]`` side by side in one of ``[N, ΣCᵢ, D+2, H+2, W+2]``, the rim copied outwards.
+
+    One copy where ``torch.cat`` and ``torch.nn.functional.pad`` need four, since the latter changes the layout.
+
+    Args:
+        volumes: of one shape but for their channels.
+        depth: whether the first of the three axes is padded as well.
+    """
+    result: Tensor = _Replicate.apply(depth, *volumes)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Replicate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, depth: bool, *volumes: Tensor) -> Tensor:
+        ctx.channels = [v.shape[1] for v in volumes]
+        ctx.first = 2 if depth else 3
+        n, _, *sides = volumes[0].shape
+        sides = [side + 2 if axis + 2 >= ctx.first else side for axis, side in enumerate(sides)]
+        dtype = volumes[0].dtype
+        for v in volumes[1:]:
+            dtype = torch.promote_types(dtype, v.dtype)
+        padded = torch.empty(
+            (n, sum(ctx.channels), *sides),
+            dtype=dtype,
+            device=volumes[0].device,
+            memory_format=torch.channels_last_3d,
+        )
+        inner = padded
+        for axis in range(ctx.first, 5):
+            inner = inner.narrow(axis, 1, inner.shape[axis] - 2)
+        for part, v in zip(inner.split(ctx.channels, 1), volumes, strict=True):
+            part.copy_(v)
+        for axis in range(4, ctx.first - 1, -1):  # the last axis first, each taking the rims before it along
+            slab = padded
+            for other in range(ctx.first, axis):
+                slab = slab.narrow(other, 1, slab.shape[other] - 2)
+            slab.select(axis, 0).copy_(slab.select(axis, 1))
+            slab.select(axis, -1).copy_(slab.select(axis, -2))
+        return padded
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_fold(gradient, ctx.channels, ctx.first)
+
+
+def _fold(gradient: Tensor, channels: list[int], first: int) -> list[Tensor]:
+    """Transpose of the padding of the axes from ``first`` on: the rim added to what it was copied from."""
+    inner = gradient
+    for axis in range(first, gradient.dim()):
+        inner = inner.narrow(axis, 1, inner.shape[axis] - 2)
+    parts = [part.clone() for part in inner.split(channels, 1)]
+    for axis in range(first, gradient.dim()):
+        for side in (0, -1):
+            slabs = _fold(gradient.select(axis, side), channels, axis)
+            for part, slab in zip(parts, slabs, strict=True):
+                part.select(axis, side).add_(slab)
+        gradient = gradient.narrow(axis, 1, gradient.shape[axis] - 2)
+    return parts

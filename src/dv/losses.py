@@ -50,7 +50,7 @@ def deepvoxels_losses(
         return Losses(l1_weight * l1, l1)
     constants = {name: p.detach() for name, p in discriminator.named_parameters()}
     generator_gan = -(_full(functional_call(discriminator, constants, (fake,))) + EPSILON).log().mean()
-    on_fake, on_real = _full(discriminator(fake.detach())), _full(discriminator(real))
+    on_fake, on_real = _full(discriminator(torch.cat([fake.detach(), real]))).chunk(2)
     discriminator_loss = 0.5 * (-(1 - on_fake + EPSILON).log().mean() - (on_real + EPSILON).log().mean())
     return Losses(l1_weight * l1 + gan_weight * generator_gan, l1, generator_gan, discriminator_loss)
 

@@ -19,7 +19,6 @@ from torch.nn import functional
 
 from dv.nets.padding import replicate
 
-MATRIX_PIXELS = 2048  # up to so many output pixels a whole 2D convolution is a matrix product
 BAND_VALUES = 2**21  # patches gathered at a time, so that they stay in the cache
 FEWEST_CHANNELS = 16  # below, gathering patches costs more than it saves
 GRADIENT_PATCH = 320  # longest patch of the output's gradient for which both gradients are made from such patches
@@ -168,8 +167,7 @@ class _Convolution(torch.autograd.Function):
         ctx.stride = stride
         kernel = tuple(weight.shape[2:])
         positions = [(whole - side) // stride + 1 for whole, side in zip(x.shape[2:], kernel, strict=True)]
-        few = len(x) * math.prod(positions) <= MATRIX_PIXELS
-        ctx.as_matrix = few and len(positions) == 2 and x.shape[1] >= FEWEST_CHANNELS
+        ctx.as_matrix = len(positions) == 2 and len(x) * math.prod(positions) <= x.shape[1]
         if not ctx.as_matrix:
             return _onednn(x, weight, bias, stride)
         result = _empty(x, len(weight), positions)
@@ -211,16 +209,44 @@ class _Convolution(torch.autograd.Function):
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    return (torch.conv2d if x.dim() == 4 else torch.conv3d)(x, weight, bias, stride)
+    if x.dim() == 4:
+        return torch.conv2d(x, weight, bias, stride)
+    if not _in_slabs(x, weight):
+        return torch.conv3d(x, weight, bias, stride)
+    slabs = torch.conv3d(_slabs(x), weight, bias)
+    return slabs.movedim(1, -1).flatten(0, 1)[None].movedim(-1, 1)
 
 
 def _onednn_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, of: int) -> Tensor:
     """Gradient of the input (``of=0``) or the weight (1)."""
-    axes = x.dim() - 2
-    result: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+    axes, shape = x.dim() - 2, x.shape
+    in_slabs = _in_slabs(x, weight)
+    if in_slabs:
+        x = _slabs(x)
+        gradient = gradient.movedim(1, -1).reshape(2, -1, *gradient.shape[3:], len(weight)).movedim(-1, 1)
+    result: Tensor = torch.ops.aten.convolution_backward(
         gradient, x, weight, None, [stride] * axes, [0] * axes, [1] * axes, False, [0] * axes, 1, [of == 0, of == 1, False]
-    )
-    return result[of]
+    )[of]
+    if in_slabs and of == 0:
+        whole = _empty(x[:1], shape[1], shape[2:])
+        half = x.shape[2] - 2
+        whole[:, :, : half + 2] = result[:1]
+        whole[:, :, half + 2 :] = result[1:, :, 2:]
+        whole[:, :, half : half + 2] += result[1:, :, :2]
+        return whole
+    return result
+
+
+def _in_slabs(x: Tensor, weight: Tensor) -> bool:
+    """Whether PyTorch would not send a small volume, alone, to oneDNN: two slabs of it are a batch, and go there."""
+    small = len(x) == 1 and x.shape[1:4].numel() <= 20480 and tuple(weight.shape[2:]) == (3, 3, 3)
+    return small and x.dim() == 5 and x.shape[2] % 2 == 0
+
+
+def _slabs(x: Tensor) -> Tensor:
+    """A padded volume ``[1, C, D+2, …]`` as its lower and upper half ``[2, C, D/2+2, …]``."""
+    half = x.shape[2] // 2 - 1
+    return torch.cat([x[:, :, : half + 2], x[:, :, half:]])
 
 
 class _Doubling(torch.autograd.Function):
@@ -228,7 +254,7 @@ class _Doubling(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         n, channels, h, w = x.shape
-        ctx.as_matrix = n * h * w <= MATRIX_PIXELS and channels >= FEWEST_CHANNELS
+        ctx.as_matrix = n * h * w <= channels
         if not ctx.as_matrix:
             return torch.conv_transpose2d(x, weight, bias, stride=2, padding=1)
         patches = _rows(x).view(-1, channels) @ _matrix(weight)

@@ -54,19 +54,10 @@ class _Replicate(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_fold(gradient, ctx.channels, ctx.first)
-
-
-def _fold(gradient: Tensor, channels: list[int], first: int) -> list[Tensor]:
-    """Transpose of the padding of the axes from ``first`` on: the rim added to what it was copied from."""
-    inner = gradient
-    for axis in range(first, gradient.dim()):
-        inner = inner.narrow(axis, 1, inner.shape[axis] - 2)
-    parts = [part.clone() for part in inner.split(channels, 1)]
-    for axis in range(first, gradient.dim()):
-        for side in (0, -1):
-            slabs = _fold(gradient.select(axis, side), channels, axis)
-            for part, slab in zip(parts, slabs, strict=True):
-                part.select(axis, side).add_(slab)
-        gradient = gradient.narrow(axis, 1, gradient.shape[axis] - 2)
-    return parts
+        # Added up in place: only convolutions are given padded volumes, and they make this gradient anew.
+        inner = gradient
+        for axis in range(ctx.first, 5):
+            inner.select(axis, 1).add_(inner.select(axis, 0))
+            inner.select(axis, -2).add_(inner.select(axis, -1))
+            inner = inner.narrow(axis, 1, inner.shape[axis] - 2)
+        return None, *(part.clone() for part in inner.split(ctx.channels, 1))

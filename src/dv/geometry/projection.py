@@ -60,16 +60,34 @@ def resampling_matrix(
     depth = placement.near + v * torch.arange(placement.frustum_depth(grid_side), dtype=torch.float64)
     plane = depth_to_3d_v2(
         torch.ones(1, feature_side, feature_side, dtype=torch.float64), intrinsics.at_side(feature_side).matrix()
-    )
-    inner = torch.arange(-rim, feature_side + rim).clamp(0, feature_side - 1)
-    plane = plane[0, inner][:, inner].reshape(1, -1, 3)
-    samples = to_world(pose.double().cpu(), (depth[:, None, None] * plane).reshape(-1, 3))
-    grid_coordinates = (samples - torch.tensor(placement.origin, dtype=torch.float64)) / v + grid_side / 2
+    )[0]
+    rays = torch.arange(-rim, feature_side + rim).clamp(0, feature_side - 1)
+    plane = plane[rays][:, rays].reshape(-1, 3)
+    pose, origin = pose.double().cpu(), torch.tensor(placement.origin, dtype=torch.float64)
+    depths, at = _near_the_grid(depth, plane, pose, origin, placement.scale / 2 + v)
+    samples = to_world(pose, depth[depths, None] * plane[at])
+    grid_coordinates = (samples - origin) / v + grid_side / 2
     inside = ((grid_coordinates >= 0) & (grid_coordinates < grid_side)).all(1).nonzero().squeeze(1)
     grid_coordinates = grid_coordinates[inside]
     low = grid_coordinates.floor()
     columns, weights = _neighbours(low.long(), grid_coordinates - low, grid_side)
-    return InterpolationMatrix(inside, columns, weights, (len(samples), grid_side**3))
+    rows = (depths * len(plane) + at)[inside]
+    return InterpolationMatrix(rows, columns, weights, (len(depth) * len(plane), grid_side**3))
+
+
+def _near_the_grid(depth: Tensor, plane: Tensor, pose: Tensor, origin: Tensor, half: float) -> tuple[Tensor, Tensor]:
+    """Indices (depth, ray) of the samples ``depth·plane`` that can lie within ``half`` of ``origin`` along each axis.
+
+    Two thirds of a frustum usually do not. Rays are cut with the slabs of the three axes in fp32, which is why
+    ``half`` wants a margin and an exact test must follow.
+    """
+    direction = (plane @ pose[:3, :3].T).float()
+    start = (pose[:3, 3] - origin).float()
+    ends = torch.stack([(-half - start) / direction, (half - start) / direction])
+    enter, leave = ends.amin(0).nan_to_num(-torch.inf).amax(1), ends.amax(0).nan_to_num(torch.inf).amin(1)
+    candidates = (depth.float()[:, None] >= enter) & (depth.float()[:, None] <= leave)
+    depths, rays = candidates.nonzero().unbind(1)
+    return depths, rays
 
 
 def _neighbours(low: Tensor, fraction: Tensor, side: int) -> tuple[Tensor, Tensor]:

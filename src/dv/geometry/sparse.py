@@ -25,9 +25,8 @@ class InterpolationMatrix:
 
     def __init__(self, rows: Tensor, columns: Tensor, weights: Tensor, shape: tuple[int, int]) -> None:
         self.shape = shape
-        counts = torch.zeros(shape[0] + 1, dtype=torch.int32)
-        counts[rows + 1] = columns.shape[1]
-        self.row_starts = counts.cumsum(0, dtype=torch.int32)
+        self.neighbours = columns.shape[1]
+        self.rows = rows.int()
         self.columns = columns.flatten().int()
         self.weights = weights.flatten()
         self._ready: dict[tuple[torch.device, torch.dtype, bool], Tensor] = {}
@@ -36,14 +35,15 @@ class InterpolationMatrix:
         """This matrix (or its transpose) as sparse CSR on the device and in the dtype of ``like``; kept once made."""
         key = (like.device, like.dtype, transpose)
         if key not in self._ready:
-            rows, columns, starts = self.shape[0], self.columns, self.row_starts
             weights = self.weights.to(like.dtype)
             if transpose:
-                order = columns.argsort(stable=True)
-                of_row = torch.repeat_interleave(torch.arange(rows, dtype=torch.int32), starts.diff())
-                counts = torch.bincount(columns, minlength=self.shape[1])
-                starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
-                columns, weights = of_row[order], weights[order]
+                order = self.columns.argsort(stable=True)
+                columns, weights = self.rows.index_select(0, order // self.neighbours), weights.take(order)
+                starts = _starts(torch.bincount(self.columns, minlength=self.shape[1]))
+            else:
+                counts = torch.zeros(self.shape[0], dtype=torch.int32)
+                counts[self.rows] = self.neighbours
+                columns, starts = self.columns, _starts(counts)
             size = self.shape[::-1] if transpose else self.shape
             self._ready[key] = torch.sparse_csr_tensor(starts, columns, weights, size, check_invariants=False).to(
                 like.device
@@ -53,7 +53,7 @@ class InterpolationMatrix:
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes, once the matrix and its transpose have been made in fp32."""
-        return 3 * (self.columns.nbytes + self.row_starts.nbytes) + self.weights.nbytes
+        return 4 * self.columns.nbytes + self.weights.nbytes + 4 * sum(self.shape) + self.rows.nbytes
 
     def __matmul__(self, values: Tensor) -> Tensor:
         """Apply to ``values`` ``[N, C]``, giving ``[M, C]`` in their dtype (16-bit values are summed in fp32)."""
@@ -65,6 +65,11 @@ def apply_all(operators: Sequence[InterpolationMatrix], values: Tensor) -> Tenso
     wide = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
     result: Tensor = _Products.apply(operators, wide)  # type: ignore[no-untyped-call]
     return result.to(values.dtype)
+
+
+def _starts(counts: Tensor) -> Tensor:
+    """Where each row starts, and the last ends, given its length."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0, dtype=counts.dtype)]).int()
 
 
 class _Products(torch.autograd.Function):

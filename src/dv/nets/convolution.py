@@ -213,7 +213,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tens
         return torch.conv2d(x, weight, bias, stride)
     if not _in_slabs(x, weight):
         return torch.conv3d(x, weight, bias, stride)
-    slabs = torch.conv3d(_slabs(x), weight, bias)
+    slabs = torch.conv3d(_slabs(x, weight), weight, bias)
     return slabs.movedim(1, -1).flatten(0, 1)[None].movedim(-1, 1)
 
 
@@ -222,31 +222,34 @@ def _onednn_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, o
     axes, shape = x.dim() - 2, x.shape
     in_slabs = _in_slabs(x, weight)
     if in_slabs:
-        x = _slabs(x)
+        x = _slabs(x, weight)
         gradient = gradient.movedim(1, -1).reshape(2, -1, *gradient.shape[3:], len(weight)).movedim(-1, 1)
     result: Tensor = torch.ops.aten.convolution_backward(
         gradient, x, weight, None, [stride] * axes, [0] * axes, [1] * axes, False, [0] * axes, 1, [of == 0, of == 1, False]
     )[of]
     if in_slabs and of == 0:
         whole = _empty(x[:1], shape[1], shape[2:])
-        half = x.shape[2] - 2
-        whole[:, :, : half + 2] = result[:1]
-        whole[:, :, half + 2 :] = result[1:, :, 2:]
-        whole[:, :, half : half + 2] += result[1:, :, :2]
+        overlap = weight.shape[2] - 1
+        half = x.shape[2] - overlap
+        whole[:, :, : half + overlap] = result[:1]
+        whole[:, :, half + overlap :] = result[1:, :, overlap:]
+        whole[:, :, half : half + overlap] += result[1:, :, :overlap]
         return whole
     return result
 
 
 def _in_slabs(x: Tensor, weight: Tensor) -> bool:
     """Whether PyTorch would not send a small volume, alone, to oneDNN: two slabs of it are a batch, and go there."""
-    small = len(x) == 1 and x.shape[1:4].numel() <= 20480 and tuple(weight.shape[2:]) == (3, 3, 3)
-    return small and x.dim() == 5 and x.shape[2] % 2 == 0
+    if x.dim() == 4 or len(x) > 1 or weight.shape[-1] > 3:
+        return False
+    return x.shape[1:4].numel() <= 20480 and (x.shape[2] - weight.shape[2] + 1) % 2 == 0
 
 
-def _slabs(x: Tensor) -> Tensor:
-    """A padded volume ``[1, C, D+2, …]`` as its lower and upper half ``[2, C, D/2+2, …]``."""
-    half = x.shape[2] // 2 - 1
-    return torch.cat([x[:, :, : half + 2], x[:, :, half:]])
+def _slabs(x: Tensor, weight: Tensor) -> Tensor:
+    """A volume ``[1, C, D, …]`` as its lower and upper half ``[2, C, …]``, with what the kernel sees of the other."""
+    overlap = weight.shape[2] - 1
+    half = (x.shape[2] - overlap) // 2
+    return torch.cat([x[:, :, : half + overlap], x[:, :, half:]])
 
 
 class _Doubling(torch.autograd.Function):

@@ -75,6 +75,23 @@ class _AddTaps(torch.autograd.Function):
         return of_outputs, gradient.float().sum((0, 3, 4)).T.to(gradient.dtype)
 
 
+def twice(rimmed: Tensor) -> tuple[Tensor, Tensor]:
+    """A frustum for two uses, whose gradients are added in the memory of the first; autograd would take a third."""
+    result: tuple[Tensor, Tensor] = _Twice.apply(rimmed)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.view_as(x), x.view_as(x)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:
+        return one.add_(other)
+
+
 def sum_along_rays(rimmed: Tensor, weights: Tensor) -> Tensor:
     """Σ over depth of weights ``[N, 1, D, P, P]`` times a rimmed frustum ``[N, C, D, P+2, P+2]``: ``[N, C, P, P]``."""
     result: Tensor = _SumAlongRays.apply(rimmed, weights.to(rimmed.dtype))  # type: ignore[no-untyped-call]

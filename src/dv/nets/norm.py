@@ -21,7 +21,7 @@ class _ViewNorm:
             return self._few_channels(x)
         if not self.training or len(x) == 1:
             return super().forward(x)
-        return torch.cat([super(_ViewNorm, self).forward(view) for view in x.tensor_split(len(x))])
+        return torch.cat([super(_ViewNorm, self).forward(view) for view in x.split(1)])
 
     def _few_channels(self, x: Tensor) -> Tensor:
         """The same for channels-last ``x`` with less than a vector unit's channels, where PyTorch's is ten times slower."""

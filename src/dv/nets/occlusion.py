@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dv.nets.convolution import Conv2d
 from dv.nets.coordinates import depth_coordinates
-from dv.nets.frustum import FrustumConv, sum_along_rays
+from dv.nets.frustum import FrustumConv, sum_along_rays, twice
 from dv.nets.norm import ViewNorm2d, ViewNorm3d
 from dv.nets.padding import replicate
 from dv.nets.unet import UNet3d
@@ -43,6 +43,7 @@ class OcclusionNet(nn.Module):
 
     def forward(self, rimmed: Tensor) -> Flattened:
         """Flatten ``[N, F, D, P+2, P+2]``, a frustum whose outermost rays are there twice, along depth."""
+        rimmed, summed = twice(rimmed)
         convolution, *rest = self.prep
         prepared = convolution(rimmed, self.depth)
         for layer in rest:
@@ -51,7 +52,7 @@ class OcclusionNet(nn.Module):
         visibility = torch.softmax(self.visibility(seen, self.depth), 2)
         depth_map = (self.depth[:, None, None] * visibility).sum(2)
         # A mean over depth, not a sum: the renderer's first norm makes the factor irrelevant, checkpoints do not.
-        features = sum_along_rays(rimmed, visibility / len(self.depth))
+        features = sum_along_rays(summed, visibility / len(self.depth))
         return Flattened(features, visibility, depth_map)
 
 

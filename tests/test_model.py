@@ -51,7 +51,9 @@ def test_forward_equals_slow_version(image_side, feature_side, grid_side, size, 
     camera = (intrinsics, feature_side, placement, grid_side)
     k = intrinsics.at_side(feature_side)
     with torch.no_grad():
-        rendering, integrated = model(image, lifting_matrix(source, *camera), [resampling_matrix(target, *camera, rim=sizes.rim)])
+        rendering, integrated = model(
+            image, lifting_matrix(source, *camera), [resampling_matrix(target, *camera, rim=sizes.rim)]
+        )
         features = slow.extract(image)
         grid = lift(features[0], source, (k.f, k.cx, k.cy), origin, placement.scale, grid_side)[None]
         state = slow.integrate(model.grid, grid)

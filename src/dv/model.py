@@ -107,6 +107,11 @@ class DeepVoxels(nn.Module):
         self.register_buffer("grid", torch.zeros(1, s.grid_features, *(s.grid_side,) * 3))
         channels_last(self)
 
+    def compile_networks(self) -> None:
+        """Have :func:`torch.compile` make kernels for the networks when they first run; the operators stay as they are."""
+        for network in (self.extractor, self.integration, self.inpainting, self.flatten, self.renderer):
+            network.compile()
+
     def forward(
         self, source_image: Tensor, lifting: InterpolationMatrix, resampling: Sequence[InterpolationMatrix]
     ) -> tuple[Rendering, Integrated]:

@@ -31,7 +31,8 @@ def lifting_matrix(
         placement: of the grid in the world.
         grid_side: G, voxels.
     """
-    points = to_camera(pose.double().cpu(), placement.voxel_centers(grid_side))
+    pose = pose.double()
+    points = to_camera(pose, placement.voxel_centers(grid_side).to(pose.device))
     pixels = project(points, intrinsics.at_side(feature_side))
     nearest = pixels.round()
     seen = (points[:, 2] > 0) & (nearest >= 0).all(1) & (nearest < feature_side).all(1)
@@ -56,14 +57,14 @@ def resampling_matrix(
     Arguments as for :func:`lifting_matrix`; every outermost ray is repeated ``rim`` times outwards, as replication
     padding of the frustum would.
     """
-    v = placement.voxel_side(grid_side)
-    depth = placement.near + v * torch.arange(placement.frustum_depth(grid_side), dtype=torch.float64)
+    v, pose = placement.voxel_side(grid_side), pose.double()
+    depth = placement.near + v * torch.arange(placement.frustum_depth(grid_side)).to(pose)
     plane = depth_to_3d_v2(
         torch.ones(1, feature_side, feature_side, dtype=torch.float64), intrinsics.at_side(feature_side).matrix()
-    )[0]
+    )[0].to(pose.device)
     rays = torch.arange(-rim, feature_side + rim).clamp(0, feature_side - 1)
     plane = plane[rays][:, rays].reshape(-1, 3)
-    pose, origin = pose.double().cpu(), torch.tensor(placement.origin, dtype=torch.float64)
+    origin = torch.tensor(placement.origin, dtype=torch.float64).to(pose.device)
     depths, at = _near_the_grid(depth, plane, pose, origin, placement.scale / 2 + v)
     samples = to_world(pose, depth[depths, None] * plane[at])
     grid_coordinates = (samples - origin) / v + grid_side / 2
@@ -92,8 +93,7 @@ def _near_the_grid(depth: Tensor, plane: Tensor, pose: Tensor, origin: Tensor, h
 
 def _neighbours(low: Tensor, fraction: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Flat indices and weights ``[N, 2^d]`` of the corners around N points; the first axis (x) is the fastest."""
-    columns = torch.zeros(len(low), 1, dtype=torch.long)
-    weights = torch.ones(len(low), 1, dtype=fraction.dtype)
+    columns, weights = low.new_zeros(len(low), 1), fraction.new_ones(len(low), 1)
     for axis in range(low.shape[1]):
         corners = torch.stack([low[:, axis], low[:, axis] + 1], 1).clamp(0, side - 1) * side**axis
         weight = torch.stack([1 - fraction[:, axis], fraction[:, axis]], 1)

@@ -1,4 +1,7 @@
-"""The projection operators of one object's cameras, made when needed and kept within a memory bound."""
+"""The projection operators of one object's cameras, made when needed and kept within a memory bound.
+
+They are made on the device of the pose.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,8 @@ class Projector:
         return [self._matrix(pose, lifting=False) for pose in poses]
 
     def _matrix(self, pose: Tensor, lifting: bool) -> InterpolationMatrix:
-        pose = pose.detach().double().cpu()
-        key = (lifting, pose.numpy().tobytes())
+        pose = pose.detach().double()
+        key = (lifting, pose.cpu().numpy().tobytes())
         matrix = self._kept.pop(key, None)
         if matrix is None:
             camera = pose, self.intrinsics, self.feature_side, self.placement, self.grid_side

@@ -41,7 +41,7 @@ class InterpolationMatrix:
                 columns, weights = self.rows.index_select(0, order // self.neighbours), weights.take(order)
                 starts = _starts(torch.bincount(self.columns, minlength=self.shape[1]))
             else:
-                counts = torch.zeros(self.shape[0], dtype=torch.int32)
+                counts = self.rows.new_zeros(self.shape[0])
                 counts[self.rows] = self.neighbours
                 columns, starts = self.columns, _starts(counts)
             size = self.shape[::-1] if transpose else self.shape

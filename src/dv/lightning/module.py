@@ -88,16 +88,16 @@ class DeepVoxelsModule(pl.LightningModule):
         self.optimizer_settings = optimizer
         self.seed = seed
         self.about = description(sizes, intrinsics, placement, config or {})
-        self.projector = Projector(intrinsics, placement, sizes.feature_side, sizes.grid_side, rim=sizes.rim, keep_bytes=keep_bytes)
+        self.projector = Projector(
+            intrinsics, placement, sizes.feature_side, sizes.grid_side, rim=sizes.rim, keep_bytes=keep_bytes
+        )
         self.validation_projector = Projector(
             validation_intrinsics or intrinsics, placement, sizes.feature_side, sizes.grid_side, rim=sizes.rim
         )
         self.last_gates: tuple[Tensor, Tensor] | None = None
         self._inpainted: Tensor | None = None
         if compile:
-            for part in (self.model.extractor, self.model.integration, self.model.inpainting, self.model.flatten):
-                part.compile()
-            self.model.renderer.compile()
+            self.model.compile_networks()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam, a parameter group for the generator and one for the discriminator."""
@@ -115,14 +115,17 @@ class DeepVoxelsModule(pl.LightningModule):
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         self._set_learning_rates(optimizer)
+        optimizer.zero_grad()  # before the forward pass, which can use their memory
         truth = to_model(batch.target_images)
         rendering, integrated = self.model(
             to_model(batch.source_image),
             self.projector.lifting(batch.source_pose),
             self.projector.resampling(batch.target_poses),
         )
+        image = rendering.image
+        del rendering  # and with it the frustums, once the backward pass is through with them
         losses = deepvoxels_losses(
-            rendering.image,
+            image,
             truth,
             l1_weight=self.loss.l1_weight,
             gan_weight=self.loss.gan_weight,
@@ -135,7 +138,6 @@ class DeepVoxelsModule(pl.LightningModule):
                 f"views {', '.join(batch.names[1:])}); the last good checkpoint is {self._last_checkpoint()}; try a "
                 "smaller optimizer.learning_rate or trainer.precision=32-true"
             )
-        optimizer.zero_grad()
         self.manual_backward(
             losses.generator if losses.discriminator is None else losses.generator + losses.discriminator
         )
@@ -147,7 +149,7 @@ class DeepVoxelsModule(pl.LightningModule):
         if losses.generator_gan is not None and losses.discriminator is not None:
             values |= {"loss/generator_gan": losses.generator_gan, "loss/discriminator": losses.discriminator}
         with torch.no_grad():
-            output = cut_border(rendering.image.float(), self.loss.border)
+            output = cut_border(image.detach().float(), self.loss.border)
             target = cut_border(truth, self.loss.border)
             values |= {
                 "psnr": psnr(to_unit(output), to_unit(target)).mean(),

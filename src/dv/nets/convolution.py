@@ -32,8 +32,12 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, *x: Tensor) -> Tensor:
         """Convolve ``[N, a, H, W]``."""
-        padded = functional.pad(x[0] if len(x) == 1 else torch.cat(x, 1), (1,) * 4, mode="reflect")
-        return convolve(padded, self.weight, self.bias, self.stride[0])
+        joined = x[0] if len(x) == 1 else torch.cat(x, 1)
+        if not _by_hand(joined):
+            return super().forward(joined)
+        tensors = _in_precision(joined, self.weight, self.bias)
+        result: Tensor = _Convolution.apply(*tensors, self.stride[0], True)  # type: ignore[no-untyped-call]
+        return result
 
 
 class Conv3d(nn.Conv3d):
@@ -62,11 +66,10 @@ class Doubling2d(nn.ConvTranspose2d):
 
 
 def convolve(padded: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
-    """Convolution of ``[N, C, *size]``, in 2D or 3D, which adds no padding."""
+    """Convolution of ``[N, C, D, H, W]`` which adds no padding."""
     if not _by_hand(padded):
-        convolution = functional.conv2d if padded.dim() == 4 else functional.conv3d
-        return convolution(padded, weight, bias, stride)
-    result: Tensor = _Convolution.apply(*_in_precision(padded, weight, bias), stride)  # type: ignore[no-untyped-call]
+        return functional.conv3d(padded, weight, bias, stride)
+    result: Tensor = _Convolution.apply(*_in_precision(padded, weight, bias), stride, False)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -134,14 +137,14 @@ def _bands(length: int, values: int) -> list[slice]:
 def _weight_gradient(rows: Tensor, gradient: Tensor, kernel: tuple[int, ...], stride: int) -> Tensor:
     """Σ gradientᵀ·patch ``[A, K·C]`` over all patches of ``[N, *size, C]`` and ``[N, *positions, A]``."""
     length = math.prod(kernel) * rows.shape[-1]
-    total = rows.new_zeros(gradient.shape[-1], length)
     if gradient[..., 0].numel() * length <= BAND_VALUES:
         return gradient.reshape(-1, gradient.shape[-1]).T @ _patches(rows, kernel, stride)
+    total = rows.new_zeros(length, gradient.shape[-1])
     for image, of_image in zip(rows, gradient, strict=True):
         for band in _bands(len(of_image), of_image[0, ..., 0].numel() * length):
             seen = image[None, band.start * stride : (band.stop - 1) * stride + kernel[0]]
-            total.addmm_(of_image[band].reshape(-1, gradient.shape[-1]).T, _patches(seen, kernel, stride))
-    return total
+            total.addmm_(_patches(seen, kernel, stride).T, of_image[band].reshape(-1, gradient.shape[-1]))
+    return total.T.contiguous()
 
 
 def _both_gradients(rows: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,9 +165,11 @@ def _both_gradients(rows: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Ten
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride = stride
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, reflect: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)  # unpadded: the activation before keeps the same tensor
+        ctx.stride, ctx.reflect = stride, reflect
+        if reflect:
+            x = functional.pad(x, (1,) * 4, mode="reflect")
         kernel = tuple(weight.shape[2:])
         positions = [(whole - side) // stride + 1 for whole, side in zip(x.shape[2:], kernel, strict=True)]
         ctx.as_matrix = len(positions) == 2 and len(x) * math.prod(positions) <= x.shape[1]
@@ -180,32 +185,44 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        stride, kernel, channels = ctx.stride, tuple(weight.shape[2:]), x.shape[1]
-        of_x, of_weight, of_bias = None, None, None
-        rows = _rows(gradient)
-        gradient = rows.movedim(-1, 1)
-        if ctx.needs_input_grad[2]:
-            of_bias = rows.flatten(0, -2).sum(0)
-        few_outputs = 2 * len(weight) <= channels and math.prod(kernel) * len(weight) <= GRADIENT_PATCH
-        if few_outputs and channels >= 2 * FEWEST_CHANNELS and stride == 1 and not ctx.as_matrix and all(ctx.needs_input_grad[:2]):
-            of_x, of_weight = _both_gradients(_rows(x), weight, rows)
-            return of_x.movedim(-1, 1), of_weight, of_bias, None
-        if ctx.needs_input_grad[0]:
-            if ctx.as_matrix:
-                patches = rows.flatten(0, -2) @ _matrix(weight)
-                of_x = _spread(patches, (len(x), *x.shape[2:], channels), kernel, stride).movedim(-1, 1)
-            else:
-                of_x = _onednn_gradient(gradient, x, weight, stride, 0)
-        if ctx.needs_input_grad[1]:
-            if x.dim() == 4 and channels >= FEWEST_CHANNELS:
-                of_weight = _kernel(_weight_gradient(_rows(x), rows, kernel, stride), weight)
-            elif stride == 1 and min(weight.shape[:2]) >= 2 * FEWEST_CHANNELS:
-                # in 3D with many channels oneDNN's is twice as fast in the plain layout
-                plain = [t.contiguous() for t in (gradient, x, weight)]
-                of_weight = _onednn_gradient(*plain, stride, 1)
-            else:
-                of_weight = _onednn_gradient(gradient, x, weight, stride, 1)
-        return of_x, of_weight, of_bias, None
+        unpadded = x
+        if ctx.reflect:
+            x = functional.pad(x, (1,) * 4, mode="reflect")
+        of_x, of_weight, of_bias = _convolution_gradients(ctx, x, weight, gradient)
+        if ctx.reflect and of_x is not None:
+            of_x = torch.ops.aten.reflection_pad2d_backward(of_x, unpadded, [1] * 4)
+        return of_x, of_weight, of_bias, None, None
+
+
+def _convolution_gradients(
+    ctx: Any, x: Tensor, weight: Tensor, gradient: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    stride, kernel, channels = ctx.stride, tuple(weight.shape[2:]), x.shape[1]
+    of_x, of_weight, of_bias = None, None, None
+    rows = _rows(gradient)
+    gradient = rows.movedim(-1, 1)
+    if ctx.needs_input_grad[2]:
+        of_bias = rows.flatten(0, -2).sum(0)
+    short = math.prod(kernel) * len(weight) <= GRADIENT_PATCH and channels >= 2 * max(len(weight), FEWEST_CHANNELS)
+    if short and stride == 1 and not ctx.as_matrix and all(ctx.needs_input_grad[:2]):
+        of_x, of_weight = _both_gradients(_rows(x), weight, rows)
+        return of_x.movedim(-1, 1), of_weight, of_bias
+    if ctx.needs_input_grad[0]:
+        if ctx.as_matrix:
+            patches = rows.flatten(0, -2) @ _matrix(weight)
+            of_x = _spread(patches, (len(x), *x.shape[2:], channels), kernel, stride).movedim(-1, 1)
+        else:
+            of_x = _onednn_gradient(gradient, x, weight, stride, 0)
+    if ctx.needs_input_grad[1]:
+        if x.dim() == 4 and channels >= FEWEST_CHANNELS:
+            of_weight = _kernel(_weight_gradient(_rows(x), rows, kernel, stride), weight)
+        elif stride == 1 and min(weight.shape[:2]) >= 2 * FEWEST_CHANNELS:
+            # in 3D with many channels oneDNN's is twice as fast in the plain layout
+            plain = [t.contiguous() for t in (gradient, x, weight)]
+            of_weight = _onednn_gradient(*plain, stride, 1)
+        else:
+            of_weight = _onednn_gradient(gradient, x, weight, stride, 1)
+    return of_x, of_weight, of_bias
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -225,7 +242,17 @@ def _onednn_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, o
         x = _slabs(x, weight)
         gradient = gradient.movedim(1, -1).reshape(2, -1, *gradient.shape[3:], len(weight)).movedim(-1, 1)
     result: Tensor = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, [stride] * axes, [0] * axes, [1] * axes, False, [0] * axes, 1, [of == 0, of == 1, False]
+        gradient,
+        x,
+        weight,
+        None,
+        [stride] * axes,
+        [0] * axes,
+        [1] * axes,
+        False,
+        [0] * axes,
+        1,
+        [of == 0, of == 1, False],
     )[of]
     if in_slabs and of == 0:
         whole = _empty(x[:1], shape[1], shape[2:])

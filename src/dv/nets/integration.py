@@ -45,7 +45,9 @@ class Integration(nn.Module):
         )
         reset = torch.sigmoid(reset_old + reset_new)
         update = torch.sigmoid(update_old + update_new)
-        candidate = torch.relu(self.dropout(candidate_new) + self.dropout(self.candidate_old(reset * grid, reset * self.coordinates)))
+        candidate = torch.relu(
+            self.dropout(candidate_new) + self.dropout(self.candidate_old(reset * grid, reset * self.coordinates))
+        )
         return Integrated((1 - update) * grid + update * candidate, update, reset)
 
 

@@ -73,9 +73,7 @@ class UNet2d(UNet):
     ) -> None:
         super().__init__()
         w = _widths(min(base, most), most, levels)
-        self.in_layer = nn.Sequential(
-            Conv2d(in_channels, w[0], 3), ViewNorm2d(w[0]), leaky_relu(), *dropout2d(dropout)
-        )
+        self.in_layer = nn.Sequential(Conv2d(in_channels, w[0], 3), ViewNorm2d(w[0]), leaky_relu(), *dropout2d(dropout))
         inner = levels - 1
         self.downs = nn.ModuleList(Down2d(w[i], w[i + 1], dropout=dropout, norm=i < inner) for i in range(levels))
         self.ups = nn.ModuleList(
@@ -103,6 +101,4 @@ class UNet3d(UNet):
         self.in_layer = nn.Sequential(Conv3d(in_channels, w[0]), ViewNorm3d(w[0]), leaky_relu())
         self.downs = nn.ModuleList(Down3d(w[i], w[i + 1], norm=i < inner) for i in range(levels))
         self.ups = nn.ModuleList(Up3d(w[i + 1] * (2 if i < inner else 1), w[i], norm=i < inner) for i in range(levels))
-        self.out_layer = nn.Sequential(
-            Conv3d(2 * w[0], out_channels), ViewNorm3d(out_channels), nn.ReLU(inplace=True)
-        )
+        self.out_layer = nn.Sequential(Conv3d(2 * w[0], out_channels), ViewNorm3d(out_channels), nn.ReLU(inplace=True))

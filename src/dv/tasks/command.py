@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dv.errors import UserError
+from dv.memory import keep_freed_memory
 
 
 def config_folder() -> Path:
@@ -50,6 +51,7 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     full = os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
     def job(config: DictConfig) -> Any:
+        keep_freed_memory()
         try:
             return task(config)
         except (UserError, OSError) as error:

@@ -50,16 +50,16 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     scores: dict[str, list[dict[str, float]]] = {"mean": [], "mean_border": [], "baseline": [], "baseline_border": []}
     shown = set(torch.linspace(0, len(views) - 1, min(SHEET_VIEWS, len(views))).round().int().tolist())
     sheet: list[list[Tensor]] = []
-    for i in tqdm(range(len(views)), f"evaluating {config.split}", unit="view"):
-        rendering = restored.render(views.poses[i], intrinsics)
-        output, truth = to_unit(rendering.image).cpu(), to_unit(to_model(views.images[i : i + 1]))
+    rendered = restored.views(views.poses, intrinsics, config.batch_size)
+    progress = tqdm(rendered, f"evaluating {config.split}", len(views), unit="view")
+    for i, (picture, depth) in enumerate(progress):
+        output, truth = to_unit(picture[None].float()).cpu(), to_unit(to_model(views.images[i : i + 1]))
         baseline = to_unit(to_model(train.images[nearest[i]][None]))
         for name, image in (("mean", output), ("baseline", baseline)):
             scores[name].append(score(image, truth))
             scores[f"{name}_border"].append(score(cut_border(image, config.border), cut_border(truth, config.border)))
         rows.append({"name": views.names[i], **scores["mean"][-1]})
         if i in shown:
-            depth = restored.world_depth(rendering)
             extra = [] if depth is None else [depth_picture(depth.cpu(), truth.shape[-1])]
             sheet.append([output[0], truth[0], *extra])
     metrics: dict[str, Any] = {key: _mean(values) for key, values in scores.items()}

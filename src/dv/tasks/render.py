@@ -46,11 +46,11 @@ def render(config: DictConfig) -> Path:
         (output_dir / "depth").mkdir(exist_ok=True)
         write_json(output_dir / "depth.json", {"world_units_per_count": units})
     with _whole(output_dir / "video.mp4") as video_path, Video(video_path, config.trajectory.fps) as video:
-        for i, pose in enumerate(tqdm(poses, f"rendering {config.trajectory.name}", unit="frame")):
-            rendering = restored.render(pose, intrinsics)
-            picture = to_unit(rendering.image[0])
+        views = restored.views(poses, intrinsics, config.batch_size)
+        progress = tqdm(views, f"rendering {config.trajectory.name}", len(poses), unit="frame")
+        for i, (image, depth) in enumerate(progress):
+            picture = to_unit(image)
             write_png16(output_dir / "rgb" / f"{i:06d}.png", picture)
-            depth = restored.world_depth(rendering)
             if depth is not None:
                 write_png16(output_dir / "depth" / f"{i:06d}.png", depth / farthest)
             video.add(picture)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,8 @@ from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.geometry.projector import Projector
-from dv.model import DeepVoxels, Rendering
-from dv.tasks.settings import check_devices, device_of, object_source
+from dv.model import DeepVoxels
+from dv.tasks.settings import check_devices, check_precision, device_of, object_source
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -45,18 +47,27 @@ class Restored:
         folder = self.checkpoint.path.resolve().parent
         return folder.parent if folder.name == "checkpoints" else folder
 
-    def render(self, pose: Tensor, intrinsics: Intrinsics) -> Rendering:
-        """Render the view ``[4, 4]`` of a camera."""
+    def views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Image ``[3, S, S]`` in [-0.5, 0.5] and depth of each of the views ``[N, 4, 4]`` of a camera.
+
+        Depth is camera z ``[1, P, P]`` in world units, None without the occlusion network. ``batch_size`` views are
+        rendered together while the operators of the next ones are made.
+        """
         s = self.model.sizes
         projector = Projector(intrinsics, self.placement, s.feature_side, s.grid_side, rim=s.rim)
-        with torch.inference_mode(), self._autocast():
-            return self.model.render(self.inpainted, projector.resampling([pose]))
-
-    def world_depth(self, rendering: Rendering) -> Tensor | None:
-        """Camera z ``[1, P, P]`` in world units, None without the occlusion network."""
-        if rendering.depth_map is None:
-            return None
-        return self.placement.to_world_depth(rendering.depth_map[0].float(), self.model.sizes.grid_side)
+        batches = poses.to(self.device).split(batch_size)
+        with ThreadPoolExecutor(1) as ahead:
+            following = ahead.submit(projector.resampling, batches[0])
+            for i in range(len(batches)):
+                resampling = following.result()
+                if i + 1 < len(batches):
+                    following = ahead.submit(projector.resampling, batches[i + 1])
+                with torch.inference_mode(), self._autocast():
+                    rendering = self.model.render(self.inpainted, resampling)
+                depths: Iterable[Tensor | None] = [None] * len(resampling)
+                if rendering.depth_map is not None:
+                    depths = self.placement.to_world_depth(rendering.depth_map.float(), s.grid_side)
+                yield from zip(rendering.image, depths, strict=True)
 
     def _autocast(self) -> Any:
         if self.precision in AUTOCAST:
@@ -74,6 +85,9 @@ def restore(config: DictConfig) -> Restored:
     precision = str(config.trainer.precision)
     if precision not in {"32-true", "32", *AUTOCAST}:
         raise UserError(f"trainer.precision={precision} must be 32-true, {' or '.join(AUTOCAST)} here")
+    precision = check_precision(precision, gpus)
+    if not isinstance(config.batch_size, int) or config.batch_size < 1:
+        raise UserError(f"batch_size={config.batch_size} must be a whole number of at least 1")
     if not config.ckpt:
         raise UserError("ckpt is not set; give ckpt=PATH, for example ckpt=outputs/train/…/checkpoints/best.ckpt")
     checkpoint = read_checkpoint(Path(config.ckpt))
@@ -84,6 +98,8 @@ def restore(config: DictConfig) -> Restored:
     model = DeepVoxels(checkpoint.sizes)
     checkpoint.load_model(model)
     model.to(device).eval()
+    if config.trainer.compile:
+        model.compile_networks()
     with torch.inference_mode():
         inpainted = model.inpaint()
     return Restored(checkpoint, model, source, placement, device, precision, inpainted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dv.data.object import ObjectSource
 from dv.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def check_devices(gpus: int | str) -> int:
@@ -29,6 +32,14 @@ def check_devices(gpus: int | str) -> int:
 def device_of(gpus: int) -> torch.device:
     """The device on which one process computes."""
     return torch.device("cuda" if gpus else "cpu")
+
+
+def check_precision(precision: str, gpus: int) -> str:
+    """The precision to compute in: on a CPU without 16-bit arithmetic, fp32 instead of a hundredfold wait."""
+    if not gpus and precision == "bf16-mixed" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        log.warning("this CPU has no bf16 arithmetic; trainer.precision=bf16-mixed computes in fp32 here")
+        return "32-true"
+    return precision
 
 
 def image_side_of(value: int | str | None) -> int | None:

@@ -26,10 +26,11 @@ log = logging.getLogger(__name__)
 
 def train(config: DictConfig) -> float:
     """Train, validate and save to the run's folder; returns the best validation PSNR in dB."""
-    from dv.tasks.settings import check_devices, check_numbers, image_side_of, object_source, resolved
+    from dv.tasks.settings import check_devices, check_numbers, check_precision, image_side_of, object_source, resolved
 
     gpus = check_devices(config.trainer.gpus)
     check_numbers(config)
+    config.trainer.precision = check_precision(str(config.trainer.precision), gpus)
     import pytorch_lightning as pl
 
     from dv.data.datamodule import ObjectDataModule

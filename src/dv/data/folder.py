@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import TypeVar
 
 import imageio.v3 as iio
 import numpy as np
@@ -53,6 +55,13 @@ class Views:
     def select(self, indices: list[int]) -> Views:
         """The views at ``indices``."""
         return Views([self.names[i] for i in indices], self.poses[indices], self.images[indices])
+
+    def compact(self, indices: list[int]) -> Views:
+        """The views at ascending ``indices``, whose images are moved to the front of the memory of these."""
+        for to, i in enumerate(indices):
+            if to != i:
+                self.images[to] = self.images[i]
+        return Views([self.names[i] for i in indices], self.poses[indices], self.images[: len(indices)])
 
 
 def background_color(background: str | list[float]) -> np.ndarray:
@@ -196,7 +205,11 @@ def read_views(folder: Path, image_side: int | None, background: str | list[floa
     side = image_side
     sizes: dict[str, tuple[int, int]] = {}
 
-    def load(path: Path) -> Tensor:
+    place = {path: i for i, path in enumerate(sorted(images.values()))}
+    pictures: list[Tensor] = []  # all in one tensor, made with the first: a list to be stacked would take it twice
+    first = Lock()
+
+    def load(path: Path) -> None:
         image = read_image(path, color)
         sizes[path.name] = image.shape[:2]
         smallest = min(image.shape[:2])
@@ -206,9 +219,14 @@ def read_views(folder: Path, image_side: int | None, background: str | list[floa
                 f"{path}: {image.shape[0]}×{image.shape[1]} px is smaller than data.image_side={target}; "
                 f"use data.image_side={largest_power_of_two(smallest)}"
             )
-        return square_image(image, target)
+        picture = square_image(image, target)
+        with first:
+            if not pictures:
+                pictures.append(picture.new_empty(len(place), *picture.shape))
+        if picture.shape == pictures[0].shape[1:]:  # other sizes are refused below
+            pictures[0][place[path]] = picture
 
-    pictures = _collect(sorted(images.values()), load, problems, f"reading {folder}")
+    _collect(list(place), load, problems, f"reading {folder}")
     if len(set(sizes.values())) > 1:
         by_size: dict[tuple[int, int], list[str]] = {}
         for name, size in sorted(sizes.items()):
@@ -223,7 +241,7 @@ def read_views(folder: Path, image_side: int | None, background: str | list[floa
                 f"{calibration.height}×{calibration.width} px in intrinsics.txt"
             )
     _refuse(folder, problems)
-    return Views(names, torch.stack(pose_list), torch.stack(pictures))
+    return Views(names, torch.stack(pose_list), pictures[0])
 
 
 def _checked_pose(path: Path, calibration: Calibration | None) -> Tensor:
@@ -236,12 +254,15 @@ def _checked_pose(path: Path, calibration: Calibration | None) -> Tensor:
     return pose
 
 
+Result = TypeVar("Result")
+
+
 def _collect(
-    paths: list[Path], read: Callable[[Path], Tensor], problems: list[str], label: str | None = None
-) -> list[Tensor]:
+    paths: list[Path], read: Callable[[Path], Result], problems: list[str], label: str | None = None
+) -> list[Result]:
     """Apply ``read`` to all paths in threads; what raises goes to ``problems`` instead of into the result."""
 
-    def attempt(path: Path) -> Tensor | UserError:
+    def attempt(path: Path) -> Result | UserError:
         try:
             return read(path)
         except UserError as error:

@@ -87,4 +87,4 @@ class ObjectSource:
         kept = [i for i in range(len(train)) if i not in used][:: self.skip + 1]
         if len(kept) < 2:
             raise UserError(f"{self.folder('train')}: {len(kept)} training views are left, at least 2 are needed")
-        self.splits["train"] = train.select(kept)
+        self.splits["train"] = train.select(kept) if self.skip else train.compact(kept)

@@ -30,7 +30,8 @@ class Intrinsics:
 
 def project(points: Tensor, intrinsics: Intrinsics) -> Tensor:
     """Pixels ``[N, 2]`` (col, row) of camera-frame points ``[N, 3]``; not finite where z is 0."""
-    pixels: Tensor = denormalize_points_with_intrinsics(points[:, :2] / points[:, 2:], intrinsics.matrix(points.dtype))
+    matrix = intrinsics.matrix(points.dtype, points.device)
+    pixels: Tensor = denormalize_points_with_intrinsics(points[:, :2] / points[:, 2:], matrix)
     return pixels
 
 

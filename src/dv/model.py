@@ -108,7 +108,7 @@ class DeepVoxels(nn.Module):
         channels_last(self)
 
     def compile_networks(self) -> None:
-        """Have :func:`torch.compile` make kernels for the networks when they first run; the operators stay as they are."""
+        """Have torch.compile make kernels for the networks when they first run; the operators stay as they are."""
         for network in (self.extractor, self.integration, self.inpainting, self.flatten, self.renderer):
             network.compile()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from dv.nets.convolution import Conv2d, Conv3d, Doubling2d
 from dv.nets.norm import ViewNorm2d, ViewNorm3d

@@ -57,7 +57,7 @@ class Doubling2d(nn.ConvTranspose2d):
     def __init__(self, a: int, b: int, *, bias: bool = False) -> None:
         super().__init__(a, b, 4, stride=2, padding=1, bias=bias)
 
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002
         """Convolve ``[N, a, H, W]`` to ``[N, b, 2H, 2W]``."""
         if not _by_hand(x):
             return super().forward(x)

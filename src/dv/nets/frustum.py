@@ -83,13 +83,13 @@ def twice(rimmed: Tensor) -> tuple[Tensor, Tensor]:
 
 class _Twice(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(_ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.view_as(x), x.view_as(x)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:
-        return one.add_(other)
+    def backward(_ctx: Any, one: Tensor, other: Tensor) -> Tensor:
+        return one + other if torch.compiler.is_compiling() else one.add_(other)
 
 
 def sum_along_rays(rimmed: Tensor, weights: Tensor) -> Tensor:
@@ -104,6 +104,8 @@ class _SumAlongRays(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rimmed: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(rimmed, weights)
+        if rimmed.is_cuda or rimmed.dtype.itemsize < 4:  # summed in fp32 there, whatever the frustum is kept in
+            return torch.einsum("ncdhw,ndhw->nchw", rimmed[..., 1:-1, 1:-1], weights[:, 0])
         rows, rimmed_weights = rimmed.movedim(1, -1), _with_rim(weights)
         sums = rows[:, 0] * rimmed_weights[:, 0]
         for depth in range(1, rows.shape[1]):

@@ -24,7 +24,7 @@ class _ViewNorm:
         return torch.cat([super(_ViewNorm, self).forward(view) for view in x.split(1)])
 
     def _few_channels(self, x: Tensor) -> Tensor:
-        """The same for channels-last ``x`` with less than a vector unit's channels, where PyTorch's is ten times slower."""
+        """The same for channels-last ``x`` with so few channels that PyTorch's takes ten times as long."""
         if not self.training:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             shift = self.bias - self.running_mean * scale
@@ -68,7 +68,7 @@ def _narrow(wide: Tensor, like: Tensor) -> Tensor:
 
 
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``x·scale + shift`` for ``x`` ``[N, C, *size]`` with a scale and shift ``[N, C]`` for every sample and channel."""
+    """``x·scale + shift`` for ``x`` ``[N, C, *size]``, with ``scale`` and ``shift`` ``[N, C]``."""
     wide, r = _wide(x)
     return _narrow(torch.addcmul(shift.repeat(1, r)[:, None], wide, scale.repeat(1, r)[:, None]), x)
 

@@ -55,7 +55,7 @@ class _Replicate(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # Added up in place: only convolutions are given padded volumes, and they make this gradient anew.
-        inner = gradient
+        inner = gradient.clone() if torch.compiler.is_compiling() else gradient
         for axis in range(ctx.first, 5):
             inner.select(axis, 1).add_(inner.select(axis, 0))
             inner.select(axis, -2).add_(inner.select(axis, -1))

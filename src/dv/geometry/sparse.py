@@ -83,7 +83,7 @@ class _Products(torch.autograd.Function):
         return results
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradients: Tensor) -> tuple[None, Tensor]:
         gradients = gradients.contiguous()
         with torch.autocast(gradients.device.type, enabled=False):

@@ -182,7 +182,7 @@ class _Convolution(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         unpadded = x
@@ -218,8 +218,7 @@ def _convolution_gradients(
             of_weight = _kernel(_weight_gradient(_rows(x), rows, kernel, stride), weight)
         elif stride == 1 and min(weight.shape[:2]) >= 2 * FEWEST_CHANNELS:
             # in 3D with many channels oneDNN's is twice as fast in the plain layout
-            plain = [t.contiguous() for t in (gradient, x, weight)]
-            of_weight = _onednn_gradient(*plain, stride, 1)
+            of_weight = _onednn_gradient(gradient.contiguous(), x.contiguous(), weight.contiguous(), stride, 1)
         else:
             of_weight = _onednn_gradient(gradient, x, weight, stride, 1)
     return of_x, of_weight, of_bias
@@ -296,7 +295,7 @@ class _Doubling(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = None, None, None

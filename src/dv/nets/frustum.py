@@ -27,13 +27,13 @@ class FrustumConv(nn.Conv3d):
         super().__init__(features + 1, out, 3, padding=1, padding_mode="replicate", bias=bias)
         self.depth_last = depth_last
 
-    def forward(self, rimmed: Tensor, depth: Tensor) -> Tensor:
+    def forward(self, rimmed: Tensor, depth: Tensor) -> Tensor:  # type: ignore[override]
         """Convolve ``[N, features, D, P+2, P+2]`` with depth coordinates ``[D]`` to ``[N, out, D, P, P]``."""
         features = self.in_channels - 1
         if self.depth_last:
-            of_features, of_depth = self.weight.split([features, 1], 1)
+            of_features, of_depth = torch.split(self.weight, [features, 1], 1)
         else:
-            of_depth, of_features = self.weight.split([1, features], 1)
+            of_depth, of_features = torch.split(self.weight, [1, features], 1)
         taps = of_features.movedim(2, 0).flatten(0, 1)[:, :, None]  # [3·out, features, 1, 3, 3]
         spare = -len(taps) % 8  # kernels of full vectors are faster, even if some are nil
         outputs = convolve(rimmed, functional.pad(taps, (0,) * 9 + (spare,)))
@@ -52,8 +52,8 @@ class _AddTaps(torch.autograd.Function):
     def forward(ctx: Any, outputs: Tensor, offsets: Tensor) -> Tensor:
         out = offsets.shape[1]
         ctx.shape = outputs.shape
-        before, now, after = outputs[:, : 3 * out].split(out, 1)
-        total = now + offsets.T.to(outputs.dtype)[:, :, None, None]
+        before, now, after = torch.split(outputs[:, : 3 * out], out, 1)
+        total: Tensor = now + offsets.T.to(outputs.dtype)[:, :, None, None]
         total[:, :, 1:] += before[:, :, :-1]
         total[:, :, 0] += before[:, :, 0]
         total[:, :, :-1] += after[:, :, 1:]
@@ -61,18 +61,18 @@ class _AddTaps(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         out = gradient.shape[1]
         n, channels, *size = ctx.shape
         of_outputs = gradient.new_zeros(n, *size, channels).movedim(-1, 1)
-        before, now, after = of_outputs[:, : 3 * out].split(out, 1)
+        before, now, after = torch.split(of_outputs[:, : 3 * out], out, 1)
         now.copy_(gradient)
         before[:, :, :-1] = gradient[:, :, 1:]
         before[:, :, 0] += gradient[:, :, 0]
         after[:, :, 1:] = gradient[:, :, :-1]
         after[:, :, -1] += gradient[:, :, -1]
-        return of_outputs, gradient.float().sum((0, 3, 4)).T.to(gradient.dtype)
+        return of_outputs, gradient.sum((0, 3, 4)).T
 
 
 def twice(rimmed: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ class _Twice(torch.autograd.Function):
         return x.view_as(x), x.view_as(x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(_ctx: Any, one: Tensor, other: Tensor) -> Tensor:
         return one + other if torch.compiler.is_compiling() else one.add_(other)
 
@@ -113,7 +113,7 @@ class _SumAlongRays(torch.autograd.Function):
         return sums[:, 1:-1, 1:-1].movedim(-1, 1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         rimmed, weights = ctx.saved_tensors
         of_rimmed, of_weights = None, None

@@ -8,20 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 WIDTH = 64  # values in a row that keep vector units busy
 
 
-class _ViewNorm:
-    """What the 2D and the 3D norm share; to be mixed into a batch norm."""
+class _ViewNorm(_BatchNorm):
+    """What the 2D and the 3D norm share."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``[N, C, *size]``, view by view in training, by the running averages otherwise."""
         if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.shape[1] < 16:
             return self._few_channels(x)
         if not self.training or len(x) == 1:
-            return super().forward(x)
-        return torch.cat([super(_ViewNorm, self).forward(view) for view in x.split(1)])
+            result: Tensor = super().forward(x)
+            return result
+        return torch.cat([super(_ViewNorm, self).forward(view) for view in torch.split(x, 1)])
 
     def _few_channels(self, x: Tensor) -> Tensor:
         """The same for channels-last ``x`` with so few channels that PyTorch's takes ten times as long."""
@@ -29,7 +36,8 @@ class _ViewNorm:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             shift = self.bias - self.running_mean * scale
             return scale_and_shift(x, scale.expand(len(x), -1), shift.expand(len(x), -1))
-        y, mean, variance = _NormPerView.apply(x, self.weight, self.bias, self.eps)
+        y: Tensor
+        y, mean, variance = _NormPerView.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         count = x[0, 0].numel()
         for m, v in zip(mean, variance * (count / (count - 1)), strict=True):
             self.running_mean.lerp_(m, self.momentum)
@@ -91,7 +99,7 @@ class _NormPerView(torch.autograd.Function):
         return y, mean, variance
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         normalised, weight, inverse = ctx.saved_tensors
         r = ctx.r

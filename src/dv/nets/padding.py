@@ -41,7 +41,7 @@ class _Replicate(torch.autograd.Function):
         inner = padded
         for axis in range(ctx.first, 5):
             inner = inner.narrow(axis, 1, inner.shape[axis] - 2)
-        for part, v in zip(inner.split(ctx.channels, 1), volumes, strict=True):
+        for part, v in zip(torch.split(inner, ctx.channels, 1), volumes, strict=True):
             part.copy_(v)
         for axis in range(4, ctx.first - 1, -1):  # the last axis first, each taking the rims before it along
             slab = padded
@@ -52,7 +52,7 @@ class _Replicate(torch.autograd.Function):
         return padded
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # Added up in place: only convolutions are given padded volumes, and they make this gradient anew.
         inner = gradient.clone() if torch.compiler.is_compiling() else gradient
@@ -60,4 +60,4 @@ class _Replicate(torch.autograd.Function):
             inner.select(axis, 1).add_(inner.select(axis, 0))
             inner.select(axis, -2).add_(inner.select(axis, -1))
             inner = inner.narrow(axis, 1, inner.shape[axis] - 2)
-        return None, *(part.clone() for part in inner.split(ctx.channels, 1))
+        return None, *(part.clone() for part in torch.split(inner, ctx.channels, 1))

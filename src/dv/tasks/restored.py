@@ -55,7 +55,7 @@ class Restored:
         """
         s = self.model.sizes
         projector = Projector(intrinsics, self.placement, s.feature_side, s.grid_side, rim=s.rim)
-        batches = poses.to(self.device).split(batch_size)
+        batches = torch.split(poses.to(self.device), batch_size)
         with ThreadPoolExecutor(1) as ahead:
             following = ahead.submit(projector.resampling, batches[0])
             for i in range(len(batches)):

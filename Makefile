@@ -40,7 +40,7 @@ lint: $(VENV)/.ready ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.ready ## time of a training step and of a frame; sizes by ARGS="--sizes 128,64,32,64,64"
+bench: $(VENV)/.ready ## time and memory beside a plain baseline; ARGS="--sizes S,P,G,F,n", ARGS="--device cuda"
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 clean: ## remove the demo and the caches; data/, other runs and .venv stay

@@ -231,3 +231,12 @@ def test_missing_splits_hold_out_every_tenth_view(tmp_path, caplog):
 def test_skip_keeps_every_third_view(ball):
     source = ObjectSource(ball, "ball", image_side=32, skip=2)
     assert source.views("train").names == ["000000", "000003", "000006"]
+
+
+def test_an_object_takes_little_more_memory_than_its_images(tmp_path):
+    write_views(tmp_path / "train" / "ball", 40, 32)
+    source = ObjectSource(tmp_path, "ball", "", 32, "white")
+    splits = [source.views(split).images for split in ("train", "validation", "test")]
+    assert [len(images) for images in splits] == [32, 4, 4]
+    held = {images.untyped_storage().data_ptr(): images.untyped_storage().nbytes() for images in splits}
+    assert sum(held.values()) <= 1.2 * sum(images.nbytes for images in splits)

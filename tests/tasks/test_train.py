@@ -129,14 +129,34 @@ def test_double_precision_trains(command, of_ball, tmp_path):
     assert weights(tmp_path / "run/checkpoints/last.ckpt")["model.grid"].dtype == torch.float64
 
 
+@pytest.fixture
+def sixteen_bits_anywhere(monkeypatch):
+    """bf16 also where the CPU has to emulate it."""
+    for module in ("settings", "restored"):
+        monkeypatch.setattr(f"dv.tasks.{module}.check_precision", lambda precision, _gpus: precision)
+
+
+@pytest.mark.usefixtures("sixteen_bits_anywhere")
 def test_mixed_precision_trains_evaluates_and_renders(command, of_ball, tmp_path):
     result = command("train", *of_ball, "loss=l1_gan", "trainer.precision=bf16-mixed")
     assert result.code == 0, result.err
-    checkpoint = tmp_path / "run/checkpoints/best.ckpt"
-    for task in ("evaluate", "render"):
-        extra = ["trajectory.frames=2"] if task == "render" else []
-        done = command(task, f"ckpt={checkpoint}", "trainer.precision=bf16-mixed", *extra)
+    checkpoint = f"ckpt={tmp_path / 'run/checkpoints/best.ckpt'}"
+    done = command("render", checkpoint, "trainer.precision=bf16-mixed", "trajectory.frames=2")
+    assert done.code == 0, done.err
+    scores = []
+    for precision in ("bf16-mixed", "32-true"):
+        done = command("evaluate", checkpoint, f"trainer.precision={precision}")
         assert done.code == 0, done.err
+        scores.append(json.loads((tmp_path / "run/metrics.json").read_text())["mean"]["psnr"])
+    assert scores[0] != scores[1]
+    assert abs(scores[0] - scores[1]) < 0.3
+
+
+def test_a_cpu_without_bf16_computes_in_fp32_and_says_so(command, of_ball, monkeypatch, caplog):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    result = command("train", *of_ball, "loss=l1", "trainer.precision=bf16-mixed")
+    assert result.code == 0, result.err
+    assert "no bf16 arithmetic" in result.out + result.err + caplog.text
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

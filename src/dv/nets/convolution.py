@@ -78,7 +78,7 @@ def _by_hand(x: Tensor) -> bool:
 
 
 def _in_precision(*tensors: Tensor | None) -> list[Tensor | None]:
-    """The tensors in what autocast, if enabled, has convolutions computed in."""
+    """The tensors in what autocast, if enabled, has convolutions computed in; inside them it is off."""
     if not torch.is_autocast_enabled("cpu"):
         return list(tensors)
     return [None if t is None else t.to(torch.get_autocast_dtype("cpu")) for t in tensors]
@@ -165,6 +165,7 @@ def _both_gradients(rows: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Ten
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
+    @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, reflect: bool) -> Tensor:
         ctx.save_for_backward(x, weight)  # unpadded: the activation before keeps the same tensor
         ctx.stride, ctx.reflect = stride, reflect
@@ -183,7 +184,8 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         unpadded = x
         if ctx.reflect:
@@ -280,6 +282,7 @@ def _slabs(x: Tensor, weight: Tensor) -> Tensor:
 
 class _Doubling(torch.autograd.Function):
     @staticmethod
+    @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         n, channels, h, w = x.shape
@@ -296,7 +299,8 @@ class _Doubling(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = None, None, None
         rows = functional.pad(_rows(gradient), (0, 0, 1, 1, 1, 1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dv.geometry.camera import Intrinsics, project
 from dv.geometry.grid import GridPlacement, to_camera, to_world
 from dv.model import DeepVoxels, ModelSizes
+from dv.nets.blocks import Layers
 from dv.nets.convolution import Conv2d, Conv3d, Doubling2d
 from dv.nets.frustum import FrustumConv
 from dv.nets.norm import ViewNorm2d, ViewNorm3d
@@ -30,7 +31,7 @@ PLAIN = {
 def plain(network: nn.Module) -> None:
     """Have every layer of a network compute as PyTorch's layer of that kind, on contiguous weights."""
     for layer in network.modules():
-        original = PLAIN.get(type(layer))
+        original = nn.Sequential if isinstance(layer, Layers) else PLAIN.get(type(layer))
         if original is not None:
             # looked up on the instance first, so this replaces the method of the class
             layer.forward = lambda *x, of=original, to=layer: of.forward(to, torch.cat(x, 1) if len(x) > 1 else x[0])
@@ -82,7 +83,7 @@ class Baseline(DeepVoxels):
         shape = (1, s.grid_features, 2 * s.grid_side, s.feature_side, s.feature_side)
         frustum = self.frustum_by_index(inpainted, pose).reshape(shape)
         if not s.occlusion_net:
-            return self.renderer(self.flatten(frustum).features)
+            return self.renderer(self.flatten([frustum]).features)
         net = self.flatten
         depth = net.depth[:, None, None].expand(1, 1, *shape[2:])
         prepared = net.prep(torch.cat([depth, frustum], 1))

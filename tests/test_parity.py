@@ -75,13 +75,15 @@ def test_forward(name, dtype, tolerance, together):
         case.close(integrated.grid, "eval.integrated_grid", tolerance)
         inpainted = model.inpaint(integrated.grid)
         case.close(inpainted, "eval.inpainted_grid", tolerance)
+        inner = slice(case.sizes.rim, case.sizes.rim + case.sizes.feature_side)
+        for view, rimmed in enumerate(model.resample(inpainted, case.resampling)):
+            case.close(rimmed[..., inner, inner], f"eval.frustum_features.{view}", tolerance)
         renderings = (
             [(model.render(inpainted, case.resampling), i) for i in range(2)]
             if together
             else [(model.render(inpainted, [matrix]), 0) for matrix in case.resampling]
         )
         for view, (rendering, i) in enumerate(renderings):
-            case.close(rendering.frustum[i : i + 1], f"eval.frustum_features.{view}", tolerance)
             case.close(rendering.image[i : i + 1], f"eval.image.{view}", tolerance)
             if case.sizes.occlusion_net:
                 case.close(rendering.visibility[i : i + 1], f"eval.visibility.{view}", tolerance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dv.errors import UserError
-from dv.geometry.sparse import InterpolationMatrix, apply_all
+from dv.geometry.sparse import InterpolationMatrix
 from dv.nets.extractor import FeatureExtractor
 from dv.nets.inpainting import Inpainting
 from dv.nets.integration import Integrated, Integration
@@ -72,13 +72,12 @@ class Rendering:
     """What DeepVoxels makes of N target views.
 
     image ``[N, 3, S, S]`` in [-0.5, 0.5]; depth_map ``[N, 1, P, P]`` in [-1/2, 1/2) and visibility
-    ``[N, 1, D, P, P]``, both None without the occlusion network; frustum ``[N, F, D, P, P]``.
+    ``[N, 1, D, P, P]``, both None without the occlusion network.
     """
 
     image: Tensor
     depth_map: Tensor | None
     visibility: Tensor | None
-    frustum: Tensor
 
 
 class DeepVoxels(nn.Module):
@@ -143,17 +142,15 @@ class DeepVoxels(nn.Module):
         """Inpainted grid, of the state unless another is given."""
         return cast(Tensor, self.inpainting(self.grid if grid is None else grid))
 
-    def resample(self, grid: Tensor, resampling: Sequence[InterpolationMatrix]) -> Tensor:
-        """Canonical frustums ``[N, F, D, P+2·rim, P+2·rim]`` of N views from a grid ``[1, F, G, G, G]``."""
+    def resample(self, grid: Tensor, resampling: Iterable[InterpolationMatrix]) -> Iterator[Tensor]:
+        """Canonical frustum ``[1, F, D, P+2·rim, P+2·rim]`` of view after view from a grid ``[1, F, G, G, G]``."""
         s = self.sizes
         side = s.feature_side + 2 * s.rim
-        frustums = apply_all(resampling, grid[0].movedim(0, -1).flatten(0, 2))
-        return frustums.view(-1, 2 * s.grid_side, side, side, s.grid_features).movedim(-1, 1)
+        values = grid[0].movedim(0, -1).flatten(0, 2)
+        for operator in resampling:
+            yield (operator @ values).view(1, 2 * s.grid_side, side, side, s.grid_features).movedim(-1, 1)
 
     def render(self, inpainted: Tensor, resampling: Sequence[InterpolationMatrix]) -> Rendering:
         """Render N target views from an inpainted grid."""
-        rimmed = self.resample(inpainted, resampling)
-        flattened = self.flatten(rimmed)
-        image = self.renderer(flattened.features)
-        inner = slice(self.sizes.rim, self.sizes.rim + self.sizes.feature_side)
-        return Rendering(image, flattened.depth_map, flattened.visibility, rimmed[..., inner, inner])
+        flattened = self.flatten(self.resample(inpainted, resampling))
+        return Rendering(self.renderer(flattened.features), flattened.depth_map, flattened.visibility)

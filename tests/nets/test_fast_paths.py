@@ -1,5 +1,6 @@
 """Every operator laid out for speed against the slow obvious one: random shapes, both directions, fp32 and bf16."""
 
+import functools
 import random
 
 import pytest
@@ -8,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from dv.nets import convolution
-from dv.nets.convolution import Conv2d, Conv3d, Doubling2d
-from dv.nets.frustum import FrustumConv, sum_along_rays, twice
+from dv.nets.blocks import Layers
+from dv.nets.convolution import Conv2d, Conv3d, Doubling2d, convolve
+from dv.nets.frustum import FrustumConv, Rays
 from dv.nets.norm import ViewNorm2d, ViewNorm3d
 from dv.nets.padding import replicate
 
@@ -142,26 +144,44 @@ def test_frustum_convolution(seed, depth_last, dtype):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_sum_along_rays(seed, dtype):
+def test_a_frustum_convolved_and_summed_along_its_rays(seed, dtype):
     draw = random.Random(seed)
     torch.manual_seed(seed)
     views, features, depth, side = draw.choice([1, 2]), draw.choice([1, 16]), draw.choice([1, 32, 128]), 5
-    frustum = tensor(views, features, depth, side + 2, side + 2)
-    visibility = torch.softmax(torch.randn(views, 1, depth, side, side), 2).bfloat16().float()
-    compare(
-        lambda x, _: sum_along_rays(*x),
-        lambda x, _: (x[0][..., 1:-1, 1:-1] * x[1]).sum(2),
-        [frustum, visibility],
-        [],
-        dtype,
-    )
+    frustum, kernel = tensor(views, features, depth, side + 2, side + 2), tensor(1, features, 1, 3, 3) / 9
+    offset = tensor(views, 1, depth, side, side)
+
+    def fast(x, p):
+        rays = Rays(x[0])
+        return rays.sum(convolve(rays.frustum, p[0]).tanh() + x[1])
+
+    def slow(x, p):
+        return (x[0][..., 1:-1, 1:-1] * (F.conv3d(x[0], p[0]).tanh() + x[1])).sum(2)
+
+    compare(fast, slow, [frustum, offset], [kernel], dtype)
 
 
-def test_a_tensor_for_two_uses():
-    def uses(a, b):
-        return (a.square() + 3 * b).sin()
-
-    compare(lambda x, _: uses(*twice(x[0])), lambda x, _: uses(x[0], x[0]), [tensor(2, 3, 4, 4, 4)], [], torch.float32)
+@pytest.mark.parametrize("channels", [4, 32])
+@pytest.mark.parametrize("activation", [nn.ReLU, lambda **k: nn.LeakyReLU(0.2, **k)])
+def test_dropout_taken_into_the_norm(channels, activation):
+    torch.manual_seed(channels)
+    norm, drawn = ViewNorm2d(channels), []
+    layers = [Conv2d(3, channels, 3), norm, activation(inplace=True), nn.Dropout2d(0.4), Conv2d(channels, 2, 3)]
+    x = tensor(2, 3, 6, 8)
+    results = []
+    for function in (Layers(*layers), lambda x: functools.reduce(lambda y, layer: layer(y), layers, x)):
+        torch.manual_seed(1)
+        for layer in layers:
+            layer.zero_grad()
+        norm.reset_running_stats()
+        given = x.clone().requires_grad_()
+        output = function(given)
+        output.square().sum().backward()
+        drawn.append(torch.rand(1))
+        gradients = [p.grad.clone() for layer in layers for p in layer.parameters()]
+        results.append([output.detach(), given.grad, norm.running_mean.clone(), norm.running_var.clone(), *gradients])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*drawn)  # nothing more, nothing less was drawn at random
 
 
 @pytest.mark.parametrize(("fast", "slow"), [(ViewNorm2d, nn.BatchNorm2d), (ViewNorm3d, nn.BatchNorm3d)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,14 +56,9 @@ class InterpolationMatrix:
 
     def __matmul__(self, values: Tensor) -> Tensor:
         """Apply to ``values`` ``[N, C]``, giving ``[M, C]`` in their dtype (16-bit values are summed in fp32)."""
-        return apply_all([self], values)[0]
-
-
-def apply_all(operators: Sequence[InterpolationMatrix], values: Tensor) -> Tensor:
-    """Each of B matrices of one shape ``[M, N]`` applied to ``values`` ``[N, C]``: ``[B, M, C]`` in their dtype."""
-    wide = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
-    result: Tensor = _Products.apply(operators, wide)  # type: ignore[no-untyped-call]
-    return result.to(values.dtype)
+        wide = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+        result: Tensor = _Product.apply(self, wide)  # type: ignore[no-untyped-call]
+        return result.to(values.dtype)
 
 
 def _starts(counts: Tensor) -> Tensor:
@@ -72,20 +66,16 @@ def _starts(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0, dtype=counts.dtype)]).int()
 
 
-class _Products(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, operators: Sequence[InterpolationMatrix], values: Tensor) -> Tensor:
-        ctx.operators = operators
-        results = values.new_empty(len(operators), operators[0].shape[0], values.shape[1])
+    def forward(ctx: Any, operator: InterpolationMatrix, values: Tensor) -> Tensor:
+        ctx.operator = operator
         with torch.autocast(values.device.type, enabled=False):
-            for operator, result in zip(operators, results, strict=True):
-                torch.mm(operator.matrix(values), values, out=result)
-        return results
+            return operator.matrix(values) @ values
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradients: Tensor) -> tuple[None, Tensor]:
-        gradients = gradients.contiguous()
-        with torch.autocast(gradients.device.type, enabled=False):
-            products = [o.matrix(g, transpose=True) @ g for o, g in zip(ctx.operators, gradients, strict=True)]
-        return None, torch.stack(products).sum(0) if len(products) > 1 else products[0]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        gradient = gradient.contiguous()
+        with torch.autocast(gradient.device.type, enabled=False):
+            return None, ctx.operator.matrix(gradient, transpose=True) @ gradient

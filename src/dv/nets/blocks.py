@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-from torch import nn
+from itertools import zip_longest
+
+from torch import Tensor, nn
 
 from dv.nets.convolution import Conv2d, Conv3d, Doubling2d
-from dv.nets.norm import ViewNorm2d, ViewNorm3d
+from dv.nets.norm import ViewNorm, ViewNorm2d, ViewNorm3d
+
+
+class Layers(nn.Sequential):
+    """Layers in order, of which the first may take several inputs.
+
+    Dropout of channels that follows a norm and a (leaky) ReLU is drawn before both and taken into the norm's affine
+    map, with which it commutes through the activation: a pass over the tensor, and the tensor kept, less.
+    """
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Through all layers."""
+        x: Tensor
+        first, *rest = self
+        x = first(*inputs)
+        dropped = False
+        for layer, later in zip_longest(rest, rest[2:]):
+            if isinstance(layer, nn.Dropout2d) and dropped:
+                dropped = False
+            elif isinstance(layer, ViewNorm) and isinstance(later, nn.Dropout2d) and later.training and later.p:
+                x, dropped = layer(x, later(layer.weight.new_ones(len(x), x.shape[1], 1, 1)).flatten(1)), True
+            else:
+                x = layer(x)
+        return x
 
 
 def leaky_relu() -> nn.LeakyReLU:
@@ -22,7 +47,7 @@ def dropout2d(p: float | None) -> list[nn.Module]:
     return [] if p is None else [nn.Dropout2d(p)]
 
 
-class Down2d(nn.Sequential):
+class Down2d(Layers):
     """Halves an image: conv3 a→m and a strided conv4 m→b, each with norm, LeakyReLU and optional dropout."""
 
     def __init__(
@@ -41,7 +66,7 @@ class Down2d(nn.Sequential):
         )
 
 
-class Up2d(nn.Sequential):
+class Up2d(Layers):
     """Doubles an image: transposed conv4 a→b and conv3 b→b, each with norm, ReLU and optional dropout."""
 
     def __init__(self, a: int, b: int, *, dropout: float | None = None, norm: bool = True) -> None:
@@ -57,7 +82,7 @@ class Up2d(nn.Sequential):
         )
 
 
-class Down3d(nn.Sequential):
+class Down3d(Layers):
     """Halves a volume: strided conv4 a→b, norm, LeakyReLU."""
 
     def __init__(self, a: int, b: int, *, norm: bool = True) -> None:
@@ -68,7 +93,7 @@ class Down3d(nn.Sequential):
         )
 
 
-class Up3d(nn.Sequential):
+class Up3d(Layers):
     """Doubles a volume: transposed conv4 a→b, norm, ReLU."""
 
     def __init__(self, a: int, b: int, *, norm: bool = True) -> None:

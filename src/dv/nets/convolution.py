@@ -147,20 +147,22 @@ def _weight_gradient(rows: Tensor, gradient: Tensor, kernel: tuple[int, ...], st
     return total.T.contiguous()
 
 
-def _both_gradients(rows: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Of input ``[N, *size, C]`` and weight, at stride 1, from patches of the gradient ``[N, *positions, A]``."""
+def _both_gradients(x: Tensor, weight: Tensor, gradient: Tensor, reflect: bool) -> tuple[Tensor, Tensor]:
+    """Of input ``[N, C, *size]`` (as it was padded) and weight, at stride 1, from patches of the gradient."""
     kernel, axes = tuple(weight.shape[2:]), range(2, weight.dim())
     rims = [rim for side in reversed(kernel) for rim in (side - 1, side - 1)]
-    gradient = functional.pad(gradient, (0, 0, *rims))
     flipped = weight.flip(*axes).permute(*axes, 0, 1).reshape(-1, weight.shape[1])
-    of_weight, of_rows = torch.zeros_like(flipped), torch.empty_like(rows)
-    for image, of_image, padded in zip(rows, of_rows, gradient, strict=True):
-        for band in _bands(len(image), image[0, ..., 0].numel() * len(flipped)):
+    of_weight = torch.zeros_like(flipped)
+    of_x = _empty(x, x.shape[1], [side + 2 * reflect for side in x.shape[2:]])
+    for image, of_image, of_output in zip(x, _rows(of_x), _rows(gradient), strict=True):
+        rows = _rows(_reflected(image[None]) if reflect else image[None])[0]
+        padded = functional.pad(of_output, (0, 0, *rims))
+        for band in _bands(len(rows), rows[0, ..., 0].numel() * len(flipped)):
             patches = _patches(padded[None, band.start : band.stop + kernel[0] - 1], kernel)
             torch.mm(patches, flipped, out=of_image[band].view(-1, rows.shape[-1]))
-            of_weight.addmm_(patches.T, image[band].reshape(-1, rows.shape[-1]))
+            of_weight.addmm_(patches.T, rows[band].reshape(-1, rows.shape[-1]))
     unflipped = of_weight.view(*kernel, *weight.shape[:2]).permute(-2, -1, *range(len(kernel)))
-    return of_rows, unflipped.flip(*axes)
+    return of_x, unflipped.flip(*axes)
 
 
 class _Convolution(torch.autograd.Function):
@@ -170,7 +172,7 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)  # unpadded: the activation before keeps the same tensor
         ctx.stride, ctx.reflect = stride, reflect
         if reflect:
-            x = functional.pad(x, (1,) * 4, mode="reflect")
+            x = _reflected(x)
         kernel = tuple(weight.shape[2:])
         positions = [(whole - side) // stride + 1 for whole, side in zip(x.shape[2:], kernel, strict=True)]
         ctx.as_matrix = len(positions) == 2 and len(x) * math.prod(positions) <= x.shape[1]
@@ -187,13 +189,23 @@ class _Convolution(torch.autograd.Function):
     @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        unpadded = x
-        if ctx.reflect:
-            x = functional.pad(x, (1,) * 4, mode="reflect")
         of_x, of_weight, of_bias = _convolution_gradients(ctx, x, weight, gradient)
         if ctx.reflect and of_x is not None:
-            of_x = torch.ops.aten.reflection_pad2d_backward(of_x, unpadded, [1] * 4)
+            of_x = _fold_reflection(of_x)
         return of_x, of_weight, of_bias, None, None
+
+
+def _reflected(image: Tensor) -> Tensor:
+    return functional.pad(image, (1,) * 4, mode="reflect")
+
+
+def _fold_reflection(padded: Tensor) -> Tensor:
+    """The gradient of what was padded by reflection, in the memory of the gradient of the padded."""
+    for axis in (2, 3):
+        padded.select(axis, 2).add_(padded.select(axis, 0))
+        padded.select(axis, -3).add_(padded.select(axis, -1))
+        padded = padded.narrow(axis, 1, padded.shape[axis] - 2)
+    return padded
 
 
 def _convolution_gradients(
@@ -207,8 +219,10 @@ def _convolution_gradients(
         of_bias = rows.flatten(0, -2).sum(0)
     short = math.prod(kernel) * len(weight) <= GRADIENT_PATCH and channels >= 2 * max(len(weight), FEWEST_CHANNELS)
     if short and stride == 1 and not ctx.as_matrix and all(ctx.needs_input_grad[:2]):
-        of_x, of_weight = _both_gradients(_rows(x), weight, rows)
-        return of_x.movedim(-1, 1), of_weight, of_bias
+        of_x, of_weight = _both_gradients(x, weight, gradient, ctx.reflect)
+        return of_x, of_weight, of_bias
+    if ctx.reflect:
+        x = _reflected(x)
     if ctx.needs_input_grad[0]:
         if ctx.as_matrix:
             patches = rows.flatten(0, -2) @ _matrix(weight)

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from dv.nets.blocks import leaky_relu
+from dv.nets.blocks import Layers, leaky_relu
 from dv.nets.convolution import Conv2d
 from dv.nets.norm import ViewNorm2d
 
@@ -22,7 +22,7 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = [self._conv(3, widths[0], 2), leaky_relu()]
         for a, b, stride in zip(widths, widths[1:], (2, 2, 1), strict=False):
             layers += [self._conv(a, b, stride), ViewNorm2d(b), leaky_relu(), nn.Dropout2d(dropout)]
-        self.layers = nn.Sequential(*layers, self._conv(widths[-1], 1, 1), nn.Sigmoid())
+        self.layers = Layers(*layers, self._conv(widths[-1], 1, 1), nn.Sigmoid())
 
     @staticmethod
     def _conv(a: int, b: int, stride: int) -> Conv2d:

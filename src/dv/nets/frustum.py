@@ -1,6 +1,6 @@
 """What the occlusion network does to its largest tensors, without copying them.
 
-Frustums here are *rimmed*: ``[N, C, D, P+2, P+2]`` in channels-last layout, with every outermost ray there twice, which
+Frustums here are *rimmed*: ``[1, C, D, P+2, P+2]`` in channels-last layout, with every outermost ray there twice, which
 is the replication padding that a 3² window needs.
 """
 
@@ -75,35 +75,53 @@ class _AddTaps(torch.autograd.Function):
         return of_outputs, gradient.sum((0, 3, 4)).T
 
 
-def twice(rimmed: Tensor) -> tuple[Tensor, Tensor]:
-    """A frustum for two uses, whose gradients are added in the memory of the first; autograd would take a third."""
-    result: tuple[Tensor, Tensor] = _Twice.apply(rimmed)  # type: ignore[no-untyped-call]
-    return result
+class Rays:
+    """A rimmed frustum that is convolved and then summed along its rays.
+
+    The sum's gradient, an outer product of weights and the gradient of the sums, is added to the convolution's in the
+    memory of that one: by itself it would be another of the largest tensors.
+    """
+
+    def __init__(self, rimmed: Tensor) -> None:
+        self._terms: list[tuple[Tensor, Tensor]] = []
+        self.frustum = rimmed  # what a convolution, and nothing else, is to take
+        self._summed = rimmed
+        if rimmed.requires_grad and not torch.compiler.is_compiling():
+            self.frustum, self._summed = _TwoUses.apply(rimmed, self._terms)  # type: ignore[no-untyped-call]
+
+    def sum(self, weights: Tensor) -> Tensor:
+        """Σ over depth of weights ``[N, 1, D, P, P]``, made from the convolution, times the frustum: ``[N, C, P, P]``."""
+        weights = weights.to(self.frustum.dtype)
+        if torch.compiler.is_compiling():
+            return (self._summed[..., 1:-1, 1:-1] * weights).sum(2)
+        result: Tensor = _SumAlongRays.apply(self._summed, weights, self._terms)  # type: ignore[no-untyped-call]
+        return result
 
 
-class _Twice(torch.autograd.Function):
+class _TwoUses(torch.autograd.Function):
     @staticmethod
-    def forward(_ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, terms: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        ctx.terms = terms
+        ctx.set_materialize_grads(False)
         return x.view_as(x), x.view_as(x)
 
     @staticmethod
     @once_differentiable
-    def backward(_ctx: Any, one: Tensor, other: Tensor) -> Tensor:
-        return one + other if torch.compiler.is_compiling() else one.add_(other)
-
-
-def sum_along_rays(rimmed: Tensor, weights: Tensor) -> Tensor:
-    """Σ over depth of weights ``[N, 1, D, P, P]`` times a rimmed frustum ``[N, C, D, P+2, P+2]``: ``[N, C, P, P]``."""
-    result: Tensor = _SumAlongRays.apply(rimmed, weights.to(rimmed.dtype))  # type: ignore[no-untyped-call]
-    return result
+    def backward(ctx: Any, of_convolution: Tensor, _of_sum: None) -> tuple[Tensor, None]:
+        rows = of_convolution.movedim(1, -1)
+        while ctx.terms:
+            weights, of_sums = ctx.terms.pop()
+            rows.addcmul_(weights, of_sums[:, None])
+        return of_convolution, None
 
 
 class _SumAlongRays(torch.autograd.Function):
     """Depth by depth: the product of weights and frustum is never stored."""
 
     @staticmethod
-    def forward(ctx: Any, rimmed: Tensor, weights: Tensor) -> Tensor:
+    def forward(ctx: Any, rimmed: Tensor, weights: Tensor, terms: list[tuple[Tensor, Tensor]]) -> Tensor:
         ctx.save_for_backward(rimmed, weights)
+        ctx.terms = terms
         if rimmed.is_cuda or rimmed.dtype.itemsize < 4:  # summed in fp32 there, whatever the frustum is kept in
             return torch.einsum("ncdhw,ndhw->nchw", rimmed[..., 1:-1, 1:-1], weights[:, 0])
         rows, rimmed_weights = rimmed.movedim(1, -1), _with_rim(weights)
@@ -114,16 +132,12 @@ class _SumAlongRays(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         rimmed, weights = ctx.saved_tensors
-        of_rimmed, of_weights = None, None
         rows = functional.pad(gradient.movedim(1, -1), (0, 0, 1, 1, 1, 1))
-        if ctx.needs_input_grad[1]:
-            by_depth = [(frustum * rows).sum(-1) for frustum in rimmed.movedim(1, -1).unbind(1)]
-            of_weights = torch.stack(by_depth, 1)[:, None, :, 1:-1, 1:-1]
-        if ctx.needs_input_grad[0]:
-            of_rimmed = (_with_rim(weights) * rows[:, None]).movedim(-1, 1)
-        return of_rimmed, of_weights
+        by_depth = [(frustum * rows).sum(-1) for frustum in rimmed.movedim(1, -1).unbind(1)]
+        ctx.terms.append((_with_rim(weights), rows))
+        return None, torch.stack(by_depth, 1)[:, None, :, 1:-1, 1:-1], None
 
 
 def _with_rim(weights: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+FEW = 16  # channels; below, PyTorch's batch norm of channels-last tensors takes ten times as long
 WIDTH = 64  # values in a row that keep vector units busy
 
 
-class _ViewNorm(_BatchNorm):
+class ViewNorm(_BatchNorm):
     """What the 2D and the 3D norm share."""
 
     running_mean: Tensor
@@ -21,40 +23,61 @@ class _ViewNorm(_BatchNorm):
     num_batches_tracked: Tensor
     momentum: float
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``[N, C, *size]``, view by view in training, by the running averages otherwise."""
-        if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.shape[1] < 16:
-            return self._few_channels(x)
-        if not self.training or len(x) == 1:
-            result: Tensor = super().forward(x)
-            return result
-        return torch.cat([super(_ViewNorm, self).forward(view) for view in torch.split(x, 1)])
+    def forward(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
+        """Normalise ``[N, C, *size]``, view by view in training, by the running averages otherwise.
 
-    def _few_channels(self, x: Tensor) -> Tensor:
-        """The same for channels-last ``x`` with so few channels that PyTorch's takes ten times as long."""
+        ``factors`` ``[N, C]``, if given, multiply the result: a dropout of whole channels.
+        """
+        few = _by_hand(x) and x.shape[1] < FEW
         if not self.training:
+            if not few and factors is None:
+                result: Tensor = super().forward(x)
+                return result
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             shift = self.bias - self.running_mean * scale
-            return scale_and_shift(x, scale.expand(len(x), -1), shift.expand(len(x), -1))
+            return scale_and_shift(x, *_per_view(scale, shift, factors, len(x)))
+        weight, bias = _per_view(self.weight, self.bias, factors, len(x))
+        self.num_batches_tracked.add_(len(x))
+        if few:
+            return self._few_channels(x, weight, bias)
+        averages = (self.running_mean, self.running_var)
+        if _by_hand(x):
+            result = _BatchNormPerView.apply(x, weight, bias, *averages, self.momentum, self.eps)  # type: ignore[no-untyped-call]
+            return result
+        views = zip(torch.split(x, 1), weight, bias, strict=True)
+        return torch.cat([functional.batch_norm(v, *averages, w, b, True, self.momentum, self.eps) for v, w, b in views])
+
+    def _few_channels(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The same for channels-last ``x`` with few channels."""
         y: Tensor
-        y, mean, variance = _NormPerView.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        y, mean, variance = _NormPerView.apply(x, weight, bias, self.eps)  # type: ignore[no-untyped-call]
         count = x[0, 0].numel()
         for m, v in zip(mean, variance * (count / (count - 1)), strict=True):
             self.running_mean.lerp_(m, self.momentum)
             self.running_var.lerp_(v, self.momentum)
-            self.num_batches_tracked.add_(1)
         return y
 
 
-class ViewNorm2d(_ViewNorm, nn.BatchNorm2d):
+class ViewNorm2d(ViewNorm, nn.BatchNorm2d):
     """Batch norm in which every sample of ``[N, C, H, W]`` is normalised by its own statistics in training.
 
     The running averages take the samples in order, so a batch gives exactly what N single views in succession would.
     """
 
 
-class ViewNorm3d(_ViewNorm, nn.BatchNorm3d):
+class ViewNorm3d(ViewNorm, nn.BatchNorm3d):
     """:class:`ViewNorm2d` for volumes ``[N, C, D, H, W]``."""
+
+
+def _by_hand(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
+
+
+def _per_view(weight: Tensor, bias: Tensor, factors: Tensor | None, views: int) -> tuple[Tensor, Tensor]:
+    """``[C]`` each as ``[N, C]``, times the factors of each view."""
+    if factors is None:
+        return weight.expand(views, -1), bias.expand(views, -1)
+    return weight * factors, bias * factors
 
 
 def _wide(x: Tensor) -> tuple[Tensor, int]:
@@ -94,7 +117,8 @@ class _NormPerView(torch.autograd.Function):
         ctx.like = torch.empty(x.shape, device="meta")
         ctx.r = r
         y = torch.empty_like(x, memory_format=torch.preserve_format)  # not a view: activations work in place
-        y.movedim(1, -1).copy_(_narrow(torch.addcmul(bias.repeat(r), centred, weight.repeat(r)), x).movedim(1, -1))
+        scaled = torch.addcmul(bias.repeat(1, r)[:, None], centred, weight.repeat(1, r)[:, None])
+        y.movedim(1, -1).copy_(_narrow(scaled, x).movedim(1, -1))
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
@@ -110,4 +134,33 @@ class _NormPerView(torch.autograd.Function):
         dx = torch.addcmul(g, normalised, along.repeat(1, r)[:, None], value=-1)
         dx -= mean.repeat(1, r)[:, None]
         dx *= (weight * inverse).repeat(1, r)[:, None]
-        return _narrow(dx, ctx.like), count * along.sum(0), count * mean.sum(0), None
+        return _narrow(dx, ctx.like), count * along, count * mean, None
+
+
+class _BatchNormPerView(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, momentum: float, eps: float
+    ) -> Tensor:
+        y = torch.empty_like(x, memory_format=torch.preserve_format)
+        statistics = weight.new_empty(2, *weight.shape)
+        for i, (w, b) in enumerate(zip(weight, bias, strict=True)):
+            view, out = x[i : i + 1], (y[i : i + 1], *statistics[:, i])
+            torch.ops.aten.native_batch_norm.out(
+                view, w, b, mean, variance, True, momentum, eps, out=out[0], save_mean=out[1], save_invstd=out[2]
+            )
+        ctx.save_for_backward(x, weight, statistics)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, statistics = ctx.saved_tensors
+        of_x = torch.empty_like(x, memory_format=torch.preserve_format)
+        of_weight, of_bias = torch.empty_like(weight), torch.empty_like(weight)
+        for i, w in enumerate(weight):
+            of_x[i : i + 1], of_weight[i], of_bias[i] = torch.ops.aten.native_batch_norm_backward(
+                gradient[i : i + 1], x[i : i + 1], w, None, None, *statistics[:, i], True, ctx.eps, [True] * 3
+            )
+        return of_x, of_weight, of_bias, None, None, None, None

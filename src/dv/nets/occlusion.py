@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from dv.nets.convolution import Conv2d
 from dv.nets.coordinates import depth_coordinates
-from dv.nets.frustum import FrustumConv, sum_along_rays, twice
+from dv.nets.frustum import FrustumConv, Rays
 from dv.nets.norm import ViewNorm2d, ViewNorm3d
 from dv.nets.padding import replicate
 from dv.nets.unet import UNet3d
@@ -41,18 +42,22 @@ class OcclusionNet(nn.Module):
         self.visibility = FrustumConv(8, 1, depth_last=True, bias=True)
         self.register_buffer("depth", depth_coordinates(depth), persistent=False)
 
-    def forward(self, rimmed: Tensor) -> Flattened:
-        """Flatten ``[N, F, D, P+2, P+2]``, a frustum whose outermost rays are there twice, along depth."""
-        rimmed, summed = twice(rimmed)
+    def forward(self, frustums: Iterable[Tensor]) -> Flattened:
+        """Flatten N frustums ``[1, F, D, P+2, P+2]``, whose outermost rays are there twice, along depth."""
         convolution, *rest = self.prep
-        prepared = convolution(rimmed, self.depth)
+        views, convolved = [], []
+        for rimmed in frustums:  # each is convolved once made: the backward pass then needs one gradient at a time
+            views.append(Rays(rimmed))
+            convolved.append(convolution(views[-1].frustum, self.depth))
+        prepared = torch.cat(convolved)
         for layer in rest:
             prepared = layer(prepared)
         seen = replicate(prepared, self.unet(prepared), depth=False)
         visibility = torch.softmax(self.visibility(seen, self.depth), 2)
         depth_map = (self.depth[:, None, None] * visibility).sum(2)
         # A mean over depth, not a sum: the renderer's first norm makes the factor irrelevant, checkpoints do not.
-        features = sum_along_rays(summed, visibility / len(self.depth))
+        weights = torch.split(visibility / len(self.depth), 1)
+        features = torch.cat([rays.sum(w) for rays, w in zip(views, weights, strict=True)])
         return Flattened(features, visibility, depth_map)
 
 
@@ -67,6 +72,6 @@ class DepthCollapse(nn.Module):
             layers += [Conv2d(a, b, 3), ViewNorm2d(b), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, frustum: Tensor) -> Flattened:
-        """Flatten ``[N, F, D, P, P]`` along depth."""
-        return Flattened(self.layers(frustum.flatten(1, 2)), None, None)
+    def forward(self, frustums: Iterable[Tensor]) -> Flattened:
+        """Flatten N frustums ``[1, F, D, P, P]`` along depth."""
+        return Flattened(self.layers(torch.cat([frustum.flatten(1, 2) for frustum in frustums])), None, None)

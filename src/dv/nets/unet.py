@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dv.nets.blocks import (
     Down2d,
     Down3d,
+    Layers,
     Up2d,
     Up3d,
     dropout2d,
@@ -20,14 +21,14 @@ from dv.nets.norm import ViewNorm2d, ViewNorm3d
 class UNet(nn.Module):
     """In layer, L halvings, L doublings with skip connections, out layer. The innermost level has no norm."""
 
-    in_layer: nn.Sequential
-    out_layer: nn.Sequential
+    in_layer: Layers
+    out_layer: Layers
     downs: nn.ModuleList
     ups: nn.ModuleList
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Map ``[N, in, *size]``, in one or several parts, to ``[N, out, *size]``; 2^levels must divide every side."""
-        x = _through(self.in_layer, *inputs)
+        x = self.in_layer(*inputs)
         skips = []
         for down in self.downs:
             skips.append(x)
@@ -36,16 +37,8 @@ class UNet(nn.Module):
         x = first(x)
         for up in others:
             x = up(torch.cat([skips.pop(), x], 1))
-        return _through(self.out_layer, skips.pop(), x)
-
-
-def _through(layers: nn.Sequential, *inputs: Tensor) -> Tensor:
-    """Through layers of which the first, a convolution, takes several inputs."""
-    first, *rest = layers
-    x: Tensor = first(*inputs)
-    for layer in rest:
-        x = layer(x)
-    return x
+        result: Tensor = self.out_layer(skips.pop(), x)
+        return result
 
 
 def _widths(base: int, most: int, levels: int) -> list[int]:
@@ -73,16 +66,16 @@ class UNet2d(UNet):
     ) -> None:
         super().__init__()
         w = _widths(min(base, most), most, levels)
-        self.in_layer = nn.Sequential(Conv2d(in_channels, w[0], 3), ViewNorm2d(w[0]), leaky_relu(), *dropout2d(dropout))
+        self.in_layer = Layers(Conv2d(in_channels, w[0], 3), ViewNorm2d(w[0]), leaky_relu(), *dropout2d(dropout))
         inner = levels - 1
         self.downs = nn.ModuleList(Down2d(w[i], w[i + 1], dropout=dropout, norm=i < inner) for i in range(levels))
         self.ups = nn.ModuleList(
             Up2d(w[i + 1] * (2 if i < inner else 1), w[i], dropout=dropout, norm=i < inner) for i in range(levels)
         )
         self.out_layer = (
-            nn.Sequential(Conv2d(2 * w[0], out_channels, 3, bias=True))
+            Layers(Conv2d(2 * w[0], out_channels, 3, bias=True))
             if linear
-            else nn.Sequential(
+            else Layers(
                 Conv2d(2 * w[0], out_channels, 3),
                 ViewNorm2d(out_channels),
                 nn.ReLU(inplace=True),
@@ -98,7 +91,7 @@ class UNet3d(UNet):
         super().__init__()
         w = _widths(min(base, most), most, levels)
         inner = levels - 1
-        self.in_layer = nn.Sequential(Conv3d(in_channels, w[0]), ViewNorm3d(w[0]), leaky_relu())
+        self.in_layer = Layers(Conv3d(in_channels, w[0]), ViewNorm3d(w[0]), leaky_relu())
         self.downs = nn.ModuleList(Down3d(w[i], w[i + 1], norm=i < inner) for i in range(levels))
         self.ups = nn.ModuleList(Up3d(w[i + 1] * (2 if i < inner else 1), w[i], norm=i < inner) for i in range(levels))
-        self.out_layer = nn.Sequential(Conv3d(2 * w[0], out_channels), ViewNorm3d(out_channels), nn.ReLU(inplace=True))
+        self.out_layer = Layers(Conv3d(2 * w[0], out_channels), ViewNorm3d(out_channels), nn.ReLU(inplace=True))

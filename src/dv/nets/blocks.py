@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
-
 from torch import Tensor, nn
 
 from dv.nets.convolution import Conv2d, Conv3d, Doubling2d
@@ -13,23 +11,27 @@ from dv.nets.norm import ViewNorm, ViewNorm2d, ViewNorm3d
 class Layers(nn.Sequential):
     """Layers in order, of which the first may take several inputs.
 
-    Dropout of channels that follows a norm and a (leaky) ReLU is drawn before both and taken into the norm's affine
-    map, with which it commutes through the activation: a pass over the tensor, and the tensor kept, less.
+    A norm computes the (leaky) ReLU and the dropout of channels that follow it: a factor per channel, which is not
+    negative, commutes with the activation and goes into the norm's affine map. Two passes over the tensor less.
     """
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Through all layers."""
-        x: Tensor
         first, *rest = self
-        x = first(*inputs)
-        dropped = False
-        for layer, later in zip_longest(rest, rest[2:]):
-            if isinstance(layer, nn.Dropout2d) and dropped:
-                dropped = False
-            elif isinstance(layer, ViewNorm) and isinstance(later, nn.Dropout2d) and later.training and later.p:
-                x, dropped = layer(x, later(layer.weight.new_ones(len(x), x.shape[1], 1, 1)).flatten(1)), True
-            else:
+        x: Tensor = first(*inputs)
+        while rest:
+            layer = rest.pop(0)
+            if not isinstance(layer, ViewNorm):
                 x = layer(x)
+                continue
+            slope, factors = 1.0, None
+            if rest and isinstance(rest[0], nn.ReLU | nn.LeakyReLU):
+                slope = getattr(rest.pop(0), "negative_slope", 0.0)
+            if rest and isinstance(rest[0], nn.Dropout2d):
+                dropout = rest.pop(0)
+                if dropout.training and dropout.p:
+                    factors = dropout(layer.weight.new_ones(len(x), x.shape[1], 1, 1)).flatten(1)
+            x = layer(x, slope, factors)
         return x
 
 

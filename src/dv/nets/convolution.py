@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from dv.nets.norm import follow
 from dv.nets.padding import replicate
 
 BAND_VALUES = 2**21  # patches gathered at a time, so that they stay in the cache
@@ -154,22 +155,37 @@ def _both_gradients(x: Tensor, weight: Tensor, gradient: Tensor, reflect: bool) 
     flipped = weight.flip(*axes).permute(*axes, 0, 1).reshape(-1, weight.shape[1])
     of_weight = torch.zeros_like(flipped)
     of_x = _empty(x, x.shape[1], [side + 2 * reflect for side in x.shape[2:]])
-    for image, of_image, of_output in zip(x, _rows(of_x), _rows(gradient), strict=True):
-        rows = _rows(_reflected(image[None]) if reflect else image[None])[0]
+    for image, of_image, of_output in zip(torch.split(x, 1), _rows(of_x), _rows(gradient), strict=True):
+        rows = _rows(_reflected(image) if reflect else image)[0]
         padded = functional.pad(of_output, (0, 0, *rims))
         for band in _bands(len(rows), rows[0, ..., 0].numel() * len(flipped)):
             patches = _patches(padded[None, band.start : band.stop + kernel[0] - 1], kernel)
             torch.mm(patches, flipped, out=of_image[band].view(-1, rows.shape[-1]))
             of_weight.addmm_(patches.T, rows[band].reshape(-1, rows.shape[-1]))
+        del rows, padded, patches  # before those of the next image
     unflipped = of_weight.view(*kernel, *weight.shape[:2]).permute(-2, -1, *range(len(kernel)))
     return of_x, unflipped.flip(*axes)
+
+
+def _keep(ctx: Any, x: Tensor, weight: Tensor) -> None:
+    """For the backward pass; the input (unpadded) only if it cannot be made anew from what the norm before it keeps."""
+    recipe = getattr(x, "recipe", None)
+    if recipe and recipe.version != x._version:
+        recipe = None
+    ctx.save_for_backward(weight, *(recipe.tensors if recipe else (x,)))
+    ctx.recipe = recipe and recipe._replace(tensors=())
+
+
+def _kept(ctx: Any) -> tuple[Tensor, Tensor]:
+    weight, *tensors = ctx.saved_tensors
+    return follow(ctx.recipe._replace(tensors=tensors)) if ctx.recipe else tensors[0], weight
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
     @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, reflect: bool) -> Tensor:
-        ctx.save_for_backward(x, weight)  # unpadded: the activation before keeps the same tensor
+        _keep(ctx, x, weight)
         ctx.stride, ctx.reflect = stride, reflect
         if reflect:
             x = _reflected(x)
@@ -188,7 +204,7 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
+        x, weight = _kept(ctx)
         of_x, of_weight, of_bias = _convolution_gradients(ctx, x, weight, gradient)
         if ctx.reflect and of_x is not None:
             of_x = _fold_reflection(of_x)
@@ -298,7 +314,7 @@ class _Doubling(torch.autograd.Function):
     @staticmethod
     @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        _keep(ctx, x, weight)
         n, channels, h, w = x.shape
         ctx.as_matrix = n * h * w <= channels
         if not ctx.as_matrix:
@@ -315,7 +331,7 @@ class _Doubling(torch.autograd.Function):
     @once_differentiable
     @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
+        x, weight = _kept(ctx)
         of_x, of_weight, of_bias = None, None, None
         rows = functional.pad(_rows(gradient), (0, 0, 1, 1, 1, 1))
         if ctx.needs_input_grad[0]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,29 +23,36 @@ class ViewNorm(_BatchNorm):
     num_batches_tracked: Tensor
     momentum: float
 
-    def forward(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
-        """Normalise ``[N, C, *size]``, view by view in training, by the running averages otherwise.
+    def forward(self, x: Tensor, slope: float = 1.0, factors: Tensor | None = None) -> Tensor:
+        """Normalise ``[N, C, *size]``, view by view in training, by the running averages otherwise, and activate.
 
-        ``factors`` ``[N, C]``, if given, multiply the result: a dropout of whole channels.
+        Args:
+            x: what to normalise.
+            slope: of the (leaky) ReLU for values below zero; 1 for none.
+            factors: ``[N, C]``, not negative, that multiply the result: a dropout of whole channels.
         """
         few = _by_hand(x) and x.shape[1] < FEW
         if not self.training:
             if not few and factors is None:
-                result: Tensor = super().forward(x)
-                return result
+                return _activate(super().forward(x), slope)
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             shift = self.bias - self.running_mean * scale
-            return scale_and_shift(x, *_per_view(scale, shift, factors, len(x)))
+            return _activate(scale_and_shift(x, *_per_view(scale, shift, factors, len(x))), slope)
         weight, bias = _per_view(self.weight, self.bias, factors, len(x))
         self.num_batches_tracked.add_(len(x))
         if few:
-            return self._few_channels(x, weight, bias)
-        averages = (self.running_mean, self.running_var)
+            return _activate(self._few_channels(x, weight, bias), slope)
+        settings = (self.running_mean, self.running_var, weight, bias, self.momentum, self.eps)
         if _by_hand(x):
-            result = _BatchNormPerView.apply(x, weight, bias, *averages, self.momentum, self.eps)  # type: ignore[no-untyped-call]
-            return result
-        views = zip(torch.split(x, 1), weight, bias, strict=True)
-        return torch.cat([functional.batch_norm(v, *averages, w, b, True, self.momentum, self.eps) for v, w, b in views])
+            slot: list[Tensor] = []
+            y: Tensor
+            y, scale, shift = _NormAndActivation.apply(x, *settings, slope, slot)  # type: ignore[no-untyped-call]
+            if y.requires_grad:
+                y.recipe = Recipe((x, scale, shift), slope, slot, y._version)  # type: ignore[attr-defined]
+            return y
+        averages, views = settings[:2], zip(torch.split(x, 1), weight, bias, strict=True)
+        normalised = [functional.batch_norm(v, *averages, w, b, True, self.momentum, self.eps) for v, w, b in views]
+        return _activate(torch.cat(normalised), slope)
 
     def _few_channels(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The same for channels-last ``x`` with few channels."""
@@ -78,6 +85,30 @@ def _per_view(weight: Tensor, bias: Tensor, factors: Tensor | None, views: int) 
     if factors is None:
         return weight.expand(views, -1), bias.expand(views, -1)
     return weight * factors, bias * factors
+
+
+def _activate(x: Tensor, slope: float) -> Tensor:
+    return x if slope == 1 else functional.leaky_relu_(x, slope)
+
+
+class Recipe(NamedTuple):
+    """How to make an activated tensor anew, rather than keep it for the backward pass of the convolution it goes into.
+
+    tensors: ``x`` ``[N, C, *size]``, which the norm keeps anyway, scale and shift ``[N, C]``; slot: the values, once
+    made anew, until the norm's backward pass; version: of the tensor, whose memory others may have written to since.
+    """
+
+    tensors: tuple[Tensor, ...]
+    slope: float
+    slot: list[Tensor]
+    version: int = 0
+
+
+def follow(recipe: Recipe) -> Tensor:
+    """Make the tensor."""
+    if not recipe.slot:
+        recipe.slot.append(_activate(scale_and_shift(*recipe.tensors), recipe.slope))
+    return recipe.slot[0]
 
 
 def _wide(x: Tensor) -> tuple[Tensor, int]:
@@ -137,30 +168,51 @@ class _NormPerView(torch.autograd.Function):
         return _narrow(dx, ctx.like), count * along, count * mean, None
 
 
-class _BatchNormPerView(torch.autograd.Function):
+class _NormAndActivation(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, momentum: float, eps: float
-    ) -> Tensor:
+        ctx: Any,
+        x: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        momentum: float,
+        eps: float,
+        slope: float,
+        slot: list[Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
         y = torch.empty_like(x, memory_format=torch.preserve_format)
-        statistics = weight.new_empty(2, *weight.shape)
+        means, inverses = torch.empty_like(weight), torch.empty_like(weight)
         for i, (w, b) in enumerate(zip(weight, bias, strict=True)):
-            view, out = x[i : i + 1], (y[i : i + 1], *statistics[:, i])
             torch.ops.aten.native_batch_norm.out(
-                view, w, b, mean, variance, True, momentum, eps, out=out[0], save_mean=out[1], save_invstd=out[2]
+                *(x[i : i + 1], w, b, mean, variance, True, momentum, eps),
+                out=y[i : i + 1],
+                save_mean=means[i],
+                save_invstd=inverses[i],
             )
-        ctx.save_for_backward(x, weight, statistics)
-        ctx.eps = eps
-        return y
+            _activate(y[i : i + 1], slope)
+        scale = weight * inverses
+        shift = bias - means * scale
+        ctx.save_for_backward(x, weight, means, inverses, scale, shift)
+        ctx.eps, ctx.slope, ctx.slot = eps, slope, slot
+        ctx.mark_non_differentiable(scale, shift)
+        return y, scale, shift
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, statistics = ctx.saved_tensors
-        of_x = torch.empty_like(x, memory_format=torch.preserve_format)
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, means, inverses, scale, shift = ctx.saved_tensors
+        y = follow(Recipe((x, scale, shift), ctx.slope, ctx.slot))
+        ctx.slot.clear()
         of_weight, of_bias = torch.empty_like(weight), torch.empty_like(weight)
-        for i, w in enumerate(weight):
-            of_x[i : i + 1], of_weight[i], of_bias[i] = torch.ops.aten.native_batch_norm_backward(
-                gradient[i : i + 1], x[i : i + 1], w, None, None, *statistics[:, i], True, ctx.eps, [True] * 3
+        for i, (w, *statistics) in enumerate(zip(weight, means, inverses, strict=True)):
+            view = slice(i, i + 1)
+            g = gradient[view]
+            if ctx.slope != 1:
+                g = torch.ops.aten.leaky_relu_backward(g, y[view], ctx.slope, True)
+            # y is not needed any more, so its memory serves for the gradient
+            y[view], of_weight[i], of_bias[i] = torch.ops.aten.native_batch_norm_backward(
+                g, x[view], w, None, None, *statistics, True, ctx.eps, [True] * 3
             )
-        return of_x, of_weight, of_bias, None, None, None, None
+        return y, None, None, of_weight, of_bias, None, None, None, None

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dv.nets.blocks import Layers
 from dv.nets.convolution import Conv2d
 from dv.nets.coordinates import depth_coordinates
 from dv.nets.frustum import FrustumConv, Rays
@@ -70,7 +71,7 @@ class DepthCollapse(nn.Module):
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):
             layers += [Conv2d(a, b, 3), ViewNorm2d(b), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = Layers(*layers)
 
     def forward(self, frustums: Iterable[Tensor]) -> Flattened:
         """Flatten N frustums ``[1, F, D, P, P]`` along depth."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dv.nets.blocks import Up2d
+from dv.nets.blocks import Layers, Up2d
 from dv.nets.convolution import Conv2d
 from dv.nets.norm import ViewNorm2d
 from dv.nets.unet import UNet2d
@@ -33,7 +33,7 @@ class Renderer(nn.Module):
         )
         self.ups = nn.Sequential(*(Up2d(4 * n if i == 0 else n, n, dropout=dropout) for i in range(doublings)))
         self.out_layer = (
-            nn.Sequential(
+            Layers(
                 Conv2d(n, n // 2, 3), ViewNorm2d(n // 2), nn.ReLU(inplace=True), Conv2d(n // 2, 3, 3, bias=True)
             )
             if doublings

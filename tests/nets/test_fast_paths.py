@@ -163,7 +163,9 @@ def test_a_frustum_convolved_and_summed_along_its_rays(seed, dtype):
 
 @pytest.mark.parametrize("channels", [4, 32])
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda **k: nn.LeakyReLU(0.2, **k)])
-def test_dropout_taken_into_the_norm(channels, activation):
+@pytest.mark.parametrize("large", [0, 10**9], ids=["made anew", "kept"])
+def test_norm_activation_and_dropout_in_one(channels, activation, large, monkeypatch):
+    monkeypatch.setattr("dv.nets.norm.LARGE", large)
     torch.manual_seed(channels)
     norm, drawn = ViewNorm2d(channels), []
     layers = [Conv2d(3, channels, 3), norm, activation(inplace=True), nn.Dropout2d(0.4), Conv2d(channels, 2, 3)]
@@ -187,7 +189,9 @@ def test_dropout_taken_into_the_norm(channels, activation):
 @pytest.mark.parametrize(("fast", "slow"), [(ViewNorm2d, nn.BatchNorm2d), (ViewNorm3d, nn.BatchNorm3d)])
 @pytest.mark.parametrize("channels", [1, 4, 6, 32])
 @pytest.mark.parametrize("training", [True, False])
-def test_norm_of_each_view(fast, slow, channels, training):
+@pytest.mark.parametrize("large", [0, 10**9])
+def test_norm_of_each_view(fast, slow, channels, training, large, monkeypatch):
+    monkeypatch.setattr("dv.nets.norm.LARGE", large)
     torch.manual_seed(channels)
     size = (6, 4) if fast is ViewNorm2d else (3, 4, 6)
     ours, plain = fast(channels), slow(channels)

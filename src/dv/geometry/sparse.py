@@ -71,7 +71,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, operator: InterpolationMatrix, values: Tensor) -> Tensor:
         ctx.operator = operator
         with torch.autocast(values.device.type, enabled=False):
-            return operator.matrix(values) @ values
+            return operator.matrix(values) @ values.contiguous()  # by rows, and so is the result
 
     @staticmethod
     @once_differentiable

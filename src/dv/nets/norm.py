@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 FEW = 16  # channels; below, PyTorch's batch norm of channels-last tensors takes ten times as long
+LARGE = 2**20  # values from which a pass to make a tensor anew is cheaper than memory to keep it
 WIDTH = 64  # values in a row that keep vector units busy
 
 
@@ -43,7 +44,7 @@ class ViewNorm(_BatchNorm):
         if few:
             return _activate(self._few_channels(x, weight, bias), slope)
         settings = (self.running_mean, self.running_var, weight, bias, self.momentum, self.eps)
-        if _by_hand(x):
+        if _by_hand(x) and x.numel() >= LARGE:
             slot: list[Tensor] = []
             y: Tensor
             y, scale, shift = _NormAndActivation.apply(x, *settings, slope, slot)  # type: ignore[no-untyped-call]
@@ -52,7 +53,7 @@ class ViewNorm(_BatchNorm):
             return y
         averages, views = settings[:2], zip(torch.split(x, 1), weight, bias, strict=True)
         normalised = [functional.batch_norm(v, *averages, w, b, True, self.momentum, self.eps) for v, w, b in views]
-        return _activate(torch.cat(normalised), slope)
+        return _activate(normalised[0] if len(x) == 1 else torch.cat(normalised), slope)
 
     def _few_channels(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The same for channels-last ``x`` with few channels."""

@@ -86,8 +86,7 @@ def test_compiled_networks_equal_eager_ones():
     """Traced without kernels of their own (those take minutes of C++): what tracing could break is in the graphs."""
     model, _, projector = models()
     compiled, _, _ = models()
-    for network in (compiled.extractor, compiled.integration, compiled.inpainting, compiled.flatten, compiled.renderer):
-        network.compile(backend="aot_eager")
+    compiled.compile_networks(backend="aot_eager", fullgraph=True)  # one graph each, or an error
     source, poses = torch.rand(1, 3, 64, 64, dtype=torch.float64) - 0.5, speed.views(3)
     results = []
     for either in (model, compiled):

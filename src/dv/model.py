@@ -93,6 +93,7 @@ class DeepVoxels(nn.Module):
         sizes.check()
         super().__init__()
         self.sizes = s = sizes
+        self.compiled = False
         depth = 2 * s.grid_side
         self.extractor = FeatureExtractor(s.image_side, s.feature_side, s.grid_features, s.base_channels)
         self.integration = Integration(s.grid_side, s.grid_features, integration_dropout)
@@ -106,10 +107,14 @@ class DeepVoxels(nn.Module):
         self.register_buffer("grid", torch.zeros(1, s.grid_features, *(s.grid_side,) * 3))
         channels_last(self)
 
-    def compile_networks(self) -> None:
-        """Have torch.compile make kernels for the networks when they first run; the operators stay as they are."""
+    def compile_networks(self, **options: Any) -> None:
+        """Have torch.compile (with its options) make kernels for the networks when they first run.
+
+        The sparse operators stay as they are: the compiler cannot trace them.
+        """
+        self.compiled = True
         for network in (self.extractor, self.integration, self.inpainting, self.flatten, self.renderer):
-            network.compile()
+            network.compile(**options)
 
     def forward(
         self, source_image: Tensor, lifting: InterpolationMatrix, resampling: Sequence[InterpolationMatrix]
@@ -152,5 +157,6 @@ class DeepVoxels(nn.Module):
 
     def render(self, inpainted: Tensor, resampling: Sequence[InterpolationMatrix]) -> Rendering:
         """Render N target views from an inpainted grid."""
-        flattened = self.flatten(self.resample(inpainted, resampling))
+        frustums: Iterable[Tensor] = self.resample(inpainted, resampling)
+        flattened = self.flatten(list(frustums) if self.compiled else frustums)
         return Rendering(self.renderer(flattened.features), flattened.depth_map, flattened.visibility)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 
 def replicate(*volumes: Tensor, depth: bool = True) -> Tensor:
@@ -18,6 +19,8 @@ def replicate(*volumes: Tensor, depth: bool = True) -> Tensor:
         volumes: of one shape but for their channels.
         depth: whether the first of the three axes is padded as well.
     """
+    if torch.compiler.is_compiling():
+        return functional.pad(torch.cat(volumes, 1), (1, 1, 1, 1, int(depth), int(depth)), mode="replicate")
     result: Tensor = _Replicate.apply(depth, *volumes)  # type: ignore[no-untyped-call]
     return result
 
@@ -55,7 +58,7 @@ class _Replicate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # Added up in place: only convolutions are given padded volumes, and they make this gradient anew.
-        inner = gradient.clone() if torch.compiler.is_compiling() else gradient
+        inner = gradient
         for axis in range(ctx.first, 5):
             inner.select(axis, 1).add_(inner.select(axis, 0))
             inner.select(axis, -2).add_(inner.select(axis, -1))

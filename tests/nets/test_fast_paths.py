@@ -1,7 +1,7 @@
 """Every operator laid out for speed against the slow obvious one: random shapes, both directions, fp32 and bf16."""
 
-import functools
 import random
+import weakref
 
 import pytest
 import torch
@@ -171,7 +171,13 @@ def test_norm_activation_and_dropout_in_one(channels, activation, large, monkeyp
     layers = [Conv2d(3, channels, 3), norm, activation(inplace=True), nn.Dropout2d(0.4), Conv2d(channels, 2, 3)]
     x = tensor(2, 3, 6, 8)
     results = []
-    for function in (Layers(*layers), lambda x: functools.reduce(lambda y, layer: layer(y), layers, x)):
+
+    def one_by_one(y):
+        for layer in layers:
+            y = layer(y)
+        return y
+
+    for function in (Layers(*layers), one_by_one):
         torch.manual_seed(1)
         for layer in layers:
             layer.zero_grad()
@@ -184,6 +190,29 @@ def test_norm_activation_and_dropout_in_one(channels, activation, large, monkeyp
         results.append([output.detach(), given.grad, norm.running_mean.clone(), norm.running_var.clone(), *gradients])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(*drawn)  # nothing more, nothing less was drawn at random
+
+
+@pytest.mark.parametrize(("large", "kept"), [(0, False), (10**9, True)])
+def test_a_large_activation_is_not_kept_for_the_backward_pass(large, kept, monkeypatch):
+    monkeypatch.setattr("dv.nets.norm.LARGE", large)
+    norm, activated = ViewNorm2d(32), []
+    norm.register_forward_hook(lambda _module, _inputs, y: activated.append(weakref.ref(y)))
+    output = Layers(Conv2d(3, 32, 3), norm, nn.ReLU(inplace=True), Conv2d(32, 32, 3))(tensor(2, 3, 8, 8))
+    assert output.requires_grad
+    assert (activated[0]() is not None) == kept
+
+
+def test_what_was_written_to_since_is_kept(monkeypatch):
+    monkeypatch.setattr("dv.nets.norm.LARGE", 0)
+    norm, convolution = ViewNorm2d(32), Conv2d(32, 4, 3)
+    x = tensor(2, 32, 6, 6)
+    y = norm(x.requires_grad_())
+    y.mul_(2)
+    convolution(y).square().sum().backward()
+    fast = convolution.weight.grad.clone()
+    convolution.zero_grad()
+    convolution(2 * norm(x).detach()).square().sum().backward()
+    torch.testing.assert_close(fast, convolution.weight.grad, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("fast", "slow"), [(ViewNorm2d, nn.BatchNorm2d), (ViewNorm3d, nn.BatchNorm3d)])

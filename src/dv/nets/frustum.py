@@ -90,7 +90,14 @@ class Rays:
             self.frustum, self._summed = _TwoUses.apply(rimmed, self._terms)  # type: ignore[no-untyped-call]
 
     def sum(self, weights: Tensor) -> Tensor:
-        """Σ over depth of weights ``[N, 1, D, P, P]``, made from the convolution, times the frustum: ``[N, C, P, P]``."""
+        """Σ over depth of weights times the frustum.
+
+        Args:
+            weights: ``[N, 1, D, P, P]``, made from the convolution: it alone takes the gradient on.
+
+        Returns:
+            ``[N, C, P, P]``.
+        """
         weights = weights.to(self.frustum.dtype)
         if torch.compiler.is_compiling():
             return (self._summed[..., 1:-1, 1:-1] * weights).sum(2)

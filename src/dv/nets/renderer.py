@@ -33,9 +33,7 @@ class Renderer(nn.Module):
         )
         self.ups = nn.Sequential(*(Up2d(4 * n if i == 0 else n, n, dropout=dropout) for i in range(doublings)))
         self.out_layer = (
-            Layers(
-                Conv2d(n, n // 2, 3), ViewNorm2d(n // 2), nn.ReLU(inplace=True), Conv2d(n // 2, 3, 3, bias=True)
-            )
+            Layers(Conv2d(n, n // 2, 3), ViewNorm2d(n // 2), nn.ReLU(inplace=True), Conv2d(n // 2, 3, 3, bias=True))
             if doublings
             else nn.Sequential()
         )

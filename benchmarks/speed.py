@@ -48,8 +48,8 @@ COMPARED = ("128,64,16,16,16", "128,64,32,64,64", "512,64,32,64,64")  # the last
 GROWING = tuple(f"128,64,{side},16,16" for side in (16, 32, 64, 128))
 FRAMES = 4  # rendered together
 POSES = 100
-MOST_SECONDS = 5.0  # of repeats, once there are two
-SLOW = 25.0  # seconds of a first run after which there is no second warm-up
+MOST_SECONDS = 4.0  # of repeats, once there are two
+SLOW = 10.0  # seconds of a first run after which there is no second warm-up
 PLACEMENT = GridPlacement((0.0, 0.0, 0.0), 1.0, 1.1)
 
 
@@ -93,7 +93,7 @@ def yardstick(device: str) -> tuple[float, float]:
     layout = torch.channels_last_3d
     x = torch.randn(1, 67, 34, 34, 34, device=device).contiguous(memory_format=layout)
     w = torch.randn(64, 67, 3, 3, 3, device=device).contiguous(memory_format=layout)
-    seconds = median_time(lambda: torch.nn.functional.conv3d(x, w), device)
+    seconds = median_time(lambda: torch.nn.functional.conv3d(x, w), device, most=9)
     return seconds, 2 * 67 * 64 * 27 * 32**3 / seconds / 1e9
 
 

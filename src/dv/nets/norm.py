@@ -48,7 +48,7 @@ class ViewNorm(_BatchNorm):
             slot: list[Tensor] = []
             y: Tensor
             y, scale, shift = _NormAndActivation.apply(x, *settings, slope, slot)  # type: ignore[no-untyped-call]
-            if y.requires_grad:
+            if y.requires_grad:  # on the tensor, since only the convolution that is given it can use it
                 y.recipe = Recipe((x, scale, shift), slope, slot, y._version)  # type: ignore[attr-defined]
             return y
         averages, views = settings[:2], zip(torch.split(x, 1), weight, bias, strict=True)

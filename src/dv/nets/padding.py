@@ -58,9 +58,8 @@ class _Replicate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # Added up in place: only convolutions are given padded volumes, and they make this gradient anew.
-        inner = gradient
         for axis in range(ctx.first, 5):
-            inner.select(axis, 1).add_(inner.select(axis, 0))
-            inner.select(axis, -2).add_(inner.select(axis, -1))
-            inner = inner.narrow(axis, 1, inner.shape[axis] - 2)
-        return None, *(part.clone() for part in torch.split(inner, ctx.channels, 1))
+            gradient.select(axis, 1).add_(gradient.select(axis, 0))
+            gradient.select(axis, -2).add_(gradient.select(axis, -1))
+            gradient = gradient.narrow(axis, 1, gradient.shape[axis] - 2)
+        return None, *(part.clone() for part in torch.split(gradient, ctx.channels, 1))

@@ -3,7 +3,7 @@ import math
 import torch
 
 from dv.geometry.camera import rigid_defect
-from dv.geometry.trajectory import interpolate, key_poses, look_at, spiral
+from dv.geometry.trajectory import interpolate, key_poses, look_at, orbit, spiral
 
 UP = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
 CENTER = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
@@ -32,6 +32,19 @@ def test_look_at_is_rigid_and_sees_the_target_upright():
 
 def test_look_at_straight_down_is_rigid():
     assert rigid_defect(look_at(CENTER + 2 * UP, CENTER, UP)) is None
+
+
+def test_orbit_is_one_even_turn_at_the_median_elevation():
+    poses = hemisphere()
+    path = orbit(poses, CENTER, 24)
+    offsets = path[:, :3, 3] - CENTER
+    torch.testing.assert_close(offsets.norm(dim=1), torch.full((24,), 2.0).double())
+    assert all(rigid_defect(pose) is None for pose in path)
+    up = torch.nn.functional.normalize(-poses[:, :3, 1].mean(0), dim=0)
+    elevation = torch.asin((poses[:, :3, 3] - CENTER) @ up / 2)
+    torch.testing.assert_close(torch.asin(offsets @ up / 2), elevation.median().expand(24))
+    steps = (path.roll(-1, 0) - path)[:, :3, 3].norm(dim=1)  # the last one closes the circle
+    torch.testing.assert_close(steps, steps[:1].expand(24))
 
 
 def test_spiral_stays_on_the_covered_part_of_the_sphere():

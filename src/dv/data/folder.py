@@ -5,6 +5,7 @@ Published layout: ``<root>/{train,validation,test}/<name>/``. Images and poses p
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -77,9 +78,10 @@ def background_color(background: str | list[float]) -> np.ndarray:
     return color
 
 
-def read_calibration(path: Path) -> Calibration:
+def read_calibration(path: Path, pixel_center: float | None = None) -> Calibration:
     """Read ``intrinsics.txt``: ``f cx cy`` px / grid origin / near / grid side ``scale`` / ``height width`` / [1].
 
+    ``pixel_center``, unless given, is that of the ``dataset.json`` beside it, and 0 where there is none.
     Raises :class:`UserError` naming the line that is missing or malformed.
     """
     if not path.is_file():
@@ -103,12 +105,28 @@ def read_calibration(path: Path) -> Calibration:
     if near < 0:
         raise UserError(f"{path}: the near plane must not be negative, but is {near:g}")
     return Calibration(
-        square_crop(f, cx, cy, round(height), round(width)),
+        square_crop(f, cx, cy, round(height), round(width), check_pixel_center(path.parent, pixel_center)),
         round(height),
         round(width),
         GridPlacement((x, y, z), scale, default_near(near)),
         len(lines) > 5 and lines[5][0] in ("1", "1.0", "True"),
     )
+
+
+def check_pixel_center(folder: Path, given: float | None) -> float:
+    """Where in a pixel of ``folder``'s images its coordinate lies: 0 or 0.5, as given or as its ``dataset.json`` says.
+
+    Raises :class:`UserError` for anything else.
+    """
+    record, said = folder / "dataset.json", "object.pixel_center"
+    if given is None and record.is_file():
+        try:
+            given, said = json.loads(record.read_text()).get("pixel_center"), f"{record}: pixel_center"
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{record}: not a JSON object; mend or delete it") from error
+    if given not in (None, 0, 0.5):
+        raise UserError(f"{said}={given} must be 0 (the reference's convention) or 0.5 (pixels are centred there)")
+    return float(given or 0)
 
 
 def read_pose(path: Path, world_to_camera: bool = False) -> Tensor:
@@ -126,10 +144,13 @@ def read_pose(path: Path, world_to_camera: bool = False) -> Tensor:
     return inverse_transformation(pose[None])[0] if world_to_camera else pose
 
 
-def read_image(path: Path, background: np.ndarray) -> np.ndarray:
-    """RGB image ``[H, W, 3]`` in [0, 1]; alpha is composited over ``background``. Raises :class:`UserError`."""
+def read_image(path: Path, background: np.ndarray, upright: bool = False) -> np.ndarray:
+    """RGB image ``[H, W, 3]`` in [0, 1]; alpha is composited over ``background``. Raises :class:`UserError`.
+
+    ``upright`` turns it as its EXIF orientation says.
+    """
     try:
-        raw = iio.imread(path, plugin="pillow")
+        raw = iio.imread(path, plugin="pillow", rotate=upright)
     except Exception as error:  # imageio's backends each raise kinds of their own
         raise UserError(f"{path}: cannot be read as an image, it may be truncated") from error
     if raw.ndim == 2:
@@ -177,11 +198,13 @@ def read_poses(folder: Path, calibration: Calibration) -> tuple[list[str], Tenso
         raise UserError(f"{folder / 'pose'}: no poses (*.txt) there")
     problems: list[str] = []
     poses = _collect(paths, lambda path: _checked_pose(path, calibration), problems)
-    _refuse(folder, problems)
+    refuse(folder, problems)
     return [path.stem for path in paths], torch.stack(poses)
 
 
-def read_views(folder: Path, image_side: int | None, background: str | list[float]) -> Views:
+def read_views(
+    folder: Path, image_side: int | None, background: str | list[float], pixel_center: float | None = None
+) -> Views:
     """All views of a folder at ``image_side`` px (None: the largest power of two the pictures hold, at most 512).
 
     Raises one :class:`UserError` that lists every fault of the folder.
@@ -191,7 +214,7 @@ def read_views(folder: Path, image_side: int | None, background: str | list[floa
     problems: list[str] = []
     calibration: Calibration | None = None
     try:
-        calibration = read_calibration(folder / "intrinsics.txt")
+        calibration = read_calibration(folder / "intrinsics.txt", pixel_center)
     except UserError as error:  # go on: the images and poses may have faults too
         problems.append(str(error))
     problems += [f"{folder / 'rgb'}: no images (png, jpg) there"] if not images else []
@@ -240,7 +263,7 @@ def read_views(folder: Path, image_side: int | None, background: str | list[floa
                 f"{folder / 'rgb'}: images are {height}×{width} px, which has not the aspect of the "
                 f"{calibration.height}×{calibration.width} px in intrinsics.txt"
             )
-    _refuse(folder, problems)
+    refuse(folder, problems)
     return Views(names, torch.stack(pose_list), pictures[0])
 
 
@@ -275,7 +298,8 @@ def _collect(
     return [r for r in results if not isinstance(r, UserError)]
 
 
-def _refuse(folder: Path, problems: list[str]) -> None:
+def refuse(folder: Path, problems: list[str]) -> None:
+    """Raise one :class:`UserError` that lists ``problems``, if there are any."""
     if problems:
         shown = "; ".join(problems[:SHOWN_PROBLEMS])
         more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""

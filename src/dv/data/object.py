@@ -23,6 +23,7 @@ class ObjectSource:
     image_side: int | None = None
     background: str | list[float] = "white"
     skip: int = 0
+    pixel_center: float | None = None  # None: what the folder's dataset.json says, 0 without one
     splits: dict[str, Views] = field(default_factory=dict, repr=False, compare=False)
 
     def folder(self, split: str) -> Path:
@@ -32,7 +33,7 @@ class ObjectSource:
     def calibration(self, split: str = "train") -> Calibration:
         """Camera and grid placement of a split. Raises :class:`UserError` saying how to get an absent object."""
         self._require(split)
-        return read_calibration(self.folder(split) / "intrinsics.txt")
+        return read_calibration(self.folder(split) / "intrinsics.txt", self.pixel_center)
 
     def _require(self, split: str) -> None:
         if not self.folder(split).is_dir():
@@ -53,7 +54,7 @@ class ObjectSource:
         return self.splits[split]
 
     def _read_folder(self, split: str, image_side: int | None) -> Views:
-        return read_views(self.folder(split), image_side, self.background)
+        return read_views(self.folder(split), image_side, self.background, self.pixel_center)
 
     def _read_checked(self) -> Views:
         """Training views; the validation views too where they have a folder, so that faults of both come at once."""

@@ -11,21 +11,27 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """Focal length and principal point in pixels of a square image of ``side`` pixels."""
+    """Focal length and principal point in pixels of a square image of ``side`` pixels.
+
+    Pixel (col, row) has its centre at image coordinate (col + pixel_center, row + pixel_center), at every side. With 0
+    (the reference's convention) the images of two sides are a part of a pixel apart; 0.5 is consistent.
+    """
 
     f: float
     cx: float
     cy: float
     side: float
+    pixel_center: float = 0.0
 
     def at_side(self, side: int) -> Intrinsics:
         """The same camera for the image resized to ``side`` pixels: f, cx, cy scale with the image."""
         k = side / self.side
-        return Intrinsics(self.f * k, self.cx * k, self.cy * k, side)
+        return Intrinsics(self.f * k, self.cx * k, self.cy * k, side, self.pixel_center)
 
     def matrix(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
-        """Camera matrix K ``[1, 3, 3]``."""
-        return torch.tensor([[[self.f, 0, self.cx], [0, self.f, self.cy], [0, 0, 1]]], dtype=dtype, device=device)
+        """Camera matrix K ``[1, 3, 3]`` from camera axes to pixel indices (col, row)."""
+        cx, cy = self.cx - self.pixel_center, self.cy - self.pixel_center
+        return torch.tensor([[[self.f, 0, cx], [0, self.f, cy], [0, 0, 1]]], dtype=dtype, device=device)
 
 
 def project(points: Tensor, intrinsics: Intrinsics) -> Tensor:
@@ -35,10 +41,10 @@ def project(points: Tensor, intrinsics: Intrinsics) -> Tensor:
     return pixels
 
 
-def square_crop(f: float, cx: float, cy: float, height: int, width: int) -> Intrinsics:
+def square_crop(f: float, cx: float, cy: float, height: int, width: int, pixel_center: float = 0.0) -> Intrinsics:
     """Intrinsics of the central square of an image of ``height × width`` px: the crop moves cx and cy."""
     side = min(height, width)
-    return Intrinsics(f, cx - (width - side) // 2, cy - (height - side) // 2, side)
+    return Intrinsics(f, cx - (width - side) // 2, cy - (height - side) // 2, side, pixel_center)
 
 
 def rigid_defect(pose: Tensor, tolerance: float = 1e-3) -> str | None:

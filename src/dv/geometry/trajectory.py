@@ -1,4 +1,4 @@
-"""Camera paths around an object: spiral and interpolation."""
+"""Camera paths around an object: spiral, orbit and interpolation."""
 
 from __future__ import annotations
 
@@ -25,29 +25,50 @@ def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
 def spiral(poses: Tensor, center: Tensor, frames: int, turns: float) -> Tensor:
     """Archimedean spiral ``[frames, 4, 4]`` over the part of the sphere around ``center`` that ``poses`` cover.
 
-    The axis is the mean up direction of the given cameras, the radius their median distance, and the elevation falls
-    evenly from the highest to the lowest of theirs while the azimuth makes ``turns`` turns.
+    The elevation falls evenly from the highest to the lowest of the given cameras while the azimuth makes ``turns``
+    turns; axis and radius as for :func:`orbit`.
 
     Args:
         poses: ``[V, 4, 4]`` camera-to-world, in which image y points down.
         center: ``[3]``, what to look at.
     """
-    offsets = poses[:, :3, 3] - center
-    up = torch.nn.functional.normalize(-poses[:, :3, 1].mean(0), dim=0)
-    radius = offsets.norm(dim=1).median()
-    elevation = torch.asin((offsets @ up / offsets.norm(dim=1)).clamp(-1, 1))
-    east = offsets[0] - (offsets[0] @ up) * up
-    if east.norm() < 1e-6 * radius:
-        east = torch.linalg.cross(up, up.roll(1))
-    east = torch.nn.functional.normalize(east, dim=0)
-    north = torch.linalg.cross(up, east)
-    path = []
-    for t in torch.linspace(0, 1, frames, dtype=poses.dtype):
-        e = elevation.max() + t * (elevation.min() - elevation.max())
-        a = 2 * math.pi * turns * t
-        direction = e.cos() * (a.cos() * east + a.sin() * north) + e.sin() * up
-        path.append(look_at(center + radius * direction, center, up))
-    return torch.stack(path)
+    around = _Sphere(poses, center)
+    t = torch.linspace(0, 1, frames, dtype=poses.dtype)
+    highest, lowest = around.elevation.max(), around.elevation.min()
+    return around.path(highest + t * (lowest - highest), 2 * math.pi * turns * t)
+
+
+def orbit(poses: Tensor, center: Tensor, frames: int) -> Tensor:
+    """A full turn ``[frames, 4, 4]`` around ``center`` at the median elevation of ``poses``; it closes, for a loop.
+
+    The axis is the mean up direction of the given cameras ``[V, 4, 4]``, the radius their median distance.
+    """
+    around = _Sphere(poses, center)
+    t = torch.arange(frames, dtype=poses.dtype) / frames
+    return around.path(around.elevation.median().expand(frames), 2 * math.pi * t)
+
+
+class _Sphere:
+    """The sphere around ``center`` on which cameras stand: axes, radius, and the elevation of each."""
+
+    def __init__(self, poses: Tensor, center: Tensor) -> None:
+        offsets = poses[:, :3, 3] - center
+        self.center = center
+        self.up = torch.nn.functional.normalize(-poses[:, :3, 1].mean(0), dim=0)
+        self.radius = offsets.norm(dim=1).median()
+        self.elevation = torch.asin((offsets @ self.up / offsets.norm(dim=1)).clamp(-1, 1))
+        east = offsets[0] - (offsets[0] @ self.up) * self.up
+        if east.norm() < 1e-6 * self.radius:
+            east = torch.linalg.cross(self.up, self.up.roll(1))
+        self.east = torch.nn.functional.normalize(east, dim=0)
+        self.north = torch.linalg.cross(self.up, self.east)
+
+    def path(self, elevation: Tensor, azimuth: Tensor) -> Tensor:
+        poses = []
+        for e, a in zip(elevation, azimuth, strict=True):
+            direction = e.cos() * (a.cos() * self.east + a.sin() * self.north) + e.sin() * self.up
+            poses.append(look_at(self.center + self.radius * direction, self.center, self.up))
+        return torch.stack(poses)
 
 
 def interpolate(keys: Tensor, frames: int) -> Tensor:

@@ -66,14 +66,13 @@ def trajectory(restored: Restored, config: Any) -> tuple[list[str], Tensor, Intr
     """Names, poses ``[N, 4, 4]`` and camera of the ``trajectory`` configuration. Raises :class:`UserError`."""
     import torch
 
-    from dv.data.folder import read_calibration, read_poses
-    from dv.geometry.trajectory import interpolate, key_poses, spiral
+    from dv.data.folder import read_poses
+    from dv.geometry.trajectory import interpolate, key_poses, orbit, spiral
 
     name, source = config.name, restored.source
     if name == "poses" or (name == "test" and (source.folder("test") / "pose").is_dir()):
-        folder = source.folder("test")
-        calibration = read_calibration(folder / "intrinsics.txt")
-        names, poses = read_poses(folder, calibration)
+        calibration = source.calibration("test")
+        names, poses = read_poses(source.folder("test"), calibration)
         return names, poses, calibration.intrinsics
     if name == "test":
         views = source.views("test")
@@ -83,9 +82,11 @@ def trajectory(restored: Restored, config: Any) -> tuple[list[str], Tensor, Intr
         raise UserError(f"trajectory.frames={frames} must be a number of at least 2")
     calibration = source.calibration()
     _, known = read_poses(source.folder("train"), calibration)
+    center = torch.tensor(restored.placement.origin, dtype=known.dtype)
     if name == "spiral":
-        center = torch.tensor(restored.placement.origin, dtype=known.dtype)
         poses = spiral(known, center, frames, config.turns)
+    elif name == "orbit":
+        poses = orbit(known, center, frames)
     else:
         poses = interpolate(key_poses(known, config.key_poses), frames)
     return [f"{i:06d}" for i in range(len(poses))], poses, calibration.intrinsics

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from dv.checkpoint import Checkpoint, read_checkpoint
-from dv.data.folder import Calibration, read_calibration
+from dv.data.folder import Calibration
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
@@ -118,6 +118,8 @@ def _with_trained(config: DictConfig, checkpoint: Checkpoint) -> DictConfig:
             f"ckpt={checkpoint.path} is a reference checkpoint, which does not say where its grid "
             "lies; give its object, for example object=vase or object=custom object.root=DIR object.name=NAME"
         )
+    if checkpoint.reference and merged.object.get("pixel_center") is None:
+        merged.object.pixel_center = 0  # what it was trained with, whatever the data says of itself
     defaults = {"background": "white", "skip": 0}
     for key, value in defaults.items():
         if merged.data.get(key) is None:
@@ -128,7 +130,6 @@ def _with_trained(config: DictConfig, checkpoint: Checkpoint) -> DictConfig:
 def _any_calibration(source: ObjectSource) -> Calibration:
     """Calibration of whichever split is there."""
     for split in ("train", "test", "validation"):
-        path = source.folder(split) / "intrinsics.txt"
-        if path.is_file():
-            return read_calibration(path)
+        if (source.folder(split) / "intrinsics.txt").is_file():
+            return source.calibration(split)
     return source.calibration()

@@ -64,6 +64,7 @@ def object_source(config: DictConfig, image_side: int | None) -> ObjectSource:
         image_side=image_side,
         background=list(background) if isinstance(background, ListConfig) else background,
         skip=config.data.skip,
+        pixel_center=config.object.get("pixel_center"),
     )
 
 

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import signal
@@ -9,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+import dv
 from dv.data import synthetic
-from dv.data.synthetic import SyntheticSettings, render_synthetic, split_poses
+from dv.data.shapes import MeshShape, linear_to_srgb, tube_mesh
+from dv.data.synthetic import SyntheticSettings, render_synthetic, settings_from, split_poses
 from dv.errors import UserError
 
 mi = pytest.importorskip("mitsuba")
@@ -31,6 +35,26 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mitsuba() -> Any:
     mi.set_variant("scalar_rgb")
     return mi
+
+
+@pytest.fixture(scope="module", params=synthetic.SCENES)
+def shapes(request: pytest.FixtureRequest) -> list[MeshShape]:
+    return shapes_of(request.param)
+
+
+@functools.cache
+def shapes_of(name: str) -> list[MeshShape]:
+    return synthetic.SCENES[name]()
+
+
+def pictures(shapes: list[MeshShape], variant: str, poses: np.ndarray, side: int = 32, samples: int = 4) -> np.ndarray:
+    """sRGB [views, side, side, 3] over white, without the command's processes and files."""
+    scene = synthetic.load_scene(shapes, variant)
+    return np.stack([encoded(synthetic.render_rgba(scene, pose, side, samples, 0)) for pose in poses])
+
+
+def encoded(rgba: np.ndarray) -> np.ndarray:
+    return linear_to_srgb((rgba[..., :3] + 1 - rgba[..., 3:]).clip(0, 1).astype(np.float64))
 
 
 def images(folder: Path) -> np.ndarray:
@@ -61,46 +85,115 @@ def test_layout(rendered: Path) -> None:
         assert near > 0
         assert lines == [[*SMALL.intrinsics, 0], [0, 0, 0], [near], [1], [32, 32]]
         record = json.loads((folder / "dataset.json").read_text())
-        assert (record["source"], record["object"], record["settings"]["seed"]) == ("synthetic", "vase", 3)
-
-
-def test_mean_image_is_a_poor_prediction(rendered: Path) -> None:
-    mean = images(rendered / "train" / "vase").mean(0)
-    errors = ((images(rendered / "test" / "vase") - mean) ** 2).mean((1, 2, 3))
-    assert (-10 * np.log10(errors)).mean() <= 16
+        assert (record["source"], record["object"], record["pixel_center"]) == ("synthetic", "vase", 0.5)
+        assert record["versions"] == {"dv": dv.__version__, "mitsuba": mi.__version__}
+        assert record["settings"] == {
+            "image_side": 32, "train_views": 24, "validation_views": 2, "test_views": 6, "samples_per_pixel": 8,
+            "seed": 3, "variant": "diffuse", "shape": "vase",
+        }  # fmt: skip
 
 
 @pytest.mark.usefixtures("mitsuba")
-def test_object_fills_the_views() -> None:
-    scene = synthetic.load_scene("vase")
-    alpha = [synthetic.render_rgba(scene, pose, 32, 4, 0)[..., 3] for pose in split_poses("train", SMALL)]
-    assert np.mean(alpha) >= 0.35
+def test_mean_image_is_a_poor_prediction(shapes: list[MeshShape]) -> None:
+    settings = SyntheticSettings(train_views=40, test_views=10)
+    train, test = (pictures(shapes, "diffuse", split_poses(split, settings)) for split in ("train", "test"))
+    errors = ((test - train.mean(0)) ** 2).mean((1, 2, 3))
+    assert (-10 * np.log10(errors)).mean() <= 17
+    assert (test.min(3) < 0.98).mean() >= 0.18  # the object fills this much of the views
 
 
-def test_whole_object_is_in_every_view() -> None:
-    vertices = np.concatenate([shape.vertices[::5] for shape in synthetic.vase_shapes()])
+@pytest.mark.usefixtures("mitsuba")
+def test_specular_variant_shows_the_same_object(shapes: list[MeshShape]) -> None:
+    poses = split_poses("test", SyntheticSettings(test_views=3))
+    diffuse, specular = (pictures(shapes, variant, poses) for variant in synthetic.VARIANTS)
+    assert np.abs(diffuse - specular).mean() > 0.01
+    assert np.corrcoef(diffuse.ravel(), specular.ravel())[0, 1] > 0.9
+
+
+@pytest.fixture(scope="module")
+def ball() -> MeshShape:
+    """A grey ball of radius 0.4."""
+    rise, turn = np.linspace(-np.pi / 2 + 0.01, np.pi / 2 - 0.01, 90)[:, None], np.linspace(0, 2 * np.pi, 181)[None]
+    grid = np.stack([np.cos(rise) * np.cos(turn), np.cos(rise) * np.sin(turn), np.sin(rise) + 0 * turn], axis=2)
+    return tube_mesh(0.4 * grid, np.full((1, 1, 3), 90, np.uint8))
+
+
+@pytest.mark.usefixtures("mitsuba")
+def test_highlights_move_with_the_camera(ball: MeshShape) -> None:
+    """The same points of a ball have the same colours from two sides, unless it is glossy."""
+    side = 48
+    focal, centre, _ = SyntheticSettings(image_side=side).intrinsics
+    here, there = (synthetic.look_at_centre(2 * np.array([np.cos(a), np.sin(a), 1]) / np.sqrt(2)) for a in (0.3, 0.9))
+    changes = {}
+    for variant in synthetic.VARIANTS:
+        scene = synthetic.load_scene([ball], variant)
+        depth = synthetic.render_depth(scene, here, side)
+        row, column = np.nonzero(depth < 1.8)  # away from the silhouette
+        z = depth[row, column]
+        in_camera = np.stack([(column + 0.5 - centre) * z / focal, (row + 0.5 - centre) * z / focal, z])
+        points = here[:3, :3] @ in_camera + here[:3, 3:]
+        np.testing.assert_allclose(np.linalg.norm(points, axis=0), 0.4, atol=2e-3)
+        x, y, z = there[:3, :3].T @ (points - there[:3, 3:])
+        seen = z < 1.8
+        to_row, to_column = ((focal * axis / z + centre)[seen].astype(int) for axis in (y, x))
+        one, other = pictures([ball], variant, np.stack([here, there]), side, 64)
+        changed = np.abs(one[row[seen], column[seen]] - other[to_row, to_column])
+        changes[variant] = np.quantile(changed, 0.95)
+        assert seen.sum() > 100
+    assert changes["diffuse"] < 0.03
+    assert changes["specular"] > 0.2
+
+
+@pytest.mark.usefixtures("mitsuba")
+def test_depth_is_along_the_cameras_axis(ball: MeshShape) -> None:
+    pose = split_poses("test", SyntheticSettings())[5]
+    depth = synthetic.render_depth(synthetic.load_scene([ball]), pose, 33)
+    assert depth.dtype == np.float32
+    assert depth[16, 16] == pytest.approx(1.6, abs=1e-3)
+    # On a ray at slope s the ball's front is at z = (2 - sqrt(0.4² (1 + s²) - 2² s²)) / (1 + s²).
+    s = 5 / (synthetic.FOCAL_PER_SIDE * 33)
+    assert depth[16, 21] == pytest.approx((2 - np.sqrt(0.16 * (1 + s * s) - 4 * s * s)) / (1 + s * s), abs=1e-3)
+    assert np.isinf(depth[0]).all()
+
+
+def test_whole_object_is_in_every_view(shapes: list[MeshShape]) -> None:
+    vertices = np.concatenate([shape.vertices[::5] for shape in shapes])
     settings = SyntheticSettings(train_views=300)
     focal, cx, cy = settings.intrinsics
     for pose in np.concatenate([split_poses(split, settings) for split in synthetic.SPLITS]):
         x, y, z = ((vertices - pose[:3, 3]) @ pose[:3, :3]).T
         assert z.min() > synthetic.NEAR_PLANE
-        pixels = np.stack([focal * x / z + cx, focal * y / z + cy])
-        assert pixels.min() >= 1
-        assert pixels.max() <= settings.image_side - 2
+        at = np.stack([focal * x / z + cx, focal * y / z + cy])
+        assert at.min() >= 1
+        assert at.max() <= settings.image_side - 1
 
 
-def test_meshes_lie_in_the_grid_and_face_outwards() -> None:
-    for shape in synthetic.vase_shapes():
+def test_meshes_lie_in_the_grid_closed_and_face_outwards(shapes: list[MeshShape]) -> None:
+    for shape in shapes:
         assert np.abs(shape.vertices).max() <= 0.47
+        np.testing.assert_allclose(np.linalg.norm(shape.normals, axis=1), 1, atol=1e-9)
         corners = shape.vertices[shape.faces]
         face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        assert ((face_normals * shape.normals[shape.faces].mean(1)).sum(1) > 0).all()
-        volume = (corners[:, 0] * face_normals).sum() / 6
-        assert volume > 0
+        wrong = (face_normals * shape.normals[shape.faces].mean(1)).sum(1) <= 0
+        areas = np.linalg.norm(face_normals, axis=1)
+        assert areas[wrong].sum() <= 1e-3 * areas.sum()  # some faces in the sharpest corners
+        assert (corners[:, 0] * face_normals).sum() > 0  # 6 times the volume
+        # Closed: each edge, from place to place, is crossed as often in one direction as in the other.
+        _, place = np.unique((shape.vertices + 0.123456789).round(7), axis=0, return_inverse=True)
+        edges = place.ravel()[shape.faces][:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+        low, high = np.sort(edges, axis=1).T
+        _, edge = np.unique(low.astype(np.int64) * (place.max() + 1) + high, return_inverse=True)
+        assert (np.bincount(edge.ravel(), np.sign(edges[:, 1] - edges[:, 0])) == 0).all()
+
+
+def test_thin_parts_of_the_chair() -> None:
+    """Spindles and slats are thinner than a thirtieth of the grid, and one sees between them."""
+    sizes = [np.sort(np.ptp(shape.vertices, axis=0)) for shape in shapes_of("chair")]
+    assert sum(size[1] < 1 / 30 and size[2] > 0.1 for size in sizes) >= 16
 
 
 def test_glaze_differs_at_every_azimuth() -> None:
-    glaze = synthetic.vase_shapes()[0].texture[::8, ::8]
+    glaze = synthetic.vase_shapes()[0].texture[::8, ::8] / 255
     for turn in range(4, glaze.shape[1] - 4):
         assert np.abs(glaze - np.roll(glaze, turn, axis=1)).mean() > 0.05
 
@@ -122,7 +215,7 @@ def test_poses_and_intrinsics_agree_with_mitsuba(mitsuba: Any, seed: int) -> Non
     scene = mitsuba.load_dict({"type": "scene", "integrator": {"type": "path", "max_depth": 1}, "ball": ball})
     light = synthetic.render_rgba(scene, pose, side, 256, 0)[..., 0]
     rows, columns = np.indices(light.shape)
-    seen = np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
+    seen = np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum() + 0.5
     x, y, z = (np.linalg.inv(pose) @ [*point, 1])[:3]
     np.testing.assert_allclose(seen, [focal * x / z + cx, focal * y / z + cy], atol=0.05)
 
@@ -232,8 +325,58 @@ def test_continues_between_the_finished_folders(rendered: Path, tmp_path: Path) 
 
 
 def test_unknown_object(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown synthetic object 'teapot'; known: vase"):
+    with pytest.raises(UserError, match="unknown synthetic object 'teapot'; known: vase, cube, pedestal, chair"):
         render_synthetic("teapot", tmp_path, SMALL)
+    with pytest.raises(UserError, match="'lamp'"):
+        render_synthetic("vase", tmp_path, SyntheticSettings(**vars(SMALL) | {"shape": "lamp"}))
+
+
+@pytest.mark.parametrize(("name", "shape", "rendered"), [("greek", None, "pedestal"), ("mine", "cube", "cube")])
+def test_names_of_folders_and_shapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shape: str | None, rendered: str
+) -> None:
+    def triangle() -> list[MeshShape]:
+        vertices, normals = 0.4 * np.eye(3), np.full((3, 3), 3**-0.5)
+        faces, texture = np.array([[0, 1, 2]], dtype=np.uint32), np.zeros((1, 1, 3), dtype=np.uint8)
+        return [MeshShape(vertices, normals, np.zeros((3, 2)), faces, texture)]
+
+    monkeypatch.setitem(synthetic.SCENES, rendered, triangle)
+    settings = SyntheticSettings(16, 1, 1, 1, 1, variant="specular", shape=shape, workers=1)
+    render_synthetic(name, tmp_path, settings)
+    record = json.loads((tmp_path / "train" / name / "dataset.json").read_text())
+    assert (record["object"], record["settings"]["shape"], record["settings"]["variant"]) == (
+        name,
+        rendered,
+        "specular",
+    )
+    with pytest.raises(UserError, match=r"variant = specular \(now diffuse\)"):
+        render_synthetic(name, tmp_path, SyntheticSettings(**vars(settings) | {"variant": "diffuse"}))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (128, 100, 10, 40, 64)),
+        ({"preset": "small"}, (128, 100, 10, 40, 64)),
+        ({"preset": "demo"}, (64, 100, 10, 40, 64)),
+        ({"image_side": 64}, (64, 100, 10, 40, 64)),
+        ({"preset": "paper"}, (512, 479, 100, 1000, 256)),
+        ({"preset": "paper", "image_side": 128, "samples_per_pixel": 32}, (128, 479, 100, 1000, 32)),
+    ],
+)
+def test_presets(given: dict[str, Any], expected: tuple[int, ...]) -> None:
+    config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "source" / "synthetic.yaml")
+    settings = settings_from(OmegaConf.merge(config, given))
+    assert (
+        settings.image_side, settings.train_views, settings.validation_views, settings.test_views,
+        settings.samples_per_pixel,
+    ) == expected  # fmt: skip
+    assert (settings.variant, settings.shape, settings.seed) == ("diffuse", None, 0)
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(UserError, match="source.preset=big must be one of demo, small, paper"):
+        settings_from({"preset": "big"})
 
 
 def test_missing_mitsuba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,8 +388,27 @@ def test_missing_mitsuba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("image_side", 7), ("train_views", 0), ("test_views", 0), ("samples_per_pixel", 0), ("seed", -1), ("workers", -1)],
+    [
+        ("image_side", 7),
+        ("image_side", 64.5),
+        ("train_views", 0),
+        ("test_views", 0),
+        ("samples_per_pixel", 0),
+        ("seed", -1),
+        ("workers", -1),
+    ],
 )
 def test_settings_out_of_range(key: str, value: int) -> None:
     with pytest.raises(UserError, match=f"source.{key} must be at least"):
         SyntheticSettings(**{key: value})
+
+
+def test_unknown_variant() -> None:
+    with pytest.raises(UserError, match="source.variant=shiny must be one of diffuse, specular"):
+        SyntheticSettings(variant="shiny")
+
+
+def test_import_needs_no_renderer() -> None:
+    program = "import sys, dv.data.synthetic, dv.data.mesh; print({'torch', 'mitsuba', 'trimesh'} & sys.modules.keys())"
+    environment = os.environ | {"PYTHONPATH": str(Path(synthetic.__file__).parents[2])}
+    assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True) == "set()\n"

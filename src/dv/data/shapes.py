@@ -1,4 +1,4 @@
-"""Textured meshes and how to sweep them, for procedural objects."""
+"""Textured meshes, how to sweep them, and noise to paint them with."""
 
 from dataclasses import dataclass
 
@@ -6,25 +6,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Texels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class MeshShape:
-    """A textured triangle mesh in world coordinates, z up, inside the grid's cube.
+    """A triangle mesh in world coordinates, z up, inside the grid's cube.
 
-    vertices and normals: (n, 3), normals of unit length pointing out of the material; uv: (n, 2) in [0, 1], v = 0 in
-    the texture's first row; faces: (m, 3) counter-clockwise from outside; texture: (height, width, 3) in sRGB, [0, 1].
+    vertices and normals: (n, 3), normals of unit length pointing out of the material; uv: (n, 2), v = 0 in the
+    texture's first row; faces: (m, 3) counter-clockwise from outside; texture: (height, width, 3) in sRGB; colors:
+    None or (n, 3) in sRGB, used instead of the texture; repeat: whether the texture goes on beyond [0, 1];
+    roughness: of the specular variant, 0 (a mirror) to 1.
     """
 
     vertices: Array
     normals: Array
     uv: Array
     faces: NDArray[np.uint32]
-    texture: NDArray[np.float32]
+    texture: Texels
+    colors: Texels | None = None
+    repeat: bool = False
+    roughness: float = 0.12
+
+
+def texels(colors: NDArray[np.floating]) -> Texels:
+    """Colours in [0, 1] (clipped) as 8-bit texels."""
+    return np.round(255 * colors.clip(0, 1)).astype(np.uint8)
+
+
+def srgb_to_linear(values: Array) -> Array:
+    """Linear light in [0, 1] of sRGB values in [0, 1]."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(values: Array) -> Array:
+    """sRGB values in [0, 1] of linear light in [0, 1]."""
+    return np.where(values <= 0.0031308, values * 12.92, 1.055 * values ** (1 / 2.4) - 0.055)
+
+
+def smoothstep(x: Array, low: float, high: float) -> Array:
+    """0 below `low`, 1 above `high`, smooth between; `low` may be the greater."""
+    t = ((x - low) / (high - low)).clip(0, 1)
+    return np.asarray(t * t * (3 - 2 * t))
 
 
 def spline(points: Array, samples: int) -> tuple[Array, Array]:
-    """Smooth curve (samples, 2) through points (n, 2), and where on it the points lie, rising from 0 to 1."""
+    """Smooth curve (samples, d) through points (n, d), and where on it the points lie, rising from 0 to 1."""
     at = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     slopes = np.gradient(points, at, axis=0)
     sample = np.linspace(0, at[-1], samples)
@@ -39,8 +66,48 @@ def spline(points: Array, samples: int) -> tuple[Array, Array]:
     return curve, at / at[-1]
 
 
-def tube_mesh(grid: Array, texture: NDArray[np.float32]) -> MeshShape:
-    """Mesh of a bent tube: grid (rows along it, columns counter-clockwise around it, 3), last column = first."""
+def swept_grid(
+    path: Array,
+    side: tuple[float, float, float],
+    width: Array | float,
+    height: Array | float,
+    columns: int = 32,
+    power: float = 2.0,
+) -> Array:
+    """Grid (rows, columns + 1, 3) for tube_mesh: a superellipse swept along path (n, 3), with domed ends.
+
+    `width` and `height` are half axes (scalar or (n,)): the first along `side` (made perpendicular to the path), the
+    second across both. `power` 2 is an ellipse; more is more rectangular.
+    """
+    tangent = np.gradient(path, axis=0)
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    across = np.asarray(side) - (tangent @ side)[:, None] * tangent
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    axes = np.stack([np.broadcast_to(width, len(path)), np.broadcast_to(height, len(path))], axis=1)
+    quarter = np.linspace(0.02, np.pi / 2, 9)[:-1, None]
+    bulge = 0.4 * axes.min(1)
+    path = np.concatenate([
+        path[:1] - bulge[0] * np.cos(quarter) * tangent[:1],
+        path,
+        path[-1:] + bulge[-1] * np.cos(quarter[::-1]) * tangent[-1:],
+    ])  # fmt: skip
+    axes = np.concatenate([axes[:1] * np.sin(quarter), axes, axes[-1:] * np.sin(quarter[::-1])])
+    tangent, across = (np.pad(vectors, ((8, 8), (0, 0)), mode="edge") for vectors in (tangent, across))
+    angle = np.linspace(0, 2 * np.pi, columns + 1)
+    x, y = (np.sign(wave) * np.abs(wave) ** (2 / power) for wave in (np.cos(angle), np.sin(angle)))
+    return np.asarray(
+        path[:, None]
+        + (axes[:, :1] * x)[..., None] * across[:, None]
+        + (axes[:, 1:] * y)[..., None] * np.cross(tangent, across)[:, None]
+    )
+
+
+def tube_mesh(grid: Array, texture: Texels, roughness: float = 0.12) -> MeshShape:
+    """Closed mesh of a bent tube: grid (rows along it, columns counter-clockwise around it, 3), last column = first.
+
+    The first and the last row should be small: fans about their middles close the tube.
+    """
+    grid = np.concatenate([grid[:, :-1], grid[:, :1]], axis=1)  # exactly
     along = np.gradient(grid, axis=0)
     wrapped = np.concatenate([grid[:, -2:-1], grid, grid[:, 1:2]], axis=1)
     normals = np.cross(wrapped[:, 2:] - wrapped[:, :-2], along)
@@ -49,7 +116,64 @@ def tube_mesh(grid: Array, texture: NDArray[np.float32]) -> MeshShape:
     v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
     index = np.arange(rows * columns, dtype=np.uint32).reshape(rows, columns)
     here, right, up, across = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
-    faces = np.concatenate([np.stack([here, right, across], -1), np.stack([here, across, up], -1)])
+    first, last = np.full((2, columns - 1), [[index.size], [index.size + 1]], dtype=np.uint32)
+    faces = np.concatenate([
+        np.stack([here, right, across], -1).reshape(-1, 3),
+        np.stack([here, across, up], -1).reshape(-1, 3),
+        np.stack([first, index[0, 1:], index[0, :-1]], -1),
+        np.stack([last, index[-1, :-1], index[-1, 1:]], -1),
+    ])  # fmt: skip
+    ends = grid[[0, -1], :-1]
+    outwards = np.cross(ends, np.roll(ends, -1, axis=1)).sum(1) * [[-1], [1]]
+    outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
     return MeshShape(
-        grid.reshape(-1, 3), normals.reshape(-1, 3), np.stack([u, v], -1).reshape(-1, 2), faces.reshape(-1, 3), texture
+        np.concatenate([grid.reshape(-1, 3), ends.mean(1)]),
+        np.concatenate([normals.reshape(-1, 3), outwards]),
+        np.concatenate([np.stack([u, v], -1).reshape(-1, 2), [[0.5, 0], [0.5, 1]]]),
+        faces,
+        texture,
+        roughness=roughness,
+    )
+
+
+def texel_positions(grid: Array, rows: int, columns: int) -> Array:
+    """World positions (rows, columns, 3) of the texels of a tube_mesh's texture, for painting in space."""
+    for axis, count in ((0, rows), (1, columns)):
+        position = (np.arange(count) + 0.5) / count * (grid.shape[axis] - 1)
+        before = position.astype(int)
+        weight = np.expand_dims(position - before, (1 - axis, 2))
+        grid = grid.take(before, axis) * (1 - weight) + grid.take(before + 1, axis) * weight
+    return grid
+
+
+def cloud(rng: np.random.Generator, rows: int, columns: int, cells: int) -> NDArray[np.float32]:
+    """Smooth noise (rows, columns) in [0, 1] that closes around the columns, with about `cells` cells each way."""
+    knots = rng.random((cells + 1, cells), dtype=np.float32)
+    knots = np.concatenate([knots, knots[:, :1]], axis=1)
+    for axis, length in ((0, rows), (1, columns)):
+        position = np.linspace(0, cells, length, dtype=np.float32)
+        cell = position.astype(np.int64).clip(0, cells - 1)
+        x = position - cell
+        weight = np.expand_dims(x * x * (3 - 2 * x), 1 - axis)
+        knots = knots.take(cell, axis) * (1 - weight) + knots.take(cell + 1, axis) * weight
+    return knots
+
+
+def solid_noise(points: Array, cells: float | tuple[float, float, float], seed: int) -> Array:
+    """Smooth noise (...) in [0, 1] at points (..., 3), with `cells` cells per unit of length (along x, y, z)."""
+    period = 32
+    knots = np.random.default_rng(seed).random(period**3, dtype=np.float32)
+    scaled = points * np.asarray(cells)
+    floor = np.floor(scaled)
+    part = (scaled - floor).astype(np.float32)
+    part = part * part * (3 - 2 * part)
+    cell = floor.astype(np.int64)
+    strides = (period * period, period, 1)
+    indices = [[(cell[..., i] + d) % period * strides[i] for d in (0, 1)] for i in range(3)]
+    weights = [(1 - part[..., i], part[..., i]) for i in range(3)]
+    return np.asarray(
+        sum(
+            knots[indices[0][i] + indices[1][j] + indices[2][k]] * (weights[0][i] * weights[1][j] * weights[2][k])
+            for i, j, k in np.ndindex(2, 2, 2)
+        )
     )

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dv.data.shapes import Array, MeshShape, spline, tube_mesh
+from dv.data.shapes import Array, MeshShape, Texels, cloud, spline, texels, tube_mesh
 
 # Radius and height, from the middle of the underside up the outer wall, over the lip and down the inner wall.
 _PROFILE = np.array([
@@ -87,26 +87,13 @@ def _handle(turn: float) -> Array:
     return np.stack([radial * x - sideways * y, radial * y + sideways * x, height], axis=2)
 
 
-def _handle_glaze(ground: NDArray[np.float32], stripe: NDArray[np.float32], turns: int) -> NDArray[np.float32]:
+def _handle_glaze(ground: NDArray[np.float32], stripe: NDArray[np.float32], turns: int) -> Texels:
     along, around = (np.arange(512)[:, None] + 0.5) / 512, (np.arange(128)[None] + 0.5) / 128
     striped = ((turns * along + around) % 1 < 0.38)[..., None]
-    return np.where(striped, stripe, ground).astype(np.float32)
+    return texels(np.where(striped, stripe, ground))
 
 
-def _cloud(rng: np.random.Generator, rows: int, columns: int, cells: int) -> NDArray[np.float32]:
-    """Smooth noise (rows, columns) in [0, 1] that closes around the columns, with about `cells` cells each way."""
-    knots = rng.random((cells + 1, cells), dtype=np.float32)
-    knots = np.concatenate([knots, knots[:, :1]], axis=1)
-    for axis, length in ((0, rows), (1, columns)):
-        position = np.linspace(0, cells, length, dtype=np.float32)
-        cell = position.astype(np.int64).clip(0, cells - 1)
-        x = position - cell
-        weight = np.expand_dims(x * x * (3 - 2 * x), 1 - axis)
-        knots = knots.take(cell, axis) * (1 - weight) + knots.take(cell + 1, axis) * weight
-    return knots
-
-
-def _vase_glaze(stations: Array) -> NDArray[np.float32]:
+def _vase_glaze(stations: Array) -> Texels:
     """Texture (rows along the profile, columns of azimuth, 3) in sRGB."""
     rows, columns = 1536, 2048
     at, turn = np.linspace(0, 1, rows)[:, None], np.linspace(0, 1, columns)[None]
@@ -179,6 +166,6 @@ def _vase_glaze(stations: Array) -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
     glaze *= 0.78
     for weight, cells in ((0.2, 7), (0.12, 31), (0.08, 127)):
-        glaze *= 1 + weight * _cloud(rng, rows, columns, cells)[..., None]
-    glaze[_cloud(rng, rows, columns, 170) > 0.93] *= 0.45
-    return glaze.clip(0, 1)
+        glaze *= 1 + weight * cloud(rng, rows, columns, cells)[..., None]
+    glaze[cloud(rng, rows, columns, 170) > 0.93] *= 0.45
+    return texels(glaze)

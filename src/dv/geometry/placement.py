@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 LEAST_POINTS = 30
 SEEN_BY = 0.6  # of the cameras must have a point in their picture for it to count
 MARGIN = 1.25  # of the grid's side over the extent of the points
+TABLE_SHARE, TABLE_THICKNESS = 0.25, 0.02  # of the points, and of the viewing radius, that make a table
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,9 @@ def place_grid(poses: Array, window: Window, points: Array | None) -> Placed:
     """Place the grid around what the cameras look at.
 
     Its centre and side come from the robust extent (per axis, without the outermost 1 %) of those ``points``
-    ``[N, 3]`` that most cameras have in their picture and that lie in the cameras' common viewing volume; without
-    points from that volume alone, which is the sphere around the point of convergence that the pictures hold.
+    ``[N, 3]`` that most cameras have in their picture and that lie in the cameras' common viewing volume, and if these
+    lie on a table, of what stands on it; without points from that volume alone, which is the sphere around the point
+    of convergence that the pictures hold.
     Raises :class:`UserError` where the cameras have no such volume.
     """
     meet = convergence(poses, window)
@@ -151,14 +153,48 @@ def place_grid(poses: Array, window: Window, points: Array | None) -> Placed:
         near_center = np.linalg.norm(points - meet, axis=1) < 1.2 * radius
         kept = points[seen & near_center]
         if len(kept) >= LEAST_POINTS:
+            standing = on_table(kept, up_direction(poses, meet)[0], radius)
+            if standing is not None:
+                kept = standing
             low, high = np.quantile(kept, [0.01, 0.99], axis=0)
             center, side = (low + high) / 2, MARGIN * float((high - low).max())
             reach = float(np.quantile(np.linalg.norm(kept - center, axis=1), 0.99)) * 1.1
-            reasons.append(f"{len(kept)} of {len(points)} points are in view of most cameras and in that sphere; "
-                           f"they span {_listed(high - low)}, the grid {MARGIN:g} times the most of it")  # fmt: skip
+            count, how = len(kept), "are in view of most cameras and in that sphere"
+            if standing is not None:
+                count, how = len(kept) // 2, "stand on a table in that sphere, in view of most cameras"
+            reasons.append(f"{count} of {len(points)} points {how}")
+            reasons.append(f"they span {_listed(high - low)}, the grid {MARGIN:g} times the most of it")
             return _with_near(poses, center, side, min(reach, side * math.sqrt(3) / 2), reasons)
         reasons.append(f"only {len(kept)} of {len(points)} points lie in that sphere: it alone decides")
     return _with_near(poses, meet, 2 * radius, radius, reasons)
+
+
+def on_table(points: Array, up: Array, radius: float) -> Array | None:
+    """Those of ``points`` ``[N, 3]`` that stand on a table, with their feet on it; None if there is none.
+
+    A table is a plane within 25° of level that holds a quarter of the points, found by random sampling (RANSAC,
+    Fischler and Bolles 1981), with hardly any below it.
+    """
+    rng = np.random.default_rng(0)
+    corners = points[rng.integers(len(points), size=(500, 3))]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1)
+    level = np.abs(normals @ up) > math.cos(math.radians(25)) * np.maximum(lengths, 1e-12)
+    if not level.any():
+        return None
+    normals = normals[level] / lengths[level, None]
+    normals *= np.sign(normals @ up)[:, None]
+    thickness = TABLE_THICKNESS * radius
+    heights = points @ normals.T - np.einsum("kd,kd->k", corners[level, 0], normals)
+    best = int((np.abs(heights) < thickness).sum(0).argmax())
+    height, normal = heights[:, best], normals[best]
+    above = height > 2 * thickness
+    if (np.abs(height) < thickness).mean() < TABLE_SHARE or (height < -2 * thickness).mean() > 0.1:
+        return None
+    standing = points[above]
+    if len(standing) < LEAST_POINTS:
+        return None
+    return np.concatenate([standing, standing - height[above, None] * normal])
 
 
 def near_plane(poses: Array, origin: Array, scale: float, reach: float | None = None) -> float:

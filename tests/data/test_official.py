@@ -52,8 +52,8 @@ def archive(scenes, tmp_path_factory):
     return pack(tmp_path_factory.mktemp("archive") / "synthetic_scenes.zip", scenes)
 
 
-def install(root: Path, **settings) -> None:
-    install_official(root, OfficialSettings(**settings))
+def install(root: Path, **settings) -> list[str]:
+    return install_official(root, OfficialSettings(**settings))
 
 
 def whole(root: Path) -> bool:
@@ -79,11 +79,11 @@ def refused(root: Path, match: str, **settings) -> str:
     ("name", "top"), [("a.zip", ""), ("a.zip", "synthetic_scenes/"), ("a.tar.gz", "x/y/"), ("a.tar", "")]
 )
 def test_installs_an_archive(scenes, tmp_path, capsys, name, top):
-    install(tmp_path / "to", path=str(pack(tmp_path / name, scenes, top)))
+    assert install(tmp_path / "to", path=str(pack(tmp_path / name, scenes, top))) == ["shoe", "vase"]
     assert whole(tmp_path / "to")
     out = capsys.readouterr().out
-    assert f"next: python train.py object=vase object.root={tmp_path}/to\n" in out
-    assert f"next: python train.py object=custom object.root={tmp_path}/to object.name=shoe\n" in out
+    assert "train/vase: " in out
+    assert "warning: vase: 3 training views are few" in out
     record = json.loads((tmp_path / "to" / "train" / "vase" / "dataset.json").read_text())
     assert (record["source"], record["archive"], record["pixel_center"]) == ("official", name, 0)
     assert len(record["sha256"]) == 64
@@ -104,6 +104,7 @@ def test_installs_archives_in_an_archive(scenes, tmp_path, outer):
 def test_command(command, archive, tmp_path):
     result = command("prepare", "source=official", f"source.path={archive}", f"output_dir={tmp_path / 'to'}")
     assert result.code == 0, result.err
+    assert f"next: python train.py object=custom object.root={tmp_path}/to object.name=shoe\n" in result.out
     assert whole(tmp_path / "to")
     again = command("prepare", "source=official", f"source.path={archive}", f"output_dir={tmp_path / 'to'}")
     assert "nothing to do" in again.out

@@ -50,10 +50,11 @@ class ObjectSource:
         if not self.splits:
             self._read()
         if split not in self.splits:
-            self.splits[split] = self._read_folder(split, self.splits["train"].images.shape[-1])
+            self.splits[split] = self.read(split, self.splits["train"].images.shape[-1])
         return self.splits[split]
 
-    def _read_folder(self, split: str, image_side: int | None) -> Views:
+    def read(self, split: str, image_side: int | None = None) -> Views:
+        """The views of a split's own folder."""
         return read_views(self.folder(split), image_side, self.background, self.pixel_center)
 
     def _read_checked(self) -> Views:
@@ -64,7 +65,7 @@ class ObjectSource:
             if self.folder(split).is_dir():
                 try:
                     side = self.splits["train"].images.shape[-1] if "train" in self.splits else self.image_side
-                    self.splits[split] = self._read_folder(split, side)
+                    self.splits[split] = self.read(split, side)
                 except UserError as error:
                     problems.append(str(error))
         if problems:

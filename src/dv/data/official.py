@@ -32,6 +32,7 @@ from dv import __version__
 from dv.errors import UserError
 
 SPLITS = {"test": "test", "val": "validation", "validation": "validation", "train": "train"}
+SIDE = 16  # px, at which all views are read to be checked
 ORDER = tuple(SPLITS.values())  # in which the finished folders appear
 ARCHIVE = re.compile(r"\.(zip|tgz|tar|tar\.gz)$", re.IGNORECASE)
 NESTED = 2  # archives in archives
@@ -60,14 +61,12 @@ class OfficialSettings:
             raise UserError(f"source.pixel_center={self.pixel_center} must be 0 (the reference's convention) or 0.5")
 
 
-def install_official(output_dir: Path, settings: OfficialSettings) -> None:
-    """Install every object of the archive as ``output_dir/{train,validation,test}/<name>`` and print what to type next.
+def install_official(output_dir: Path, settings: OfficialSettings) -> list[str]:
+    """Install every object of the archive as ``output_dir/{train,validation,test}/<name>``; returns their names.
 
     Objects of the same archive that are there already are left alone. Raises :class:`UserError` for what cannot be
     downloaded, unpacked or read; nothing of it is installed then.
     """
-    from dv.tasks.prepare import next_command
-
     aside = output_dir / ".official.partial"  # also holds the download, until all is installed
     given = Path(settings.path).expanduser() if settings.path else None
     wanted = {"source": "official", "pixel_center": settings.pixel_center}
@@ -89,8 +88,7 @@ def install_official(output_dir: Path, settings: OfficialSettings) -> None:
             shutil.rmtree(aside / "unpacked", ignore_errors=True)
             _remove_empty(aside)
     shutil.rmtree(aside, ignore_errors=True)
-    for name in sorted(PurePosixPath(folder).name for folder in folders if folder.startswith("train/")):
-        print(f"next: {next_command(output_dir, name)}")
+    return sorted(PurePosixPath(folder).name for folder in folders if folder.startswith("train/"))
 
 
 def _checksum(archive: Path, settings: OfficialSettings) -> str:
@@ -183,18 +181,27 @@ def _find_objects(unpacked: Path) -> dict[str, Path]:
 
 
 def _check_objects(found: dict[str, Path], pixel_center: float) -> None:
-    """Read all views, as training will, and list every fault."""
-    from dv.data.folder import read_views
+    """Read all views, as training will, list every fault, and say what looks suspicious."""
+    from dv.data.check import check_cameras
+    from dv.data.folder import Views, read_calibration, read_views
 
     problems = []
+    objects: dict[str, dict[str, Views]] = {}
     for folder, path in found.items():
         try:
-            views = read_views(path, 1, "white", pixel_center)  # 1 px: to be decoded, not kept
+            views = read_views(path, SIDE, "white", pixel_center)
+            split, name = folder.split("/")
+            objects.setdefault(name, {})[split] = views
             print(f"{folder}: {len(views)} views")
         except UserError as error:
             problems.append(str(error))
     if problems:
         raise UserError("; ".join(problems))
+    for name, splits in objects.items():
+        if "train" in splits:
+            calibration = read_calibration(found[f"train/{name}"] / "intrinsics.txt", pixel_center)
+            for finding in check_cameras(splits, calibration):
+                print(f"{finding.severity}: {name}: {finding.message}")
 
 
 class Member(NamedTuple):

@@ -49,8 +49,8 @@ def scene_picture(
         axes: Any = figure.add_subplot(1, 2, place + 1, projection="3d", proj_type="ortho" if place else "persp")
         if points is not None:
             axes.scatter(*points.T, s=1, c="0.45", alpha=0.5, linewidths=0, label=f"{len(points)} points")
-        for a, b in _edges(_corners()):
-            axes.plot(*(origin + placement.scale / 2 * np.stack([a, b])).T, color="k", linewidth=1.2)
+        for edge in box_edges(placement):
+            axes.plot(*edge.T, color="k", linewidth=1.2)
         for split, poses in poses_by_split.items():
             shown = poses[:: -(-len(poses) // SHOWN_CAMERAS)]
             lines = np.concatenate([_pyramid(pose, intrinsics, FRUSTUM * distance) for pose in shown])
@@ -71,8 +71,10 @@ def _corners() -> Array:
     return np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 
 
-def _edges(corners: Array) -> list[tuple[Array, Array]]:
-    return [(a, b) for a, b in itertools.combinations(corners, 2) if (a != b).sum() == 1]
+def box_edges(placement: GridPlacement) -> list[Array]:
+    """The twelve edges ``[2, 3]`` of the grid's box, world units."""
+    corners = np.array(placement.origin) + placement.scale / 2 * _corners()
+    return [np.stack([a, b]) for a, b in itertools.combinations(corners, 2) if np.count_nonzero(a != b) == 1]
 
 
 def _pyramid(pose: Array, intrinsics: Intrinsics, length: float) -> Array:

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, cast
 
 from tqdm import tqdm
@@ -251,23 +251,24 @@ def _with_progress(
     """Run ``work`` beside a progress bar; Ctrl-C ends it at its next safe point."""
     token = colmap.CancellationToken()
     failed: list[BaseException] = []
+    finished = Event()  # Thread.join forgets a thread that runs on when Ctrl-C ends the waiting (Python 3.11)
 
     def guarded() -> None:
         try:
             work(token)
         except BaseException as error:
             failed.append(error)
+        finally:
+            finished.set()
 
-    thread = Thread(target=guarded)
     with tqdm(total=total, desc=label, leave=False, unit=unit, mininterval=1) as progress:
-        thread.start()
+        Thread(target=guarded).start()
         try:
-            while thread.is_alive():
-                thread.join(0.2)
+            while not finished.wait(0.2):
                 progress.update(max(0, done() - progress.n))
         except KeyboardInterrupt:
             token.cancel()
-            thread.join()
+            finished.wait()
             raise
     for error in failed:
         if type(error) in (RuntimeError, ValueError):  # COLMAP's own complaints

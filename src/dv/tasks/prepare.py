@@ -110,7 +110,8 @@ def _official(config: DictConfig) -> None:
     from dv.data.official import OfficialSettings, install_official
 
     root = Path(config.output_dir or config.object.root or DEFAULT_ROOT)
-    install_official(root, _settings(OfficialSettings, config.source))
+    for name in install_official(root, _settings(OfficialSettings, config.source)):
+        print(f"next: {next_command(root, name)}")
 
 
 def _check(config: DictConfig) -> None:

@@ -92,6 +92,7 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
     import torch
 
     from dv.checkpoint import read_checkpoint
+    from dv.data.check import check_cameras
     from dv.lightning.module import SCHEDULES, DeepVoxelsModule, LossSettings, OptimizerSettings
     from dv.model import ModelSizes
     from dv.nets.discriminator import SMALLEST_SIDE
@@ -119,6 +120,8 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
     if config.optimizer.schedule not in SCHEDULES:
         raise UserError(f"optimizer.schedule={config.optimizer.schedule} must be one of {', '.join(SCHEDULES)}")
     calibration = source.calibration()
+    for finding in check_cameras({split: source.views(split) for split in ("train", "validation")}, calibration):
+        log.warning("%s (more: python prepare.py source=check …)", finding.message)
     validated = "validation" if source.folder("validation").is_dir() else "train"
     torch.manual_seed(config.seed)
     module = DeepVoxelsModule(

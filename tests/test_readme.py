@@ -8,7 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from conftest import TINY
+from dv.data.photographs import Lens
 from dv.tasks.command import quote_group_numbers
+from photo_scene import poses_around, take, write_jpeg
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
@@ -35,6 +37,27 @@ def test_command_composes(line):
         assert compose(task, overrides)
 
 
+def prepared(command, arguments: list[str], ball: Path, tmp_path: Path) -> list[str]:
+    """What a `prepare.py` line of the README needs to run on tiny data, by its source."""
+    of_ball = [f"object.root={ball}", "object.name=ball", f"output_dir={tmp_path / 'made'}"]
+    source = next(a.partition("=")[2] for a in arguments if a.startswith("source="))
+    if source == "synthetic":
+        return [f"object.root={tmp_path / 'made'}", "source.image_side=16", "source.train_views=2",
+                "source.validation_views=1", "source.test_views=1", "source.samples_per_pixel=4"]  # fmt: skip
+    if source in ("check", "export"):
+        return of_ball
+    if source == "capture":
+        lens = Lens(240, 240, 260, 260, 120, 120)
+        for i, pose in enumerate(poses_around(10, arc=120)):
+            write_jpeg(tmp_path / f"{i}.jpg", take(pose, lens))
+        return [f"source.path={tmp_path}", f"output_dir={tmp_path / 'made'}"]
+    if source == "transforms":
+        assert command("prepare", "source=export", "object=custom", *of_ball).code == 0
+        return [f"source.path={tmp_path / 'made'}", f"output_dir={tmp_path / 'again'}"]
+    assert source == "folder"
+    return [f"source.path={ball}", "source.object=ball", f"output_dir={tmp_path / 'made'}"]
+
+
 @pytest.mark.parametrize("line", [c for c in COMMANDS if "gpus=4" not in c and "experiment=paper" not in c])
 def test_command_runs(command, line, ball, trained, tmp_path):
     task, arguments = split(line)
@@ -42,11 +65,11 @@ def test_command_runs(command, line, ball, trained, tmp_path):
     for part in ("train", "validation", "test"):
         (root / part).mkdir(parents=True)
         (root / part / "vase").symlink_to(ball / part / "ball")
-    arguments = [a for a in arguments if not a.startswith(("ckpt=", "init_from=", "object.", "hydra.", "grid="))]
+    paths = ("ckpt=", "init_from=", "object.", "hydra.", "grid=", "source.path=", "output_dir=")
+    arguments = [a for a in arguments if not a.startswith(paths)]
     arguments += {"train": ["grid=16"] if "-m" in arguments else [], "render": [], "evaluate": [], "prepare": []}[task]
     if task == "prepare":
-        arguments += [f"object.root={tmp_path / 'made'}", "source.image_side=16", "source.train_views=2",
-                      "source.validation_views=1", "source.test_views=1", "source.samples_per_pixel=4"]  # fmt: skip
+        arguments += prepared(command, arguments, ball, tmp_path)
     elif task == "train":
         arguments += [*TINY, f"object.root={root}", "trainer.max_steps=1"]
         arguments += [] if any(a.startswith("loss=") for a in arguments) else ["loss=l1"]

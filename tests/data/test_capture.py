@@ -14,7 +14,6 @@ import imageio.v2 as imageio
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from photo_scene import HALF, aligned, camera, poses_around, take, write_jpeg
 
 from conftest import TINY
 from dv.data.capture import CaptureSettings
@@ -24,6 +23,7 @@ from dv.data.object import SPLITS, ObjectSource
 from dv.data.photographs import Lens
 from dv.data.structure import StructureSettings, _by_camera, matched_pairs
 from dv.errors import UserError
+from photo_scene import HALF, aligned, camera, poses_around, take, write_jpeg
 
 pytest.importorskip("pycolmap")
 PHONE = Lens(300, 400, 380, 380, 150, 200, (-0.15, 0.03, 0, 0))
@@ -128,6 +128,7 @@ def test_a_renderers_rgba_pictures(command, rgba, tmp_path):
     assert (images[:, :, 0, 0] == 0).all()
 
 
+@pytest.mark.slow
 def test_a_video(command, tmp_path):
     lens = Lens(320, 240, 330, 330, 160, 120)
     poses = [camera(4.0 * i, 30, 1.7, 0) for i in range(36)]
@@ -157,6 +158,7 @@ def test_the_sharpest_frame_of_each_part_is_taken(tmp_path):
     np.testing.assert_allclose(numbers, [3, 8, 13, 18], atol=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "when"), [(signal.SIGKILL, "database.db"), (signal.SIGINT, "pairs.txt")])
 def test_an_interrupted_capture_goes_on(phone, tmp_path, stop, when):
     folder, poses = phone

@@ -83,7 +83,7 @@ def test_installs_an_archive(scenes, tmp_path, capsys, name, top):
     assert whole(tmp_path / "to")
     out = capsys.readouterr().out
     assert "train/vase: " in out
-    assert "warning: vase: 3 training views are few" in out
+    assert "warning: vase: 2 training views are few" in out
     record = json.loads((tmp_path / "to" / "train" / "vase" / "dataset.json").read_text())
     assert (record["source"], record["archive"], record["pixel_center"]) == ("official", name, 0)
     assert len(record["sha256"]) == 64

@@ -190,6 +190,7 @@ def with_held_out(splits: dict[str, list[Photograph]]) -> dict[str, list[Photogr
     if len(given) != 1:
         raise UserError(f"there are {' and '.join(given) or 'no'} views, but none to train on")
     (views,) = given.values()
+    views = sorted(views, key=lambda view: view.name)  # whatever the source, the same views are held out
     if len(views) < 4:
         raise UserError(f"{len(views)} views are too few: two to train on, one to validate and one to test are needed")
     held = {"validation": list(range(4, len(views), 10)), "test": list(range(9, len(views), 10))}

@@ -89,6 +89,7 @@ def test_handheld_portrait_photographs_with_distortion_and_background(command, p
     assert "up is taken from" in result.out
     record = json.loads((root / "train" / "box" / "dataset.json").read_text())
     assert record["pixel_center"] == 0.5
+    assert ObjectSource(root, "box").up().tolist() == [0, 0, 1]
     assert record["provenance"]["registered"].endswith(" of 18")
     assert {"pycolmap", "dv"} <= record["provenance"]["versions"].keys()
     assert iio.imread(root / "train" / "box" / "scene.png").shape[0] > 200

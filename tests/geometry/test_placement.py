@@ -86,7 +86,7 @@ def test_the_grid_holds_the_points_in_any_world(seed):
 def test_without_points_the_viewing_volume_decides():
     placed = place_grid(cameras(center=(1, 2, 3)), WINDOW, None)
     np.testing.assert_allclose(placed.placement.origin, (1, 2, 3), atol=1e-6)
-    np.testing.assert_allclose(placed.placement.scale, 4 * 0.3 / np.hypot(1, 0.3), rtol=1e-6)
+    np.testing.assert_allclose(placed.placement.scale, 1.2 * 4 * 0.3 / np.hypot(1, 0.3), rtol=1e-6)
     assert "sphere of radius 0.5747" in placed.reasons[0]
     few = place_grid(cameras(), WINDOW, np.zeros((3, 3)))
     assert "only 3 of 3 points" in few.reasons[1]

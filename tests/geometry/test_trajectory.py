@@ -47,6 +47,18 @@ def test_orbit_is_one_even_turn_at_the_median_elevation():
     torch.testing.assert_close(steps, steps[:1].expand(24))
 
 
+def test_the_axis_can_be_given():
+    """Cameras held sideways: their tops say nothing of what is up."""
+    poses = hemisphere()
+    sideways = poses.clone()
+    sideways[:, :3, 0], sideways[:, :3, 1] = poses[:, :3, 1], -poses[:, :3, 0]
+    for path in (orbit(sideways, CENTER, 8, UP), spiral(sideways, CENTER, 8, 1, UP)):
+        torch.testing.assert_close(path[:, 2, 0], torch.zeros(8).double())  # level
+        assert (path[:, 2, 1] < 0).all()
+    heights = (orbit(sideways, CENTER, 8, UP)[:, :3, 3] - CENTER) @ UP
+    torch.testing.assert_close(heights, heights[:1].expand(8))
+
+
 def test_spiral_stays_on_the_covered_part_of_the_sphere():
     poses = hemisphere()
     path = spiral(poses, CENTER, 40, turns=2)

@@ -91,7 +91,7 @@ def read_capture(
         "versions": versions("pycolmap"),
     }
     left_out = [f"{f.path.name}: no place found for it" for f in frames if f.path not in registered]
-    return PhotographSet({"train": photographs}, points, placement, reasons, provenance, left_out)
+    return PhotographSet({"train": photographs}, points, placement, reasons, (0.0, 0.0, 1.0), provenance, left_out)
 
 
 def _start(work: Path, record: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import imageio.v3 as iio
 import numpy as np
@@ -113,17 +113,28 @@ def read_calibration(path: Path, pixel_center: float | None = None) -> Calibrati
     )
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """What ``dataset.json`` says of a folder; nothing where there is none. Raises :class:`UserError`."""
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not a JSON object; mend or delete it") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: not a JSON object; mend or delete it")
+    return record
+
+
 def check_pixel_center(folder: Path, given: float | None) -> float:
     """Where in a pixel of ``folder``'s images its coordinate lies: 0 or 0.5, as given or as its ``dataset.json`` says.
 
     Raises :class:`UserError` for anything else.
     """
-    record, said = folder / "dataset.json", "object.pixel_center"
-    if given is None and record.is_file():
-        try:
-            given, said = json.loads(record.read_text()).get("pixel_center"), f"{record}: pixel_center"
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{record}: not a JSON object; mend or delete it") from error
+    said = "object.pixel_center"
+    if given is None:
+        given, said = read_record(folder).get("pixel_center"), f"{folder / 'dataset.json'}: pixel_center"
     if given not in (None, 0, 0.5):
         raise UserError(f"{said}={given} must be 0 (the reference's convention) or 0.5 (pixels are centred there)")
     return float(given or 0)

@@ -6,7 +6,10 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dv.data.folder import Calibration, Views, read_calibration, read_views
+import torch
+from torch import Tensor
+
+from dv.data.folder import Calibration, Views, read_calibration, read_record, read_views
 from dv.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,11 @@ class ObjectSource:
         """Camera and grid placement of a split. Raises :class:`UserError` saying how to get an absent object."""
         self._require(split)
         return read_calibration(self.folder(split) / "intrinsics.txt", self.pixel_center)
+
+    def up(self) -> Tensor | None:
+        """Which way is up in the world ``[3]``, if the training split's ``dataset.json`` says."""
+        record = read_record(self.folder("train"))
+        return torch.tensor(record["up"], dtype=torch.float64) if record.get("up") else None
 
     def _require(self, split: str) -> None:
         if not self.folder(split).is_dir():

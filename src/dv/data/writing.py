@@ -136,6 +136,7 @@ def write_object(
         "pixel_center": PIXEL_CENTER,
         "grid": asdict(placed.placement),
         "reasons": placed.reasons,
+        "up": found.up,
         "left_out": found.left_out,
         "provenance": found.provenance,
         "versions": versions("numpy", "opencv-python-headless", "imageio"),

@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 LEAST_POINTS = 30
 SEEN_BY = 0.6  # of the cameras must have a point in their picture for it to count
 MARGIN = 1.25  # of the grid's side over the extent of the points
+VOLUME_MARGIN = 1.2  # over the sphere that pictures hold: things fill pictures, up to their corners
 TABLE_SHARE, TABLE_THICKNESS = 0.25, 0.02  # of the points, and of the viewing radius, that make a table
 
 
@@ -141,8 +142,8 @@ def place_grid(poses: Array, window: Window, points: Array | None) -> Placed:
 
     Its centre and side come from the robust extent (per axis, without the outermost 1 %) of those ``points``
     ``[N, 3]`` that most cameras have in their picture and that lie in the cameras' common viewing volume, and if these
-    lie on a table, of what stands on it; without points from that volume alone, which is the sphere around the point
-    of convergence that the pictures hold.
+    lie on a table, of what stands on it; without points from that volume alone: the sphere around the point of
+    convergence that the pictures hold, and a fifth more.
     Raises :class:`UserError` where the cameras have no such volume.
     """
     meet = convergence(poses, window)
@@ -166,7 +167,8 @@ def place_grid(poses: Array, window: Window, points: Array | None) -> Placed:
             reasons.append(f"they span {_listed(high - low)}, the grid {MARGIN:g} times the most of it")
             return _with_near(poses, center, side, min(reach, side * math.sqrt(3) / 2), reasons)
         reasons.append(f"only {len(kept)} of {len(points)} points lie in that sphere: it alone decides")
-    return _with_near(poses, meet, 2 * radius, radius, reasons)
+    side = 2 * VOLUME_MARGIN * radius
+    return _with_near(poses, meet, side, side / 2, reasons)
 
 
 def on_table(points: Array, up: Array, radius: float) -> Array | None:

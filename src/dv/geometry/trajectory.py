@@ -22,7 +22,7 @@ def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
     return pose
 
 
-def spiral(poses: Tensor, center: Tensor, frames: int, turns: float) -> Tensor:
+def spiral(poses: Tensor, center: Tensor, frames: int, turns: float, up: Tensor | None = None) -> Tensor:
     """Archimedean spiral ``[frames, 4, 4]`` over the part of the sphere around ``center`` that ``poses`` cover.
 
     The elevation falls evenly from the highest to the lowest of the given cameras while the azimuth makes ``turns``
@@ -31,19 +31,21 @@ def spiral(poses: Tensor, center: Tensor, frames: int, turns: float) -> Tensor:
     Args:
         poses: ``[V, 4, 4]`` camera-to-world, in which image y points down.
         center: ``[3]``, what to look at.
+        up: ``[3]``, the axis.
     """
-    around = _Sphere(poses, center)
+    around = _Sphere(poses, center, up)
     t = torch.linspace(0, 1, frames, dtype=poses.dtype)
     highest, lowest = around.elevation.max(), around.elevation.min()
     return around.path(highest + t * (lowest - highest), 2 * math.pi * turns * t)
 
 
-def orbit(poses: Tensor, center: Tensor, frames: int) -> Tensor:
+def orbit(poses: Tensor, center: Tensor, frames: int, up: Tensor | None = None) -> Tensor:
     """A full turn ``[frames, 4, 4]`` around ``center`` at the median elevation of ``poses``; it closes, for a loop.
 
-    The axis is the mean up direction of the given cameras ``[V, 4, 4]``, the radius their median distance.
+    The axis is ``up``, by default the mean up direction of the given cameras ``[V, 4, 4]``; the radius is their median
+    distance.
     """
-    around = _Sphere(poses, center)
+    around = _Sphere(poses, center, up)
     t = torch.arange(frames, dtype=poses.dtype) / frames
     return around.path(around.elevation.median().expand(frames), 2 * math.pi * t)
 
@@ -51,10 +53,10 @@ def orbit(poses: Tensor, center: Tensor, frames: int) -> Tensor:
 class _Sphere:
     """The sphere around ``center`` on which cameras stand: axes, radius, and the elevation of each."""
 
-    def __init__(self, poses: Tensor, center: Tensor) -> None:
+    def __init__(self, poses: Tensor, center: Tensor, up: Tensor | None) -> None:
         offsets = poses[:, :3, 3] - center
         self.center = center
-        self.up = torch.nn.functional.normalize(-poses[:, :3, 1].mean(0), dim=0)
+        self.up = torch.nn.functional.normalize(-poses[:, :3, 1].mean(0) if up is None else up, dim=0)
         self.radius = offsets.norm(dim=1).median()
         self.elevation = torch.asin((offsets @ self.up / offsets.norm(dim=1)).clamp(-1, 1))
         east = offsets[0] - (offsets[0] @ self.up) * self.up

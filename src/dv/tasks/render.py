@@ -84,9 +84,9 @@ def trajectory(restored: Restored, config: Any) -> tuple[list[str], Tensor, Intr
     _, known = read_poses(source.folder("train"), calibration)
     center = torch.tensor(restored.placement.origin, dtype=known.dtype)
     if name == "spiral":
-        poses = spiral(known, center, frames, config.turns)
+        poses = spiral(known, center, frames, config.turns, source.up())
     elif name == "orbit":
-        poses = orbit(known, center, frames)
+        poses = orbit(known, center, frames, source.up())
     else:
         poses = interpolate(key_poses(known, config.key_poses), frames)
     return [f"{i:06d}" for i in range(len(poses))], poses, calibration.intrinsics

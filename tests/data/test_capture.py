@@ -118,6 +118,7 @@ def test_handheld_portrait_photographs_with_distortion_and_background(command, p
     assert all(np.array_equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.slow
 def test_a_renderers_rgba_pictures(command, rgba, tmp_path):
     folder, poses = rgba
     root = tmp_path / "out"

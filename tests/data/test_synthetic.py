@@ -270,7 +270,7 @@ def test_foreign_dataset_is_refused(tmp_path: Path) -> None:
     assert files(tmp_path).keys() == {"train", "train/vase", "train/vase/rgb"}
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stop", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_interrupted_run_continues(tmp_path: Path, stop: signal.Signals) -> None:
     settings = SyntheticSettings(
         image_side=32, train_views=36, validation_views=1, test_views=3, samples_per_pixel=64, workers=1

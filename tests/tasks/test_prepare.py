@@ -168,6 +168,8 @@ def test_again_has_nothing_to_do_and_other_settings_are_refused(command, vase, t
         (["source=export"], "object.root is not set"),
         (["source=synthetic", "object.name=teapot", "output_dir=x"], "teapot"),
         (["source=synthetic", "object=vase", "source.preset=huge"], "source.preset=huge must be one of"),
+        (["source=synthetic", "object=vase", "views.farthest=9"], "views.farthest=9 is for imports and captures"),
+        (["source=synthetic", "object=vase", "grid.origin=[0,0,1]"], "grid.origin=[0, 0, 1] is for imports"),
     ],
 )
 def test_bad_input_gets_one_clear_line(command, arguments, message):
@@ -186,6 +188,10 @@ def test_where_to_write_must_be_said(command, vase, tmp_path):
 def test_next_commands_are_ready_to_paste():
     assert next_command(Path("data/deepvoxels"), "greek") == "python train.py object=pedestal"
     assert next_command(Path("/d"), "vase") == "python train.py object=vase object.root=/d"
+    assert (
+        next_command(Path("out"), "007")
+        == "python train.py object=custom object.root=out 'object.name='\"'\"'007'\"'\"''"
+    )
     line = next_command(Path("/my things, old"), "it's")
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

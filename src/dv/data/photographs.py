@@ -127,9 +127,9 @@ class Photograph:
 class PhotographSet:
     """What an import found: photographs by split, and what it knows of the scene.
 
-    ``points`` ``[N, 3]`` are reconstructed ones; ``placement`` is a grid that is known already, with the ``reasons`` for
-    it; ``up`` is which way is up, where that is known. ``provenance`` goes to ``dataset.json``; ``left_out`` says what was
-    skipped, and why.
+    ``points`` ``[N, 3]`` are reconstructed ones; ``placement`` is a grid that is known already, with the ``reasons``
+    for it; ``up`` is which way is up, where that is known. ``provenance`` goes to ``dataset.json``; ``left_out`` says
+    what was skipped, and why.
     """
 
     splits: dict[str, list[Photograph]]

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dv.errors import UserError
 from dv.tasks.command import run
@@ -41,6 +41,8 @@ def prepare(config: DictConfig) -> None:
     }
     if source not in tasks:
         raise UserError(f"source={source} must be one of {', '.join(tasks)}")
+    if tasks[source] not in (_import, _capture):
+        _refuse_ignored(config)
     tasks[source](config)
 
 
@@ -53,9 +55,21 @@ def next_command(root: Path, name: str) -> str:
     return " ".join(["python", "train.py", *words])
 
 
+def _refuse_ignored(config: DictConfig) -> None:
+    """Rather than ignore what only imports and captures follow."""
+    defaults = {"grid": {None}, "views": {None, 0, 1}, "noise": {0}}
+    given = [f"{group}.{key}={value}" for group, usual in defaults.items() for key, value in config[group].items()
+             if isinstance(value, ListConfig) or value not in usual]  # fmt: skip
+    if given:
+        raise UserError(
+            f"{given[0]} is for imports and captures, not for source={config.source.name}; apply it to a copy: "
+            "python prepare.py source=folder source.path=ROOT source.object=NAME output_dir=NEW …"
+        )
+
+
 def _override(key: str, value: str) -> str:
     """``key=value`` for a shell, with Hydra's own quotes around what its grammar would trip over."""
-    if not re.fullmatch(r"[\w./~-]+", value):
+    if not re.fullmatch(r"[A-Za-z/.~][\w./~-]*", value) or value.lower() in ("true", "false", "null", "nan", "inf"):
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return shlex.quote(f"{key}={value}")
 

@@ -14,8 +14,6 @@ from dv.data.object import ObjectSource
 from dv.data.writing import WriteSettings, write_object
 from dv.errors import UserError
 
-TEMPLE = Path("/work/shared/data/temple_ring")
-
 
 def numbers_of(view, pixel_center=0.0):
     lens, world_to_camera = view.lens, np.linalg.inv(view.pose)
@@ -103,14 +101,6 @@ def test_several_files(scene):
     assert "give one of source.par=ball_par.txt, source.par=other_par.txt" in refused(folder)
     assert len(read_middlebury(folder, Path("other_par.txt")).splits["train"]) == 5
     assert "no such file" in refused(folder, par=Path("third_par.txt"))
-
-
-@pytest.mark.skipif(not TEMPLE.is_dir(), reason="the temple is not on this machine")
-def test_temple_ring():
-    found = read_middlebury(TEMPLE)
-    assert len(found.splits["train"]) == 19
-    assert len(found.left_out) == 28
-    assert found.splits["train"][0].lens.cx == 302.82
 
 
 def change(index, number):

@@ -164,7 +164,7 @@ def _summary(
     counts = ", ".join(f"{len(photographs)} {split}" for split, photographs in splits.items())
     lines = [f"{folder.name}: {counts} views of {side}×{side} px in {folder.parent.parent}"]
     if found.left_out:
-        lines.append(f"left out {len(found.left_out)}: {few(found.left_out, 5)} (all are listed in dataset.json)")
+        lines.append(f"left out {len(found.left_out)}: {few(found.left_out)} (all are listed in dataset.json)")
     return [*lines, *placed.reasons, f"cameras, grid and points, if there are any: {folder / 'scene.png'}"]
 
 

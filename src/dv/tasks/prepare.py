@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -57,7 +57,7 @@ def next_command(root: Path, name: str) -> str:
 
 def _refuse_ignored(config: DictConfig) -> None:
     """Rather than ignore what only imports and captures follow."""
-    defaults = {"grid": {None}, "views": {None, 0, 1}, "noise": {0}}
+    defaults: dict[str, set[Any]] = {"grid": {None}, "views": {None, 0, 1}, "noise": {0}}
     given = [f"{group}.{key}={value}" for group, usual in defaults.items() for key, value in config[group].items()
              if isinstance(value, ListConfig) or value not in usual]  # fmt: skip
     if given:
@@ -74,11 +74,12 @@ def _override(key: str, value: str) -> str:
     return shlex.quote(f"{key}={value}")
 
 
-def _settings(kind: type[Settings], config: DictConfig, **given: Any) -> Settings:
+def _settings(kind: Callable[..., Settings], config: DictConfig, **given: Any) -> Settings:
     """The fields of ``kind`` that ``config`` has, as plain data, and those given."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    return kind(**{f.name: plain[f.name] for f in fields(kind) if f.name in plain} | given)  # type: ignore[arg-type]
+    known = {f.name for f in fields(cast(Any, kind))}
+    return kind(**{str(key): value for key, value in plain.items() if key in known} | given)
 
 
 def _write_settings(config: DictConfig) -> WriteSettings:

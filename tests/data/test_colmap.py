@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import write_views
+from dv.data.colmap import lens_of, photographs_of, read_colmap
 from dv.data.export import read_folder
 from dv.data.object import ObjectSource
 from dv.data.photographs import Lens
@@ -17,8 +18,6 @@ from dv.data.writing import WriteSettings, write_object
 from dv.errors import UserError
 
 pycolmap = pytest.importorskip("pycolmap")
-
-from dv.data.colmap import lens_of, photographs_of, read_colmap  # noqa: E402
 
 
 def model_of(views, params, name="PINHOLE", tracks=((3, 120), (2, 30)), size=(40, 32)):

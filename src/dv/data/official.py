@@ -15,29 +15,19 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from ssl import SSLError
 from typing import IO, Any, NamedTuple
-from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlsplit
-from urllib.request import Request, urlopen
-
-from tqdm import tqdm
 
 from dv import __version__
+from dv.data.download import ARCHIVE, download, is_of_system, remove_empty
 from dv.errors import UserError
 
 SPLITS = {"test": "test", "val": "validation", "validation": "validation", "train": "train"}
 SIDE = 16  # px, at which all views are read to be checked
 ORDER = tuple(SPLITS.values())  # in which the finished folders appear
-ARCHIVE = re.compile(r"\.(zip|tgz|tar|tar\.gz)$", re.IGNORECASE)
 NESTED = 2  # archives in archives
-TIMEOUT = 60  # seconds without a byte
-ELSEWHERE = "give another source.url, or download it in a browser and give source.path=ARCHIVE"
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ def install_official(output_dir: Path, settings: OfficialSettings) -> list[str]:
     if folders:
         print(f"{', '.join(folders)} in {output_dir} are already installed from this archive: nothing to do")
     else:
-        archive = given or _download(str(settings.url), aside)
+        archive = given or download(str(settings.url), aside)
         wanted["sha256"] = wanted["sha256"] if given else _checksum(archive, settings)
         about = wanted | {"archive": given.name if given else settings.url, "versions": {"dv": __version__}}
         try:
@@ -86,7 +76,7 @@ def install_official(output_dir: Path, settings: OfficialSettings) -> list[str]:
             raise UserError(f"{archive}{again}: {error}") from error
         finally:
             shutil.rmtree(aside / "unpacked", ignore_errors=True)
-            _remove_empty(aside)
+            remove_empty(aside)
     shutil.rmtree(aside, ignore_errors=True)
     return sorted(PurePosixPath(folder).name for folder in folders if folder.startswith("train/"))
 
@@ -103,12 +93,6 @@ def _checksum(archive: Path, settings: OfficialSettings) -> str:
             f"{archive}: its SHA-256 is {sha256}, not source.sha256={settings.sha256}; mend that, or {mend}"
         )
     return sha256
-
-
-def _remove_empty(*folders: Path) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -241,7 +225,7 @@ def _unpack(archive: Path, into: Path, left: float) -> float:
             left -= member.size  # no more than this is read from it
             _write(member, into, left)
     except Exception as error:  # each of the formats raises kinds of its own
-        if isinstance(error, UserError) or _is_of_system(error):
+        if isinstance(error, UserError) or is_of_system(error):
             raise
         reason = str(error) or type(error).__name__
         raise UserError(f"truncated, damaged or locked ({reason}); get it again") from error
@@ -281,104 +265,3 @@ def _write(member: Member, into: Path, left: float) -> None:
                 shutil.copyfileobj(source, file, 1 << 20)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"member {member.name!r} is there twice; get it elsewhere") from error
-
-
-def _is_of_system(error: Exception) -> bool:
-    """Whether an error is the system's; those of gzip, bz2 and requests are OSErrors too, but have no number."""
-    return isinstance(error, OSError) and error.errno is not None
-
-
-def _download(url: str, aside: Path) -> Path:
-    """The archive at ``url``, downloaded below ``aside`` or, if it was before, as it is there."""
-    parts = urlsplit(url)
-    on_drive = parts.hostname in ("drive.google.com", "docs.google.com")
-    drive_id = re.search(
-        r"(?:[?&]id=|/d/|/folders/|^)([\w-]{25,})(?![\w.-])", url if on_drive or not parts.scheme else ""
-    )
-    if not drive_id and (parts.scheme not in ("http", "https") or on_drive):
-        raise UserError(f"source.url={url} must be an http(s) address, or that of a Google Drive file or folder")
-    folder = aside / hashlib.sha256(url.encode()).hexdigest()[:12]  # partial files of two addresses do not mix
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = [path for path in folder.iterdir() if path.suffix not in (".part", ".etag")]
-    try:
-        if whole:
-            return whole[0]
-        if drive_id:
-            return _from_drive(url, drive_id[1], folder)
-        name = re.sub(r"[^\w.-]+", "_", PurePosixPath(unquote(parts.path)).name).lstrip(".")
-        return _from_server(url, folder / (name or "archive"))
-    finally:
-        _remove_empty(folder, aside)
-
-
-def _from_drive(url: str, drive_id: str, folder: Path) -> Path:
-    """A file of Google Drive, or the one archive of scenes in a folder there; gdown resumes it."""
-    try:
-        import gdown
-    except ImportError as error:
-        raise UserError("downloads from Google Drive need gdown: pip install 'dv[official]'") from error
-    try:
-        if "/folders/" in url:
-            files = gdown.download_folder(id=drive_id, output=str(folder), skip_download=True, quiet=True)
-            archives = [file for file in files if ARCHIVE.search(file.path)]
-            chosen = archives if len(archives) == 1 else [file for file in archives if "synthetic" in file.path]
-            if len(chosen) != 1:
-                there = ", ".join(f"{file.path}: https://drive.google.com/uc?id={file.id}" for file in archives)
-                raise UserError(
-                    f"{url}: not one archive of synthetic scenes there; {there or 'none at all'}; {ELSEWHERE}"
-                )
-            drive_id = chosen[0].id
-        return Path(gdown.download(id=drive_id, output=f"{folder}{os.sep}", resume=True))
-    except Exception as error:  # gdown's kinds differ between its versions
-        if isinstance(error, UserError) or _is_of_system(error):
-            raise
-        raise UserError(
-            f"{url}: not downloaded ({' '.join(str(error).split())}); run the same command again to go on; a folder is "
-            f"https://drive.google.com/drive/folders/ID; or {ELSEWHERE}"
-        ) from error
-
-
-def _from_server(url: str, target: Path) -> Path:
-    """Download to ``target``, going on with ``<target>.part`` if the server can."""
-    part, etag = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.etag")
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "dv", "Accept-Encoding": "identity"}
-    headers |= {"Range": f"bytes={have}-"} if have else {}
-    headers |= {"If-Range": etag.read_text()} if have and etag.exists() else {}  # a file that has changed comes anew
-    try:
-        with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
-            _receive(response, part, etag, have)
-    except HTTPError as error:
-        if error.code != 416 or not have:
-            raise UserError(f"{url}: the server says {error.code} {error.reason}; {ELSEWHERE}") from error
-        if error.headers["Content-Range"] != f"bytes */{have}":  # else it was whole already
-            part.unlink()
-            return _from_server(url, target)
-    except (URLError, ConnectionError, TimeoutError, SSLError, HTTPException, ValueError) as error:
-        raise UserError(f"{url}: {error}; run the same command again to go on, or {ELSEWHERE}") from error
-    etag.unlink(missing_ok=True)
-    return part.rename(target)
-
-
-def _receive(response: Any, part: Path, etag: Path, have: int) -> None:
-    """Write what comes to ``part``, after the ``have`` bytes there if it is the rest of them."""
-    headers = response.headers
-    resumed = bool(have) and (headers["Content-Range"] or "").startswith(f"bytes {have}-")
-    if response.status == 206 and not resumed:
-        part.unlink(missing_ok=True)
-        raise ConnectionError("the server sent another part than asked for")
-    if have and not resumed:
-        print("the server cannot go on, or the file there has changed: starting over")
-    have = have if resumed else 0
-    total = have + int(headers["Content-Length"]) if headers["Content-Length"] else None
-    strong = headers["ETag"] if not (headers["ETag"] or "W/").startswith("W/") else headers["Last-Modified"]
-    etag.write_text(strong) if strong else etag.unlink(missing_ok=True)
-    with (
-        part.open("ab" if resumed else "wb") as file,
-        tqdm(desc=part.stem, total=total, initial=have, unit="B", unit_scale=True) as progress,
-    ):
-        for block in iter(partial(response.read, 1 << 20), b""):
-            progress.update(file.write(block))
-            have += len(block)
-    if total not in (None, have):
-        raise ConnectionError(f"cut off after {have / 1e6:.1f} of {total / 1e6:.1f} MB")

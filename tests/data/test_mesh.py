@@ -9,6 +9,7 @@ import pytest
 
 from dv.data import mesh, synthetic
 from dv.data.mesh import mesh_shapes, render_mesh
+from dv.data.scene import load_scene, render_rgba
 from dv.data.shapes import MeshShape, linear_to_srgb, srgb_to_linear
 from dv.data.synthetic import SyntheticSettings
 from dv.errors import UserError
@@ -45,7 +46,7 @@ def seen(shapes: list[MeshShape], azimuth: float = 0.0) -> np.ndarray:
     """Hue-like colours [SIDE, SIDE, 3]: linear, divided by their largest; NaN where nothing is; from the horizon."""
     mi.set_variant("scalar_rgb")
     pose = synthetic.look_at_centre(2 * np.array([np.cos(azimuth), np.sin(azimuth), 0.02]))
-    rgba = synthetic.render_rgba(synthetic.load_scene(shapes), pose, SIDE, 16, 0)
+    rgba = render_rgba(load_scene(shapes), pose, SIDE, 16, 0)
     largest = rgba[..., :3].max(2, keepdims=True)
     return np.where(rgba[..., 3:] > 0.99, rgba[..., :3] / np.where(largest > 0, largest, 1), np.nan)
 

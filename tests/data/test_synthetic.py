@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 import dv
 from dv.data import synthetic
+from dv.data.scene import FOCAL_PER_SIDE, load_scene, render_depth, render_rgba
 from dv.data.shapes import MeshShape, linear_to_srgb, tube_mesh
 from dv.data.synthetic import SyntheticSettings, render_synthetic, settings_from, split_poses
 from dv.errors import UserError
@@ -49,8 +50,8 @@ def shapes_of(name: str) -> list[MeshShape]:
 
 def pictures(shapes: list[MeshShape], variant: str, poses: np.ndarray, side: int = 32, samples: int = 4) -> np.ndarray:
     """sRGB [views, side, side, 3] over white, without the command's processes and files."""
-    scene = synthetic.load_scene(shapes, variant)
-    return np.stack([encoded(synthetic.render_rgba(scene, pose, side, samples, 0)) for pose in poses])
+    scene = load_scene(shapes, variant)
+    return np.stack([encoded(render_rgba(scene, pose, side, samples, 0)) for pose in poses])
 
 
 def encoded(rgba: np.ndarray) -> np.ndarray:
@@ -126,8 +127,8 @@ def test_highlights_move_with_the_camera(ball: MeshShape) -> None:
     here, there = (synthetic.look_at_centre(2 * np.array([np.cos(a), np.sin(a), 1]) / np.sqrt(2)) for a in (0.3, 0.9))
     changes = {}
     for variant in synthetic.VARIANTS:
-        scene = synthetic.load_scene([ball], variant)
-        depth = synthetic.render_depth(scene, here, side)
+        scene = load_scene([ball], variant)
+        depth = render_depth(scene, here, side)
         row, column = np.nonzero(depth < 1.8)  # away from the silhouette
         z = depth[row, column]
         in_camera = np.stack([(column + 0.5 - centre) * z / focal, (row + 0.5 - centre) * z / focal, z])
@@ -147,11 +148,11 @@ def test_highlights_move_with_the_camera(ball: MeshShape) -> None:
 @pytest.mark.usefixtures("mitsuba")
 def test_depth_is_along_the_cameras_axis(ball: MeshShape) -> None:
     pose = split_poses("test", SyntheticSettings())[5]
-    depth = synthetic.render_depth(synthetic.load_scene([ball]), pose, 33)
+    depth = render_depth(load_scene([ball]), pose, 33)
     assert depth.dtype == np.float32
     assert depth[16, 16] == pytest.approx(1.6, abs=1e-3)
     # On a ray at slope s the ball's front is at z = (2 - sqrt(0.4² (1 + s²) - 2² s²)) / (1 + s²).
-    s = 5 / (synthetic.FOCAL_PER_SIDE * 33)
+    s = 5 / (FOCAL_PER_SIDE * 33)
     assert depth[16, 21] == pytest.approx((2 - np.sqrt(0.16 * (1 + s * s) - 4 * s * s)) / (1 + s * s), abs=1e-3)
     assert np.isinf(depth[0]).all()
 
@@ -213,7 +214,7 @@ def test_poses_and_intrinsics_agree_with_mitsuba(mitsuba: Any, seed: int) -> Non
         "emitter": {"type": "area", "radiance": {"type": "rgb", "value": 1.0}},
     }
     scene = mitsuba.load_dict({"type": "scene", "integrator": {"type": "path", "max_depth": 1}, "ball": ball})
-    light = synthetic.render_rgba(scene, pose, side, 256, 0)[..., 0]
+    light = render_rgba(scene, pose, side, 256, 0)[..., 0]
     rows, columns = np.indices(light.shape)
     seen = np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum() + 0.5
     x, y, z = (np.linalg.inv(pose) @ [*point, 1])[:3]

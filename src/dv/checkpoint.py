@@ -100,8 +100,11 @@ def description(
     }
 
 
-def write_atomically(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint aside and rename it, so that a kill at any moment leaves the old file or the new one."""
+def write_atomically(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+    """Write a checkpoint aside and rename it, so that a kill at any moment leaves a whole file, old or new.
+
+    The old one gets the name ``previous``, if given. Raises :class:`UserError` if it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
     try:
@@ -109,6 +112,8 @@ def write_atomically(checkpoint: dict[str, Any], path: Path) -> None:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
+        if previous and path.is_file():
+            path.replace(previous)
         aside.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         aside.unlink(missing_ok=True)

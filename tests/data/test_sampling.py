@@ -1,10 +1,11 @@
 import numpy as np
+import pytest
 import torch
 
 from conftest import write_object
 from dv.data.datamodule import ObjectDataModule
 from dv.data.object import ObjectSource
-from dv.data.sampling import TrainingSteps
+from dv.data.sampling import StepShape, TrainingSteps, ViewShare
 
 
 def steps_of(ball, seed=0) -> TrainingSteps:
@@ -41,16 +42,36 @@ def test_sampling_is_a_function_of_seed_and_step(ball):
 
 def test_batch_holds_the_sampled_views(ball):
     steps = steps_of(ball)
-    batch, step = steps[7], steps.sample(7)
-    assert torch.equal(batch.source_image[0], steps.views.images[step.source])
-    assert torch.equal(batch.target_images, steps.views.images[list(step.targets)])
-    assert torch.equal(batch.target_poses, steps.views.poses[list(step.targets)])
-    assert batch.source_image.dtype == torch.uint8
+    [[loaded]], sample = steps[7], steps.sample(7)
+    assert torch.equal(loaded.source_image[0], steps.views.images[sample.source])
+    assert torch.equal(loaded.target_images, steps.views.images[list(sample.targets)])
+    assert torch.equal(loaded.target_poses, steps.views.poses[list(sample.targets)])
+    assert loaded.source_image.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(("batch_size", "rounds", "ranks"), [(1, 1, 1), (1, 1, 3), (2, 1, 2), (1, 3, 2), (3, 2, 4)])
+def test_ranks_share_the_samples_that_one_process_would_take(batch_size, rounds, ranks):
+    shared, alone = StepShape(batch_size, rounds, ranks), StepShape(batch_size * ranks, rounds)
+    assert shared.samples == alone.samples == batch_size * rounds * ranks
+    for step in range(3):
+        parts = [shared.indices(step, rank) for rank in range(ranks)]
+        joined = [[i for part in parts for i in part[turn]] for turn in range(rounds)]
+        assert joined == [list(turn) for turn in alone.indices(step, 0)]
+        first = step * shared.samples
+        assert [i for turn in joined for i in turn] == list(range(first, first + shared.samples))
+
+
+@pytest.mark.parametrize(("count", "ranks"), [(1, 1), (7, 1), (7, 2), (2, 3), (6, 3), (1, 4)])
+def test_every_view_counts_once_and_every_rank_gets_equally_many(count, ranks):
+    shares = [list(ViewShare(count, rank, ranks)) for rank in range(ranks)]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(i for share in shares for i, counts in share if counts) == list(range(count))
+    assert all(0 <= i < count for share in shares for i, _ in share)
 
 
 def test_loader_gives_all_steps_and_the_views_once_in_memory(ball):
     source = ObjectSource(ball, "ball", image_side=32)
     module = ObjectDataModule(source, steps=5, seed=0)
-    assert [batch.step for batch in module.train_dataloader()] == list(range(5))
+    assert [turn[0].index for [turn] in module.train_dataloader()] == list(range(5))
     assert [view.name for view in module.val_dataloader()] == source.views("validation").names
     assert source.views("train").images.data_ptr() == module.train_dataloader().dataset.views.images.data_ptr()

@@ -2,44 +2,59 @@
 
 from __future__ import annotations
 
+import math
+
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from dv.data.object import ObjectSource
-from dv.data.sampling import StepRange, TrainingBatch, TrainingSteps, View, ViewList
+from dv.data.sampling import StepRange, StepShape, TrainingBatch, TrainingSteps, View, ViewList, ViewShare
 
 
 class ObjectDataModule(pl.LightningDataModule):
-    """Training steps and validation views of an object.
+    """Training steps and validation views of an object, each rank's part of them.
 
     Args:
         source: the object.
-        steps: length of the training, in batches a rank.
+        steps: length of the training.
         seed: of the sampling.
+        shape: of a step.
+        validation_views: part (a float) or number of the validation views, over all ranks.
         workers: loader processes; 0 reads in the main process, which is the fastest for images in memory.
     """
 
-    def __init__(self, source: ObjectSource, steps: int, seed: int, workers: int = 0) -> None:
+    def __init__(
+        self,
+        source: ObjectSource,
+        steps: int,
+        seed: int,
+        shape: StepShape | None = None,
+        validation_views: int | float = 1.0,
+        workers: int = 0,
+    ) -> None:
         super().__init__()
         self.source = source
         self.steps = steps
         self.seed = seed
+        self.shape = shape or StepShape()
+        self.validation_views = validation_views
         self.workers = workers
 
     def train_dataloader(self) -> DataLoader[TrainingBatch]:
         """The steps that are still to do, on this rank."""
-        done, rank, ranks = 0, 0, 1
-        if self.trainer:
-            done, rank, ranks = self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size
-        dataset = TrainingSteps(self.source.views("train"), self.steps * ranks, self.seed)
+        done, rank = (self.trainer.global_step, self.trainer.global_rank) if self.trainer else (0, 0)
         return DataLoader(
-            dataset,
-            sampler=StepRange(self.steps * ranks, done, rank, ranks),
+            TrainingSteps(self.source.views("train"), self.steps, self.seed, self.shape, rank),
+            sampler=StepRange(self.steps, done),
             batch_size=None,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
         )
 
     def val_dataloader(self) -> DataLoader[View]:
-        """Validation views, in order."""
-        return DataLoader(ViewList(self.source.views("validation")), batch_size=None)
+        """Validation views, in order, those of this rank."""
+        rank = self.trainer.global_rank if self.trainer else 0
+        views = self.source.views("validation")
+        part = self.validation_views
+        count = math.ceil(part * len(views)) if isinstance(part, float) else min(part, len(views))
+        return DataLoader(ViewList(views), sampler=ViewShare(count, rank, self.shape.ranks), batch_size=None)

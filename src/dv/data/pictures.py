@@ -1,4 +1,4 @@
-"""Writing pictures and video: 16-bit colour and depth PNG, MP4, contact sheets."""
+"""Writing pictures, point clouds and video: 16-bit colour and depth PNG, PLY, MP4, contact sheets."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ def write_png(path: Path, image: Tensor) -> None:
 def to_uint8(image: Tensor) -> np.ndarray:
     """``[3, H, W]`` in [0, 1] as ``[H, W, 3]`` uint8."""
     return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def write_ply(path: Path, points: Tensor, colors: Tensor) -> None:
+    """Write ``points`` ``[N, 3]``, any units, with ``colors`` ``[N, 3]`` in [0, 1] as a binary PLY."""
+    rows = np.empty(len(points), [("point", "<f4", 3), ("color", "u1", 3)])
+    rows["point"], rows["color"] = points.cpu().numpy(), (colors.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    properties = [
+        *(f"property float {axis}" for axis in "xyz"),
+        *(f"property uchar {c}" for c in ("red", "green", "blue")),
+    ]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}", *properties, "end_header"]
+    path.write_bytes("\n".join([*header, ""]).encode() + rows.tobytes())
 
 
 class Video:

@@ -1,59 +1,58 @@
-"""What happens around the training steps: checkpoints that survive, pictures, timing, the progress bar."""
+"""What happens around the training steps: checkpoints that survive, timing, the progress bar."""
 
 from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from torch import Tensor
 
 from dv.checkpoint import write_atomically
-from dv.data.pictures import contact_sheet, depth_picture
-from dv.data.sampling import TrainingBatch
-from dv.errors import UserError
-from dv.geometry.camera import axis_cosines
-from dv.lightning.loggers import log_picture
-from dv.lightning.module import DeepVoxelsModule, to_model
-from dv.metrics import to_unit
-
-
-class Interrupted(UserError):
-    """The user or the system asked the training to stop; the last checkpoint has been written."""
-
-    def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signum
+from dv.errors import Interrupted
+from dv.lightning.module import DeepVoxelsModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints written aside and renamed."""
+    """Checkpoints written aside and renamed; the last but one is kept, should the last be damaged."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``."""
-        write_atomically(checkpoint, Path(path))
+        path = Path(path)
+        write_atomically(checkpoint, path, path.with_name("previous.ckpt") if path.name == "last.ckpt" else None)
 
 
 class LastCheckpoint(Callback):
-    """Writes ``last.ckpt`` every ``every_steps`` steps, at the end, and on Ctrl-C or SIGTERM.
+    """Writes ``last.ckpt`` every ``every_steps`` steps, at the end, on Ctrl-C or SIGTERM, or if ``abandoned()``.
 
     It writes before a step begins, when the step before it is wholly logged and validated: so a resumed run repeats
     an undisturbed one. ``resumed`` is the checkpoint that the run went on from, the last good one until the first is
-    written.
+    written; ``how_to_go_on`` ends the message of an interruption. Signals that someone handles already, as SLURM's
+    warnings are, go on to them once the checkpoint is written.
     """
 
-    def __init__(self, folder: Path, every_steps: int, resumed: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every_steps: int,
+        resumed: Path | None = None,
+        how_to_go_on: str = "resume=auto",
+        abandoned: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.path = folder / "last.ckpt"
         self.every_steps = every_steps
         self.written = resumed
+        self.how_to_go_on = how_to_go_on
+        self.abandoned = abandoned
         self._signal: int | None = None
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}  # before Lightning's
+        self._others: dict[int | None, Any] = {s: handler for s, handler in handlers.items() if callable(handler)}
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -62,12 +61,13 @@ class LastCheckpoint(Callback):
         # Lightning expects checkpoints from the end of a batch; ours are from the start of the next, already counted
         total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         total.ready = total.started = total.processed = total.completed
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in {signal.SIGINT, signal.SIGTERM, *self._others}:
             self._previous[signum] = signal.signal(signum, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signal = signum
-        signal.signal(signum, signal.SIG_DFL)
+        if signum not in self._others:
+            signal.signal(signum, signal.SIG_DFL)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -75,12 +75,15 @@ class LastCheckpoint(Callback):
         """Write when it is time, or when some rank was asked to stop."""
         step = trainer.global_step
         trainer.fit_loop.epoch_loop._batches_that_stepped = step  # for the loggers, likewise
-        if trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False):
+        if trainer.strategy.reduce_boolean_decision(self._signal is not None or self.abandoned(), all=False):
             self._write(trainer)
+            signum, self._signal = self._signal, None
+            if signum in self._others:
+                self._others[signum](signum, None)
+                return
             raise Interrupted(
-                f"interrupted at step {step}; continue with the same command and "
-                f"hydra.run.dir={self.path.parent.parent} resume=auto",
-                self._signal or signal.SIGTERM,
+                f"interrupted at step {step}; continue with the same command and {self.how_to_go_on}",
+                signum or signal.SIGTERM,
             )
         if step > self._begun_at and step % self.every_steps == 0:
             self._write(trainer)
@@ -95,79 +98,54 @@ class LastCheckpoint(Callback):
         self._restore()
 
     def _write(self, trainer: pl.Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # first: a resumed run keeps what was logged before its checkpoint
         trainer.save_checkpoint(self.path)
         self.written = self.path
-        for logger in trainer.loggers:
-            logger.save()
 
     def _restore(self) -> None:
         while self._previous:
             signal.signal(*self._previous.popitem())
 
 
-class StepTime(Callback):
-    """Logs the wall-clock seconds of every training step."""
+class Clock(Callback):
+    """Logs wall-clock seconds: of every training step, and of the training so far, validation and saving included.
+
+    A resumed run counts on from its checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._began = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far."""
+        return self._before + time.perf_counter() - self._began
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"elapsed": self.elapsed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self._before = state_dict["elapsed"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._began = time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock."""
-        self._began = time.perf_counter()
+        """Start the clock of the step."""
+        self._step_began = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the time."""
-        pl_module.log("time/step", time.perf_counter() - self._began)
-
-
-class Pictures(Callback):
-    """Every ``every_steps`` steps, one validation view as source | output | truth | depth, and slices of the gates.
-
-    The source is the training view nearest to the validation view.
-    """
-
-    def __init__(self, every_steps: int) -> None:
-        self.every_steps = every_steps
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TrainingBatch, batch_idx: int
-    ) -> None:
-        """Make and log the pictures."""
-        if not self.every_steps or trainer.global_step % self.every_steps or not trainer.is_global_zero:
-            return
-        assert isinstance(pl_module, DeepVoxelsModule)
-        log_picture(trainer.loggers, "views", self._views(trainer, pl_module), trainer.global_step)
-        if pl_module.last_gates is not None:
-            log_picture(trainer.loggers, "gates", gate_slices(*pl_module.last_gates), trainer.global_step)
-
-    def _views(self, trainer: pl.Trainer, module: DeepVoxelsModule) -> Tensor:
-        source = trainer.datamodule.source  # type: ignore[attr-defined]
-        truth, train = source.views("validation"), source.views("train")
-        nearest = int(axis_cosines(truth.poses[:1], train.poses).argmax())
-        module.eval()
-        with torch.no_grad():
-            rendering = module.render(truth.poses[0])
-        module.train()
-        row = [
-            to_unit(to_model(train.images[nearest])),
-            to_unit(rendering.image[0]),
-            to_unit(to_model(truth.images[0])),
-        ]
-        if rendering.depth_map is not None:
-            row.append(depth_picture(rendering.depth_map[0].float(), truth.images.shape[-1]))
-        return contact_sheet([row], least_side=128)
-
-
-def gate_slices(update: Tensor, reset: Tensor) -> Tensor:
-    """Middle z, y and x slices of the update (upper row) and reset gate ``[1, 1, G, G, G]`` as one grey picture."""
-    rows = []
-    for gate in (update, reset):
-        volume = gate[0, 0].float().cpu()
-        middle = len(volume) // 2
-        slices = (volume[middle], volume[:, middle], volume[:, :, middle])
-        rows.append([s.expand(3, -1, -1) for s in slices])
-    return contact_sheet(rows, least_side=128)
+        """Log the times."""
+        pl_module.log_dict({"time/step": time.perf_counter() - self._step_began, "time/elapsed": self.elapsed})
 
 
 class ProgressBar(TQDMProgressBar):

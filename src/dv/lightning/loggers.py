@@ -1,19 +1,35 @@
-"""Loggers of a run: metrics.csv always, TensorBoard or W&B beside it."""
+"""Loggers of a run: metrics.csv always, TensorBoard or W&B beside it.
+
+Rows are numbered by the step that has just ended, from 0: what is shown after N steps belongs to row N - 1.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
+import logging
 import netrc
 import os
-from collections.abc import Sequence
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import torch
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from dv.data.pictures import to_uint8, write_png
+from dv.data.pictures import to_uint8, write_ply, write_png
+from dv.errors import UserError
+from dv.lightning.wandb_file import drop_unfinished, history
+from dv.revision import revision
+
+log = logging.getLogger(__name__)
+STEP = "trainer/global_step"  # the x axis of all W&B charts
 
 
 class RunCsvLogger(CSVLogger):
@@ -21,14 +37,126 @@ class RunCsvLogger(CSVLogger):
 
     def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
         super().__init__(run_dir, name="", version="", flush_logs_every_n_steps=50)
+        self.kept: list[dict[str, Any]] = []
         path = run_dir / "metrics.csv"
-        if os.environ.get("LOCAL_RANK", "0") == "0" and resume_step is not None and path.is_file():
+        if getattr(rank_zero_only, "rank", 0) == 0 and resume_step is not None and path.is_file():
             with path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) < resume_step]
-            self.experiment.metrics = [
-                {k: float(v) if k != "step" else int(v) for k, v in row.items() if v} for row in rows
-            ]
+            self.kept = [{k: float(v) if k != "step" else int(v) for k, v in row.items() if v} for row in rows]
+            self.experiment.metrics = [*self.kept]
             self.save()
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Add a row."""
+        super().log_metrics(_without_epoch(metrics), step)
+
+
+class RunTensorBoardLogger(TensorBoardLogger):
+    """``tensorboard/`` in the run's folder; what a resumed run will log again is taken out."""
+
+    def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
+        super().__init__(run_dir, name="", version="tensorboard", default_hp_metric=False, purge_step=resume_step)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add scalars."""
+        super().log_metrics(_without_epoch(metrics), step)
+
+
+class RunWandbLogger(WandbLogger):
+    """One W&B run, however often it is interrupted and resumed.
+
+    ``wandb.json`` in the run's folder keeps its id, name and group. What a resumed run repeats, because it came after
+    the checkpoint, is not logged again if W&B has it, since W&B cannot take it back. Of the rows of metrics.csv that it
+    goes on from (``kept``; None in a new run), those are logged that W&B lacks, because its process was killed too.
+    """
+
+    def __init__(
+        self, run_dir: Path, config: dict[str, Any], settings: dict[str, Any], kept: list[dict[str, Any]] | None
+    ) -> None:
+        self._state_path = run_dir / "wandb.json"
+        before = json.loads(self._state_path.read_text()) if kept is not None and self._state_path.is_file() else {}
+        self._kept = kept or []
+        self._row: int | None = None  # that W&B is still adding to
+        self._logged: dict[str, int] = {}  # by name, the last row that an earlier process has logged
+        run_id = before.get("id") or secrets.token_hex(4)  # no random state: seeds are alike
+        tags = settings.get("tags")
+        super().__init__(
+            name=settings.get("run_name") or before.get("name") or run_dir.name,
+            id=run_id,
+            project=settings.get("project"),
+            entity=settings.get("entity"),
+            group=settings.get("group") or before.get("group"),
+            tags=[tags] if isinstance(tags, str) else tags,
+            notes=settings.get("notes"),
+            job_type=settings.get("job_type"),
+            save_dir=run_dir,
+            mode=_wandb_mode(settings.get("mode"), run_dir, run_id),
+            config=config | {"revision": revision()},
+            resume="allow" if before else None,  # otherwise syncing a new run twice would double it
+            settings={"x_transaction_log_flush_interval": 1.0},  # seconds of rows that a killed process may lose
+            reinit="create_new",  # never go on in a run that another job of this process has left open
+        )
+        self._wandb_init.pop("anonymous")  # W&B warns of it
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run, begun when it is first asked for, on rank 0 only. Raises :class:`UserError` if it cannot be."""
+        if self._experiment is None:
+            import wandb
+
+            earlier = sorted((self._state_path.parent / "wandb").glob(f"*run-*-{self.version}/*.wandb"))
+            try:
+                self._experiment = wandb.init(**self._wandb_init)
+            except wandb.errors.Error as error:
+                raise UserError(f"W&B: {error}; logger.mode=offline needs no network (wandb sync later)") from error
+            self._experiment.define_metric(STEP)
+            self._experiment.define_metric("*", step_metric=STEP, step_sync=True)
+            state = {key: self._wandb_init[key] for key in ("id", "name", "group")}
+            aside = self._state_path.with_name(f".{self._state_path.name}.partial")
+            aside.write_text(json.dumps(state))
+            aside.replace(self._state_path)
+            self._logged = _last_rows(earlier, self._experiment.starting_step)
+            for row in self._kept:
+                self.log_metrics({name: value for name, value in row.items() if name != "step"}, row["step"])
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add scalars or media to the row ``step``, less what an earlier process of this run has logged there."""
+        assert step is not None
+        new = {name: value for name, value in _without_epoch(metrics).items() if step > self._logged.get(name, -1)}
+        if new:
+            run = self.experiment
+            if self._row not in (None, step):
+                run.log({}, commit=True)
+            self._row = step
+            run.log({**new, STEP: step}, commit=False)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the W&B run as failed unless all is well; after success there may be more to log, until :meth:`close`."""
+        if status != "success" and self._experiment is not None:
+            self._experiment.finish(getattr(sys.exception(), "exit_code", 1))
+
+    @rank_zero_only
+    def close(self) -> None:
+        """End the W&B run as finished."""
+        self.experiment.finish(0)
+        if self._wandb_init["mode"] == "offline":
+            log.info("W&B: to upload this run, wandb sync %s", self._state_path.parent / "wandb" / f"*-{self.version}")
+
+
+def _last_rows(files: Sequence[Path], uploaded: int) -> dict[str, int]:
+    """The last row of every name in a run's files; of rows that were logged online, the ``uploaded`` first count."""
+    last: dict[str, int] = {}
+    for file in files:
+        drop_unfinished(file)
+        online = not file.parent.name.startswith("offline")
+        for row in history(file):
+            if STEP in row and not (online and row["_step"] >= uploaded):
+                last |= dict.fromkeys(row, row[STEP])
+    return last
 
 
 def wandb_key_exists() -> bool:
@@ -37,44 +165,76 @@ def wandb_key_exists() -> bool:
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
-        return netrc.netrc().authenticators(host) is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _wandb_mode(wanted: str | None, run_dir: Path, run_id: str) -> str:
+    """The mode that is asked for, else online with a key and offline without one; offline if it would lose rows."""
+    mode = wanted or os.environ.get("WANDB_MODE") or ("online" if wandb_key_exists() else "offline")
+    files = (run_dir / "wandb").glob(f"offline-run-*-{run_id}/*.wandb")
+    if mode == "online" and any(not file.with_name(f"{file.name}.synced").exists() for file in files):
+        log.warning(
+            "W&B: staying offline, since the beginning of this run has not been uploaded (wandb sync %s)",
+            run_dir / "wandb" / f"offline-run-*-{run_id}",
+        )
+        return "offline"
+    return mode
 
 
 def make_loggers(
     name: str, run_dir: Path, config: dict[str, Any], settings: dict[str, Any], resume_step: int | None
 ) -> list[Logger]:
     """The loggers of the ``logger`` configuration ``name``; W&B is offline without a key and never asks for one."""
-    loggers: list[Logger] = [RunCsvLogger(run_dir, resume_step)]
+    table = RunCsvLogger(run_dir, resume_step)
+    loggers: list[Logger] = [table]
     if name == "tensorboard":
-        loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
+        loggers.append(RunTensorBoardLogger(run_dir, resume_step))
     elif name == "wandb":
-        mode = settings.get("mode") or os.environ.get("WANDB_MODE") or ("online" if wandb_key_exists() else "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
-        loggers.append(
-            WandbLogger(
-                name=settings.get("run_name") or run_dir.name,
-                project=settings.get("project", "dv"),
-                group=settings.get("group"),
-                tags=settings.get("tags"),
-                save_dir=run_dir,
-                mode=mode,
-                config=config,
-                reinit="finish_previous",
-            )
-        )
+        loggers.append(RunWandbLogger(run_dir, config, settings, None if resume_step is None else table.kept))
     return loggers
 
 
-def log_picture(loggers: Sequence[Logger], name: str, picture: Tensor, step: int) -> None:
-    """Give ``picture`` ``[3, H, W]`` in [0, 1] to every logger; beside metrics.csv it lies in ``pictures/``."""
+def log_picture(loggers: Sequence[Logger], name: str, picture: Tensor, steps: int) -> None:
+    """Give ``picture`` ``[3, H, W]`` in [0, 1] after ``steps`` to every logger.
+
+    Beside metrics.csv it lies in ``pictures/``.
+    """
     for logger in loggers:
         if isinstance(logger, RunCsvLogger):
-            folder = Path(logger.log_dir) / "pictures"
-            folder.mkdir(parents=True, exist_ok=True)
-            write_png(folder / f"{name}_{step:07d}.png", picture)
+            write_png(_pictures(logger) / f"{name}_{steps:07d}.png", picture)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, to_uint8(picture), step, dataformats="HWC")
+            logger.experiment.add_image(name, to_uint8(picture), steps - 1, dataformats="HWC")
         elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [to_uint8(picture)], step=step)
+            logger.log_image(name, [to_uint8(picture)], step=steps - 1)
+
+
+def log_points(loggers: Sequence[Logger], name: str, points: Tensor, colors: Tensor, steps: int) -> None:
+    """Give a cloud of ``points`` ``[N, 3]`` with ``colors`` ``[N, 3]`` in [0, 1] after ``steps`` to every logger.
+
+    Beside metrics.csv it lies in ``pictures/`` as PLY.
+    """
+    bytes_ = (colors.clamp(0, 1) * 255).round()
+    for logger in loggers:
+        if isinstance(logger, RunCsvLogger):
+            write_ply(_pictures(logger) / f"{name}_{steps:07d}.ply", points, colors)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_mesh(name, points[None].float(), bytes_[None].byte(), global_step=steps - 1)
+        elif isinstance(logger, WandbLogger):
+            import wandb
+
+            cloud = wandb.Object3D(torch.cat([points, bytes_], 1).float().numpy())
+            logger.log_metrics({name: cloud}, step=steps - 1)
+
+
+def _pictures(logger: RunCsvLogger) -> Path:
+    folder = Path(logger.log_dir) / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _without_epoch(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Less what Lightning adds to every row, which is in none of the namespaces train, val, test, time and grid."""
+    return {name: value for name, value in metrics.items() if name != "epoch"}

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dv.errors import UserError
+from dv.errors import Interrupted, UserError
 from dv.memory import keep_freed_memory
+from dv.tasks.processes import dismiss, follow, place
+
+MULTIRUN = ("-m", "--multirun")
 
 
 def config_folder() -> Path:
@@ -24,6 +30,11 @@ def config_folder() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise UserError(f"no conf/ beside {package}: install dv again, or run from a clone")
+
+
+def in_sweep() -> bool:
+    """Whether this is a job of a Hydra multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def fail(error: BaseException) -> None:
@@ -46,7 +57,14 @@ def quote_group_numbers(arguments: list[str], conf: Path) -> list[str]:
 
 
 def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
-    """Compose ``conf/<config_name>.yaml`` with the command line and call ``task``."""
+    """Compose ``conf/<config_name>.yaml`` with the command line and call ``task``.
+
+    In a sweep a job that fails says why, and the others go on. The ranks that torchrun or srun start besides rank 0
+    take their configuration from it.
+    """
+    if place().rank > 0:
+        follow()
+        return
     # Hydra would print its own mixture of messages and stack frames; here errors are sorted by who can mend them.
     full = os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
@@ -55,11 +73,19 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         try:
             return task(config)
         except (UserError, OSError) as error:
-            fail(error)
+            if not in_sweep() or isinstance(error, Interrupted):
+                fail(error)
+            raise _failed_job(error) from None
+        except Exception as error:
+            if in_sweep():
+                traceback.print_exc()
+                raise _failed_job(error) from None
+            raise
 
     try:
         conf = config_folder()
-        sys.argv[1:] = quote_group_numbers(sys.argv[1:], conf)
+        arguments = sorted(sys.argv[1:], key=lambda a: a not in MULTIRUN)  # Hydra wants -m before the overrides
+        sys.argv[1:] = same_sweep(quote_group_numbers(arguments, conf))
         hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         cause = f" {error.__cause__}" if error.__cause__ else ""
@@ -71,3 +97,29 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         sys.exit(130)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = full
+        dismiss()
+
+
+def _failed_job(error: Exception) -> UserError:
+    """Say at once that this job of a sweep has failed; gives what ends the sweep when the others are done."""
+    hydra = HydraConfig.get()
+    message = f"job {hydra.job.num} ({hydra.runtime.output_dir}): {error}"
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return UserError(f"{message}; when that is mended, the same command with resume=auto makes what is missing")
+
+
+def same_sweep(arguments: list[str], sweeps: Path = Path("outputs/sweep")) -> list[str]:
+    """With ``-m … resume=auto``: go on in the folder of the newest sweep that was begun with the same command.
+
+    Nothing is added if ``hydra.sweep.dir`` is given or there is no such sweep.
+    """
+    named = any(argument.startswith("hydra.sweep.dir=") for argument in arguments)
+    if named or "resume=auto" not in arguments or not set(MULTIRUN) & set(arguments):
+        return arguments
+    wanted = [a for a in arguments if a not in (*MULTIRUN, "resume=auto")]
+    for record in sorted(sweeps.glob("*/multirun.yaml"), key=lambda path: path.stat().st_mtime, reverse=True):
+        overrides = OmegaConf.load(record).hydra.overrides
+        begun = [o for o in (*overrides.task, *overrides.hydra) if o not in ("resume=auto", "hydra.mode=MULTIRUN")]
+        if sorted(begun) == sorted(wanted):
+            return [*arguments, f"hydra.sweep.dir={record.parent}"]
+    return arguments

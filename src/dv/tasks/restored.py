@@ -95,10 +95,23 @@ def restore(config: DictConfig) -> Restored:
     calibration = _any_calibration(source) if checkpoint.placement is None else None
     placement = checkpoint.placement or (calibration.placement if calibration else None)
     assert placement is not None
+    return ready(checkpoint, source, placement, device, precision, compile=config.trainer.compile)
+
+
+def ready(
+    checkpoint: Checkpoint,
+    source: ObjectSource,
+    placement: GridPlacement,
+    device: torch.device,
+    precision: str,
+    *,
+    compile: bool = False,
+) -> Restored:
+    """The model of a checkpoint on a device, its grid inpainted."""
     model = DeepVoxels(checkpoint.sizes)
     checkpoint.load_model(model)
     model.to(device).eval()
-    if config.trainer.compile:
+    if compile:
         model.compile_networks()
     with torch.inference_mode():
         inpainted = model.inpaint()

@@ -29,6 +29,14 @@ def check_devices(gpus: int | str) -> int:
     return gpus
 
 
+def processes_here(config: DictConfig) -> int:
+    """Processes on this machine: one a GPU, on CPUs ``trainer.processes``. Raises :class:`UserError`."""
+    gpus, processes = config.trainer.gpus, config.trainer.processes
+    if gpus and processes > 1:
+        raise UserError(f"trainer.processes={processes} is for CPUs: with trainer.gpus={gpus} every GPU has a process")
+    return int(gpus or processes)
+
+
 def device_of(gpus: int) -> torch.device:
     """The device on which one process computes."""
     return torch.device("cuda" if gpus else "cpu")
@@ -96,6 +104,7 @@ def check_numbers(config: DictConfig) -> None:
     whole = {
         "data.skip": 0,
         "data.workers": 0,
+        "data.batch_size": 1,
         "seed": 0,
         "grid.side": 4,
         "grid.features": 1,
@@ -104,6 +113,8 @@ def check_numbers(config: DictConfig) -> None:
         "loss.border": 0,
         "optimizer.warmup_steps": 0,
         "trainer.nodes": 1,
+        "trainer.processes": 1,
+        "trainer.accumulate_grad_batches": 1,
         "trainer.max_epochs": 1,
         "trainer.save_every_steps": 1,
         "trainer.validate_every_steps": 1,

@@ -9,15 +9,22 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from dv.errors import UserError
-from dv.tasks.command import run
+from dv.tasks.command import in_sweep, run
+from dv.tasks.dashboard import log_test_scores
+from dv.tasks.evaluate import evaluate
+from dv.tasks.processes import orphaned, place, run_on_ranks
+from dv.tasks.record import recording_failure
+from dv.tasks.resume import alone_in, changed, checkpoint_to_resume, finished
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from dv.checkpoint import Checkpoint
+    from dv.data.datamodule import ObjectDataModule
     from dv.data.object import ObjectSource
     from dv.lightning.module import DeepVoxelsModule
 
@@ -25,49 +32,71 @@ log = logging.getLogger(__name__)
 
 
 def train(config: DictConfig) -> float:
-    """Train, validate and save to the run's folder; returns the best validation PSNR in dB."""
-    from dv.tasks.settings import check_devices, check_numbers, check_precision, image_side_of, object_source, resolved
+    """Train, validate and save to the run's folder, on as many processes as are configured.
 
-    gpus = check_devices(config.trainer.gpus)
+    Returns the best validation PSNR in dB. With ``resume=auto`` a run that has been finished is not made again.
+    """
+    from dv.tasks.settings import check_devices, check_numbers, check_precision, processes_here, resolved
+
+    config.trainer.gpus = check_devices(config.trainer.gpus)
     check_numbers(config)
-    config.trainer.precision = check_precision(str(config.trainer.precision), gpus)
+    config.trainer.precision = check_precision(str(config.trainer.precision), config.trainer.gpus)
+    run_dir = Path(config.output_dir)
+    with alone_in(run_dir) as lock:
+        best = finished(run_dir, resolved(config)) if config.resume == "auto" else None
+        if best is None:
+            if config.resume == "auto" and in_sweep() and (before := changed(run_dir, resolved(config))):
+                raise UserError(f"{run_dir} holds a run with {', '.join(before)}: not this sweep; use another hydra.sweep.dir")
+            resume = checkpoint_to_resume(config.resume, run_dir)
+            config.resume = str(resume.path) if resume else None
+            with recording_failure(run_dir):
+                best = float(run_on_ranks(train_on_rank, config, processes_here(config), config.trainer.nodes, (lock,)))
+        else:
+            log.info("%s is finished (best validation PSNR %.2f dB)", run_dir, best)
+        if config.evaluate and not (run_dir / "metrics.json").is_file():
+            _evaluate(config, run_dir)
+    return best
+
+
+def train_on_rank(config: DictConfig) -> float:
+    """What every process of a training does; returns the best validation PSNR in dB."""
     import pytorch_lightning as pl
 
+    from dv.checkpoint import read_checkpoint
     from dv.data.datamodule import ObjectDataModule
+    from dv.data.sampling import StepShape
+    from dv.tasks.settings import image_side_of, object_source, processes_here, resolved
 
     run_dir = Path(config.output_dir)
-    resume = _resume_path(config.resume, run_dir)
+    resume = read_checkpoint(Path(config.resume)) if config.resume else None
     source = object_source(config, image_side_of(config.data.image_side))
-    ranks = max(1, gpus * config.trainer.nodes)
-    steps = config.trainer.max_steps or math.ceil(config.trainer.max_epochs * len(source.views("train")) / ranks)
-    module = _build(config, source)
+    t = config.trainer
+    shape = StepShape(config.data.batch_size, t.accumulate_grad_batches, processes_here(config) * t.nodes)
+    steps = t.max_steps or math.ceil(t.max_epochs * len(source.views("train")) / shape.samples)
+    module = _build(config, source, shape.samples)
     if resume:
         _check_resume(resume, config, module)
     if not config.model.occlusion_net:
         log.info("model=no_occlusion has no depth: pictures show source | output | truth only")
-    datamodule = ObjectDataModule(source, steps, config.seed, config.data.workers)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(resolved(config)), run_dir / "config.yaml")
+    datamodule = ObjectDataModule(source, steps, config.seed, shape, t.validation_views, config.data.workers)
+    if place().rank == 0:
+        OmegaConf.save(OmegaConf.create(resolved(config) | {"resume": None}), run_dir / "config.yaml")
+        (run_dir / "run.json").unlink(missing_ok=True)
     pl.seed_everything(config.seed, verbose=False)
-    trainer = _trainer(config, run_dir, gpus, steps, resume)
+    trainer = _trainer(config, run_dir, steps, resume)
     log.info("training %s in %s (%d steps)", source.name, run_dir, steps)
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume.path if resume else None, weights_only=True)
-    return _finish(trainer, module, datamodule, run_dir)
+    return _finish(trainer, module, datamodule, run_dir, config)
 
 
-def _resume_path(resume: str | None, run_dir: Path) -> Checkpoint | None:
-    from dv.checkpoint import read_checkpoint
-
-    if not resume:
-        return None
-    path = run_dir / "checkpoints" / "last.ckpt" if resume == "auto" else Path(resume)
-    if resume == "auto" and not path.is_file():
-        log.info("resume=auto: no %s, starting afresh (give hydra.run.dir=DIR to resume the run in DIR)", path)
-        return None
-    checkpoint = read_checkpoint(path)
-    if checkpoint.reference:
-        raise UserError(f"resume={path} is a checkpoint of the reference implementation; use init_from={path}")
-    return checkpoint
+def _evaluate(config: DictConfig, run_dir: Path) -> None:
+    """Score the best checkpoint as ``evaluate.py`` does, which has its own defaults."""
+    evaluation = hydra.compose("evaluate")
+    evaluation.ckpt, evaluation.split = str(run_dir / "checkpoints" / "best.ckpt"), config.evaluate
+    evaluation.trainer.gpus = config.trainer.gpus
+    metrics = evaluate(evaluation)
+    if config.evaluate == "test":
+        log_test_scores(config, run_dir, metrics["mean"])
 
 
 def _check_resume(resume: Checkpoint, config: DictConfig, module: DeepVoxelsModule) -> None:
@@ -87,13 +116,13 @@ def _check_resume(resume: Checkpoint, config: DictConfig, module: DeepVoxelsModu
             raise UserError(f"resume={resume.path} was trained with {key}={theirs}, not {ours}; add {key}={theirs}")
 
 
-def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
+def _build(config: DictConfig, source: ObjectSource, samples_per_step: int) -> DeepVoxelsModule:
     """The module for an object: sizes from the configuration, camera and grid from the object."""
     import torch
 
     from dv.checkpoint import read_checkpoint
     from dv.data.check import check_cameras
-    from dv.lightning.module import SCHEDULES, DeepVoxelsModule, LossSettings, OptimizerSettings
+    from dv.lightning.module import BATCH_SCALINGS, SCHEDULES, DeepVoxelsModule, LossSettings, OptimizerSettings
     from dv.model import ModelSizes
     from dv.nets.discriminator import SMALLEST_SIDE
     from dv.tasks.settings import resolved
@@ -117,8 +146,9 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
             f"{f'the discriminator needs {least}: use loss=l1, ' if config.loss.gan_weight else ''}"
             "a larger data.image_side or a smaller loss.border"
         )
-    if config.optimizer.schedule not in SCHEDULES:
-        raise UserError(f"optimizer.schedule={config.optimizer.schedule} must be one of {', '.join(SCHEDULES)}")
+    for key, values in (("schedule", SCHEDULES), ("batch_scaling", BATCH_SCALINGS)):
+        if config.optimizer[key] not in values:
+            raise UserError(f"optimizer.{key}={config.optimizer[key]} must be one of {', '.join(values)}")
     calibration = source.calibration()
     for finding in check_cameras({split: source.views(split) for split in ("train", "validation")}, calibration):
         log.warning("%s (more: python prepare.py source=check …)", finding.message)
@@ -136,6 +166,7 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
         validation_intrinsics=source.calibration(validated).intrinsics,
         keep_bytes=int(config.trainer.operator_memory_gb * 2**30),
         compile=config.trainer.compile,
+        samples_per_step=samples_per_step,
     )
     if config.init_from:
         start = read_checkpoint(Path(config.init_from))
@@ -145,18 +176,25 @@ def _build(config: DictConfig, source: ObjectSource) -> DeepVoxelsModule:
     return module
 
 
-def _trainer(config: DictConfig, run_dir: Path, gpus: int, steps: int, resume: Checkpoint | None) -> pl.Trainer:
+def _trainer(config: DictConfig, run_dir: Path, steps: int, resume: Checkpoint | None) -> pl.Trainer:
     import pytorch_lightning as pl
+    from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+    from pytorch_lightning.strategies import DDPStrategy
 
-    from dv.lightning.callbacks import AtomicCheckpointIO, LastCheckpoint, Pictures, ProgressBar, StepTime
+    from dv.lightning.callbacks import AtomicCheckpointIO, Clock, LastCheckpoint, ProgressBar
+    from dv.lightning.dashboard import GridScalars
     from dv.lightning.loggers import make_loggers
-    from dv.tasks.settings import resolved
+    from dv.lightning.pictures import Pictures
+    from dv.lightning.pruning import Pruning
+    from dv.tasks.dashboard import named
+    from dv.tasks.settings import processes_here, resolved
 
     t = config.trainer
-    warnings.filterwarnings("ignore", ".*(does not have many workers|LeafSpec|Experiment logs directory).*")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*(does not have many workers|LeafSpec|Experiment logs directory|sync_dist=True|broadcast_buffers).*")
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     checkpoints = run_dir / "checkpoints"
     callbacks: list[Callback] = [
         ModelCheckpoint(
@@ -167,30 +205,48 @@ def _trainer(config: DictConfig, run_dir: Path, gpus: int, steps: int, resume: C
             auto_insert_metric_name=False,
             enable_version_counter=False,
         ),
-        LastCheckpoint(checkpoints, t.save_every_steps, resume.path if resume else None),
-        StepTime(),
+        LastCheckpoint(
+            checkpoints,
+            t.save_every_steps,
+            resume.path if resume else None,
+            "resume=auto" if in_sweep() else f"hydra.run.dir={run_dir} resume=auto",
+            orphaned,
+        ),
+        Clock(),
+        GridScalars(),
         Pictures(t.picture_every_steps),
     ]
+    if config.trial:
+        callbacks.append(Pruning(config.trial))
     if t.progress_bar:
         callbacks.append(ProgressBar(refresh_rate=t.progress_every_steps))
     plain = resolved(config)
+    several = processes_here(config) * t.nodes > 1
+    environment = (
+        LightningEnvironment()
+        if not several
+        else TorchElasticEnvironment()
+        if TorchElasticEnvironment.detect()
+        else SLURMEnvironment(auto_requeue=False)
+    )
+    settings = named(plain["logger"], run_dir)
     try:
         return pl.Trainer(
-            accelerator="cuda" if gpus else "cpu",
-            devices=gpus or 1,
+            accelerator="cuda" if t.gpus else "cpu",
+            devices=processes_here(config),
             num_nodes=t.nodes,
-            strategy="ddp" if gpus * t.nodes > 1 else "auto",
+            # the state beside the weights is merged by SharedState; DDP would overwrite it with that of rank 0
+            strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
             precision=t.precision,
             max_steps=steps,
             max_time=t.max_time,
             val_check_interval=min(t.validate_every_steps, steps),
             check_val_every_n_epoch=None,
-            limit_val_batches=t.validation_views,
             num_sanity_val_steps=0,
             log_every_n_steps=t.log_every_steps,
-            logger=make_loggers(config.logger.name, run_dir, plain, plain["logger"], resume.step if resume else None),
+            logger=make_loggers(config.logger.name, run_dir, plain, settings, resume.step if resume else None),
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), environment],
             use_distributed_sampler=False,
             enable_progress_bar=t.progress_bar,
             enable_model_summary=False,
@@ -200,23 +256,45 @@ def _trainer(config: DictConfig, run_dir: Path, gpus: int, steps: int, resume: C
         raise UserError(f"trainer: {error}") from error
 
 
-def _finish(trainer: pl.Trainer, module: DeepVoxelsModule, datamodule: pl.LightningDataModule, run_dir: Path) -> float:
+def _finish(
+    trainer: pl.Trainer, module: DeepVoxelsModule, datamodule: ObjectDataModule, run_dir: Path, config: DictConfig
+) -> float:
     """Validate the end of the training, keep it as ``best.ckpt`` if it is, and say where things are."""
     from pytorch_lightning.callbacks import ModelCheckpoint
-    from pytorch_lightning.loggers import WandbLogger
+
+    from dv.lightning.callbacks import Clock
+    from dv.lightning.loggers import RunWandbLogger
+    from dv.tasks.dashboard import show_results
+    from dv.tasks.record import write_record
+    from dv.tasks.settings import resolved
 
     best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
+    clock = next(c for c in trainer.callbacks if isinstance(c, Clock))  # type: ignore[attr-defined]
+    seconds = clock.elapsed
     best_psnr = float(best.best_model_score) if best.best_model_score is not None else float("-inf")
-    final = trainer.validate(module, datamodule=datamodule, verbose=False, weights_only=True)[0]["val/psnr"]
-    checkpoints = run_dir / "checkpoints"
+    scores = trainer.validate(module, datamodule=datamodule, verbose=False, weights_only=True)[0]
+    final, checkpoints = scores["val/psnr"], run_dir / "checkpoints"
     if trainer.is_global_zero and final >= best_psnr:
         aside = checkpoints / ".best.ckpt.partial"
         shutil.copyfile(checkpoints / "last.ckpt", aside)
         aside.replace(checkpoints / "best.ckpt")
     for logger in trainer.loggers:
         logger.finalize("success")
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()  # the next job of a sweep starts a W&B run of its own
+        if isinstance(logger, RunWandbLogger) and trainer.is_global_zero:
+            show_results(
+                logger,
+                resolved(config)["logger"],
+                checkpoints / "best.ckpt",
+                datamodule.source,
+                module.device,
+                config.trainer.precision,
+                module.loss.border,
+                max(final, best_psnr),
+                trainer.global_step,
+            )
+            logger.close()
+    if trainer.is_global_zero:
+        write_record(run_dir, trainer.global_step, seconds, scores, module.device, trainer.world_size)
     log.info(
         "validation PSNR %.2f dB after %d steps; next: python evaluate.py ckpt=%s",
         final,

@@ -1,0 +1,1 @@
+"""What the runs of a study tell, side by side: run folders → rows → tables, plots and contact sheets."""

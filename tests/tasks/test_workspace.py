@@ -1,0 +1,35 @@
+"""The W&B workspace, as it would be sent."""
+
+import json
+import sys
+
+import pytest
+
+from dv.tasks import workspace as module
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic V1 style")
+def test_the_workspace_shows_what_is_logged():
+    pytest.importorskip("wandb_workspaces")
+    spec = json.loads(module.workspace("me", "dv")._to_model().spec.model_dump_json(by_alias=True))
+    sections = {section["name"]: section["panels"] for section in spec["section"]["panelBankConfig"]["sections"]}
+    assert list(sections) == ["val", "runs", "train", "grid", "time"]
+    kinds = {name: [panel["viewType"] for panel in panels] for name, panels in sections.items()}
+    assert kinds["val"][:2] == ["Run History Line Plot"] * 2
+    assert [panel["config"]["xAxis"] for panel in sections["val"][:2]] == ["trainer/global_step", "time/elapsed"]
+    assert kinds["runs"][0] == "Parallel Coordinates Plot"
+    assert sections["runs"][0]["config"]["columns"][-1]["accessor"] == "summary:val/best_psnr"
+    for name in ("train", "grid", "time"):
+        shown = [metric for panel in sections[name] for metric in panel["config"].get("metrics", [])]
+        assert shown
+        assert all(metric.startswith(f"{name}/") for metric in shown)
+    (runs,) = spec["section"]["runSets"]
+    assert "group" in json.dumps(runs["grouping"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["project=dv"], ["entity=me", "colour=1"]])
+def test_without_an_entity_it_says_what_to_type(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["workspace", *arguments])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert capsys.readouterr().err.startswith("error: say whose: python -m dv.tasks.workspace entity=NAME")

@@ -1,0 +1,37 @@
+"""What W&B has written offline, for tests."""
+
+import json
+from pathlib import Path
+
+from dv.lightning.wandb_file import records, values
+
+
+class Run:
+    """What a folder ``offline-run-DATE-ID`` holds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = folder / "files"
+        (path,) = folder.glob("run-*.wandb")
+        found = list(records(path))
+        self.run = next(record.run for record in found if record.HasField("run"))
+        self.config = {item.key: json.loads(item.value_json) for item in self.run.config.update}
+        self.history = [values(record.history.item) for record in found if record.HasField("history")]
+        self.summary: dict = {}
+        for record in found:
+            if record.HasField("summary"):
+                self.summary |= values(record.summary.update)
+        self.artifacts = {record.artifact.type: record.artifact for record in found if record.HasField("artifact")}
+        self.exit_codes = [record.exit.exit_code for record in found if record.HasField("exit")]
+
+    def rows(self, name: str) -> list[tuple[int, object]]:
+        """Step and value of every row that has ``name``."""
+        return [(row["trainer/global_step"], row[name]) for row in self.history if name in row]
+
+    def names(self) -> set[str]:
+        """Everything that has been logged, but for W&B's own."""
+        return {name for row in self.history for name in row if not name.startswith("_")}
+
+
+def runs(run_dir: Path) -> list[Run]:
+    """The offline runs in the folder of a training, oldest first."""
+    return [Run(folder) for folder in sorted((run_dir / "wandb").glob("offline-run-*"))]

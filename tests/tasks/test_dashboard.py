@@ -45,6 +45,13 @@ def test_a_single_run_is_named_by_the_logger(job, tmp_path):
     assert named(SETTINGS, tmp_path) == SETTINGS
 
 
-def test_a_trajectory_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"logger\.trajectory=loop must be spiral, orbit or null"):
-        named(SETTINGS | {"trajectory": "loop"}, tmp_path)
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"trajectory": "loop"}, r"logger\.trajectory=loop must be spiral, orbit or null"),
+        ({"trajectory": "orbit", "frames": 1}, r"logger\.frames=1 must be a whole number of at least 2"),
+    ],
+)
+def test_a_trajectory_that_is_none_is_refused(tmp_path, settings, expected):
+    with pytest.raises(UserError, match=expected):
+        named(SETTINGS | settings, tmp_path)

@@ -17,6 +17,7 @@ NOT_TELLING = (
     "trainer.progress_bar",
     "trainer.progress_every_steps",
 )
+ABSENT = ""  # the value of a key that a run does not have
 EVERYTHING = "experiment"  # the group whose choices reach into all others
 Columns = dict[str, list[Value]]  # name → value of each run
 
@@ -28,13 +29,12 @@ def differing_keys(runs: Sequence[Run]) -> Columns:
     """
     keys = dict.fromkeys(key for run in runs for key in run.config if not key.startswith(NOT_TELLING))
     columns = {
-        key: [run.config.get(key) for run in runs]
+        key: [run.config.get(key, ABSENT) for run in runs]
         for key in keys
         if len({run.config[key] for run in runs if key in run.config}) > 1
     }
-    names = [run.config.get("object.name") for run in runs]
-    if _determines(names, columns.get("object.root", [])):
-        columns.pop("object.root", None)
+    if "object.root" in columns and _determines([run.config.get("object.name") for run in runs], columns["object.root"]):
+        del columns["object.root"]
     return columns
 
 
@@ -67,9 +67,9 @@ def named_columns(names: Sequence[str], runs: Sequence[Run]) -> Columns:
     columns: Columns = {}
     for name in names:
         if any(name in run.config for run in runs):
-            columns[name] = [run.config.get(name) for run in runs]
+            columns[name] = [run.config.get(name, ABSENT) for run in runs]
         elif any(name in run.choices for run in runs):
-            columns[name] = [run.choices.get(name) for run in runs]
+            columns[name] = [run.choices.get(name, ABSENT) for run in runs]
         else:
             differ = ", ".join(with_choices(differing_keys(runs), runs)) or "none"
             raise UserError(f"group: no run has {name}; keys that differ: {differ}")
@@ -84,7 +84,7 @@ def without(columns: Columns, names: Sequence[str]) -> Columns:
 
 def _determines(given: Sequence[object], values: Sequence[object]) -> bool:
     """Whether equal ``given`` go with equal ``values``."""
-    return len(set(zip(given, values, strict=False))) == len(set(given))
+    return len(set(zip(given, values, strict=True))) == len(set(given))
 
 
 def _says(run: Run, key: str, group: str) -> bool:

@@ -86,9 +86,15 @@ def _run_folders(folder: Path) -> Iterator[Path]:
         below[:] = sorted(name for name in below if not name.startswith(".") and name not in NO_RUNS_IN)
         if path in seen:
             below.clear()
-        elif "run.json" in files or {"config.yaml", "metrics.csv"} <= {*files}:
+        elif {"metrics.csv", "run.json"} & {*files} and _config_file(path).is_file():
             yield path
         seen.add(path)
+
+
+def _config_file(path: Path) -> Path:
+    """The resolved configuration; of a run that failed before it was written, the one it was started with."""
+    files = path / "config.yaml", path / ".hydra" / "config.yaml"
+    return files[0] if files[0].is_file() or not (path / "run.json").is_file() else files[1]
 
 
 def read_run(path: Path, name: str) -> Run:
@@ -114,7 +120,7 @@ def read_run(path: Path, name: str) -> Run:
     split = str(metrics.get("split", "test"))
     if split == "test":
         measures |= {f"test/{key}": score for key, score in _numbers(metrics.get("mean")).items()}
-    config = _yaml(path / "config.yaml")
+    config = _yaml(_config_file(path))
     hydra = _yaml(path / ".hydra" / "hydra.yaml").get("hydra", {})
     side = metrics.get("image_side", config.get("data", {}).get("image_side"))
     return Run(

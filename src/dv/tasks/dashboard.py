@@ -33,12 +33,14 @@ def named(settings: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """The ``logger`` configuration with ``run_name`` and ``group`` filled in for a run of a sweep.
 
     Its name is its overrides, less those that only say where and how it runs; its group the sweep's folder.
-    Raises :class:`UserError` for a trajectory that is none.
+    Raises :class:`UserError` for a trajectory that is none, so that not the end of the training finds it out.
     """
     from hydra.core.hydra_config import HydraConfig
 
     if settings.get("trajectory") not in (None, "spiral", "orbit"):
         raise UserError(f"logger.trajectory={settings['trajectory']} must be spiral, orbit or null")
+    if settings.get("trajectory") and (not isinstance(settings["frames"], int) or settings["frames"] < 2):
+        raise UserError(f"logger.frames={settings['frames']} must be a whole number of at least 2")
     if not HydraConfig.initialized():
         return settings
     hydra = HydraConfig.get()
@@ -74,6 +76,8 @@ def show_results(
     from dv.checkpoint import read_checkpoint
     from dv.tasks.restored import ready
 
+    if logger.experiment.disabled:
+        return
     with torch.random.fork_rng(devices=[]), _files_in(best.parents[1] / "wandb"):
         try:
             checkpoint = read_checkpoint(best)

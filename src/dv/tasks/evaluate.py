@@ -20,9 +20,10 @@ SHEET_VIEWS = 6
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Score every view of a split, print the table, write ``metrics.json`` and a contact sheet; returns the metrics.
+    """Score every view of a split, print the table, write ``metrics.json`` and pictures; returns the metrics.
 
-    The sheet's rows are views spread over the split: prediction | truth | depth.
+    Pictures are prediction | truth | depth, of every view in the folder ``<split>_views``, and of views spread over the
+    split in the contact sheet ``<split>_views.png``.
     """
     import torch
     from tqdm import tqdm
@@ -32,6 +33,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     from dv.lightning.module import to_model
     from dv.losses import cut_border
     from dv.metrics import to_unit
+    from dv.tasks.folder import whole_folder
     from dv.tasks.restored import restore
     from dv.tasks.settings import write_json
 
@@ -52,26 +54,30 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     sheet: list[list[Tensor]] = []
     rendered = restored.views(views.poses, intrinsics, config.batch_size)
     progress = tqdm(rendered, f"evaluating {config.split}", len(views), unit="view")
-    for i, (picture, depth) in enumerate(progress):
-        output, truth = to_unit(picture[None].float()).cpu(), to_unit(to_model(views.images[i : i + 1]))
-        baseline = to_unit(to_model(train.images[nearest[i]][None]))
-        for name, image in (("mean", output), ("baseline", baseline)):
-            scores[name].append(score(image, truth))
-            scores[f"{name}_border"].append(score(cut_border(image, config.border), cut_border(truth, config.border)))
-        rows.append({"name": views.names[i], **scores["mean"][-1]})
-        if i in shown:
-            extra = [] if depth is None else [depth_picture(depth.cpu(), truth.shape[-1])]
-            sheet.append([output[0], truth[0], *extra])
-    metrics: dict[str, Any] = {key: _mean(values) for key, values in scores.items()}
-    metrics |= {"split": config.split, "ckpt": str(restored.checkpoint.path), "views": rows}
     output_dir = Path(config.output_dir or restored.run_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    with whole_folder(output_dir / f"{config.split}_views") as strips:
+        for i, (picture, depth) in enumerate(progress):
+            output, truth = to_unit(picture[None].float()).cpu(), to_unit(to_model(views.images[i : i + 1]))
+            baseline = to_unit(to_model(train.images[nearest[i]][None]))
+            for name, image in (("mean", output), ("baseline", baseline)):
+                cut, cut_truth = cut_border(image, config.border), cut_border(truth, config.border)
+                scores[name].append(score(image, truth))
+                scores[f"{name}_border"].append(score(cut, cut_truth))
+            rows.append({"name": views.names[i], **scores["mean"][-1]})
+            extra = [] if depth is None else [depth_picture(depth.cpu(), truth.shape[-1])]
+            strip = [output[0], truth[0], *extra]
+            write_png(strips / f"{views.names[i]}.png", contact_sheet([strip]))
+            if i in shown:
+                sheet.append(strip)
+    metrics: dict[str, Any] = {key: _mean(values) for key, values in scores.items()}
+    metrics |= {"split": config.split, "ckpt": str(restored.checkpoint.path), "image_side": views.images.shape[-1]}
+    metrics["views"] = rows
     write_json(output_dir / "metrics.json", metrics)
     write_png(output_dir / f"{config.split}_views.png", contact_sheet(sheet, gap=4, least_side=192))
     print(table(metrics))
     if not restored.model.sizes.occlusion_net:
         print("model=no_occlusion has no depth: the contact sheet shows prediction | truth only")
-    print(f"metrics: {output_dir / 'metrics.json'}\nviews:   {output_dir / f'{config.split}_views.png'}")
+    print(f"metrics: {output_dir / 'metrics.json'}\nviews:   {output_dir / f'{config.split}_views'}[.png]")
     return metrics
 
 

@@ -150,7 +150,8 @@ def _message(task: Task, config: DictConfig) -> str:
         if node.mode.name == "MULTIRUN":
             hydra["job"]["num"] = node.job.num
             hydra["sweep"] = {"dir": node.sweep.dir}
-    function = f"{task.__module__}:{task.__name__}"
+    module = sys.modules[task.__module__]
+    function = f"{module.__spec__.name if module.__spec__ else module.__name__}:{task.__name__}"  # also under python -m
     plain = OmegaConf.to_container(config, resolve=True)
     return json.dumps({"task": function, "config": plain, "hydra": hydra, "logging": logs})
 

@@ -1,0 +1,299 @@
+"""Faults while training: nothing is lost but the steps since the last checkpoint, and resuming repeats them exactly."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dv.checkpoint import read_checkpoint
+
+LONG = ["trainer.max_steps=100000", "trainer.save_every_steps=3", "trainer.validate_every_steps=100000"]
+
+
+def start(run: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`train.py` as a process of its own."""
+    command = [sys.executable, "-m", "dv.tasks.train", *arguments, f"hydra.run.dir={run}"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(there: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def steps(run: Path) -> int:
+    path = run / "checkpoints" / "last.ckpt"
+    return read_checkpoint(path).step if path.is_file() else 0
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    """The same weights bit for bit and the same log but for the times."""
+    for name in ("last", "best"):
+        ours, theirs = (weights(run / "checkpoints" / f"{name}.ckpt") for run in (a, b))
+        assert ours.keys() == theirs.keys()
+        assert not [key for key in ours if not torch.equal(ours[key], theirs[key])], name
+    logs = []
+    for run in (a, b):
+        with (run / "metrics.csv").open() as file:
+            logs.append([{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)])
+    assert logs[0] == logs[1]
+
+
+def children(pid: int) -> list[int]:
+    return [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0]
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("loss", "processes"), [("l1", 1), ("l1_gan", 1), ("l1", 2), pytest.param("l1_gan", 2, marks=pytest.mark.slow)]
+)
+def test_killed_and_resumed_equals_undisturbed(command, of_ball, tmp_path, loss, processes):
+    """SIGKILL at a random moment, SIGTERM at another, of all processes; then the same command with resume=auto."""
+    base = [*of_ball, f"loss={loss}", f"trainer.processes={processes}", "trainer.max_steps=14", "loss.border=4"]
+    base += ["optimizer.schedule=cosine", "trainer.save_every_steps=2", "model.renderer_dropout=0.2"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start(killed, *base)
+    wait_for(lambda: steps(killed) >= 2, process)
+    time.sleep(float(torch.rand(1)))
+    victims = [process.pid, *children(process.pid)]
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert process.returncode in (-signal.SIGKILL, 0)
+    reached = steps(killed)
+    assert reached >= 2
+
+    process = start(killed, *base, "resume=auto")
+    wait_for(lambda: steps(killed) > reached or steps(killed) == 14, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    if process.returncode:
+        assert process.returncode == 128 + signal.SIGTERM, err
+        assert "resume=auto" in err
+        assert err.count("error:") == 1
+    assert all(gone(pid) for pid in victims)
+    for run, extra in ((killed, ["resume=auto"]), (whole, [])):
+        process = start(run, *base, *extra)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    assert_equal_runs(killed, whole)
+
+
+def test_the_death_of_one_rank_ends_the_others_within_seconds(of_ball, tmp_path):
+    process = start(tmp_path / "run", *of_ball, *LONG, "loss=l1", "trainer.processes=2")
+    wait_for(lambda: steps(tmp_path / "run") > 0, process)
+    ranks = children(process.pid)
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20
+    assert process.returncode == 1
+    assert "error:" in err
+    assert all(gone(pid) for pid in ranks)
+    read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"
+
+
+def test_ranks_end_when_who_started_them_is_killed(of_ball, tmp_path):
+    process = start(tmp_path / "run", *of_ball, *LONG, "loss=l1", "trainer.processes=2")
+    wait_for(lambda: steps(tmp_path / "run") > 0, process)
+    ranks = children(process.pid)
+    process.kill()
+    deadline = time.monotonic() + 20
+    while not all(gone(pid) for pid in ranks):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+
+
+def test_an_error_in_all_ranks_is_shown_once(command, of_ball, tmp_path):
+    result = command("train", *of_ball, "loss=l1", "trainer.processes=2", "optimizer.learning_rate=1e30",
+                     "trainer.max_steps=50", "trainer.save_every_steps=1")  # fmt: skip
+    assert result.code == 1
+    errors = [line for line in result.err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "is not a finite number at step" in errors[0]
+    assert "last.ckpt" in errors[0]
+    assert "Traceback" not in result.err
+
+
+def test_two_trainings_do_not_share_a_folder(of_ball, tmp_path, command, monkeypatch):
+    monkeypatch.setattr("dv.tasks.resume.PATIENCE", 0.5)
+    process = start(tmp_path / "run", *of_ball, *LONG, "loss=l1")
+    wait_for(lambda: (tmp_path / "run" / ".lock").is_file(), process)
+    time.sleep(0.5)
+    result = command("train", *of_ball, "loss=l1", f"hydra.run.dir={tmp_path / 'run'}")
+    process.kill()
+    process.communicate()
+    assert result.code == 1
+    assert f"is being trained in by process {process.pid}" in result.err
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "other", "absent"])
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(command, of_ball, trained, tmp_path, damage, caplog):
+    run = tmp_path / "run"
+    base = [*of_ball, "loss=l1", "trainer.save_every_steps=1", "trainer.max_steps=3"]
+    assert command("train", *base).code == 0
+    last, before = run / "checkpoints" / "last.ckpt", read_checkpoint(run / "checkpoints" / "previous.ckpt").step
+    undisturbed = weights(last)
+    if damage == "absent":
+        last.unlink()
+    elif damage == "other":
+        last.write_text("not a checkpoint")
+    else:
+        last.write_bytes(last.read_bytes()[: 0 if damage == "empty" else 30_000])
+    (run / "run.json").unlink()  # as if it had been killed at the end
+    result = command("train", *base, "resume=auto")
+    assert result.code == 0, result.err
+    said = result.out + result.err + caplog.text
+    assert f"going on from {run / 'checkpoints' / 'previous.ckpt'} (step {before})" in said or "best.ckpt" in said
+    assert "last.ckpt" in said
+    assert all(torch.equal(value, undisturbed[key]) for key, value in weights(last).items())
+
+
+def test_when_no_checkpoint_is_good_that_is_said(command, of_ball, tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("last", "previous", "best"):
+        (folder / f"{name}.ckpt").write_text("damaged")
+    result = command("train", *of_ball, "loss=l1", "resume=auto")
+    assert result.code == 1
+    assert "no checkpoint can be used" in result.err
+    assert "start afresh without resume" in result.err
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_gradient_that_is_not_finite_does_not_get_into_the_weights(of_ball, tmp_path, processes):
+    """One NaN in one gradient of one rank, at step 3."""
+    inject = tmp_path / "sitecustomize.py"
+    inject.write_text(
+        "import sys\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "class Inject(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name != 'dv.lightning.merging':\n"
+        "            return None\n"
+        "        sys.meta_path.remove(self)\n"
+        "        import os\n"
+        "        import torch\n"
+        "        from dv.model import DeepVoxels\n"
+        "        original = DeepVoxels.__init__\n"
+        "        def build(model, *arguments, **settings):\n"
+        "            original(model, *arguments, **settings)\n"
+        "            calls = []\n"
+        "            def poison(gradient):\n"
+        "                calls.append(None)\n"
+        "                if len(calls) == 4 and os.environ.get('RANK', '1') == '1':\n"
+        "                    gradient = gradient.clone()\n"
+        "                    gradient.view(-1)[0] = float('nan')\n"
+        "                return gradient\n"
+        "            next(model.renderer.parameters()).register_hook(poison)\n"
+        "        DeepVoxels.__init__ = build\n"
+        "        return None\n"
+        "sys.meta_path.insert(0, Inject())\n"
+    )
+    run = tmp_path / "run"
+    base = [*of_ball, *LONG, "loss=l1", f"trainer.processes={processes}", "trainer.save_every_steps=1"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-m", "dv.tasks.train", *base, f"hydra.run.dir={run}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "the gradient of " in errors[0]
+    assert "at step 3" in errors[0]
+    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    assert checkpoint.step == 3
+    assert all(torch.isfinite(value).all() for value in checkpoint.model_state.values())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own: `mount(options)` makes it; the test is skipped where mounting is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "dv", str(folder)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_disk_keeps_the_last_good_checkpoint(of_ball, tmp_path, small_disk, processes):
+    disk = small_disk("size=40m")
+    base = [*of_ball, *LONG, "loss=l1", f"trainer.processes={processes}"]
+    process = start(disk / "run", *base)
+    wait_for(lambda: (disk / "run" / "checkpoints" / "previous.ckpt").is_file(), process)
+    with (disk / "filler").open("wb") as filler:  # all that is left
+        try:
+            while True:
+                filler.write(bytes(2**16))
+                filler.flush()
+        except OSError:
+            pass  # full, as intended
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 1, err
+    assert "No space left" in err or "cannot write" in err
+    assert "Traceback" not in err
+    (disk / "filler").unlink()
+    reached = steps(disk / "run")
+    assert reached > 0
+    process = start(disk / "run", *[a for a in base if "max_steps" not in a], f"trainer.max_steps={reached + 2}", "resume=auto")
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    assert steps(disk / "run") == reached + 2
+
+
+def test_a_read_only_folder_is_one_line(of_ball, small_disk):
+    disk = small_disk("ro")
+    process = start(disk / "run", *of_ball, "loss=l1")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert "Read-only file system" in lines[0]
+
+
+def test_the_death_of_a_loader_worker_is_one_line(of_ball, tmp_path):
+    run = tmp_path / "run"
+    process = start(run, *of_ball, *LONG, "loss=l1", "data.workers=2")
+    wait_for(lambda: steps(run) > 0, process)
+    workers = [pid for pid in children(process.pid) if not gone(pid)]
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "Traceback" not in err
+    assert "worker" in err.splitlines()[-1]
+    assert "resume=auto" in err.splitlines()[-1]
+    assert steps(run) > 0
+    shutil.rmtree(run)

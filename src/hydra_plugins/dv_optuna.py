@@ -29,8 +29,7 @@ class OptunaSweeper(Sweeper):
     """Asks Optuna for overrides, launches them as jobs numbered as its trials, and tells it what they return.
 
     What is maximised is the jobs' return value. Overrides are in Hydra's syntax: ``key=a,b,c`` or ``choice(…)``,
-    ``range(start,stop,step)``, ``interval(low,high)`` and ``tag(log,interval(low,high))``; whole numbers as bounds of an
-    interval mean whole numbers.
+    ``range(start,stop,step)``, ``interval(low,high)``, ``int(interval(low,high))`` and ``tag(log,interval(low,high))``.
     """
 
     def __init__(

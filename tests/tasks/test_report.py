@@ -95,7 +95,9 @@ def test_seeds_of_a_sweep_are_averaged_in_every_format(command, tmp_path):
     report = runs / "report"
     expected = {side: [psnr[side, seed] for seed in range(3)] for side in (16, 32)}
     rows = table(report / "report.csv")
-    assert [(row["grid.side"], row["n"], row["state"]) for row in rows] == [(side, "3", "finished") for side in ("16", "32")]
+    assert [(row["grid.side"], row["n"], row["state"]) for row in rows] == [
+        (side, "3", "finished") for side in ("16", "32")
+    ]
     assert "seed" not in rows[0]
     for row in rows:
         scores = expected[int(row["grid.side"])]
@@ -106,7 +108,7 @@ def test_seeds_of_a_sweep_are_averaged_in_every_format(command, tmp_path):
     shown = {side: f"{mean(scores):.2f} ± {stdev(scores):.2f}" for side, scores in expected.items()}
     rows = markdown_table((report / "report.md").read_text())
     assert [row["test PSNR"] for row in rows] == [shown[16], f"**{shown[32]}**"]
-    assert [(row["grid"], row["n"], row["time"]) for row in rows] == [(s, "3", "**0:00:52**") for s in ("16", "32")]
+    assert [(row["grid"], row["n"], row["time"]) for row in rows] == [(s, "3", "0:00:52") for s in ("16", "32")]
     assert "seed" not in rows[0]
     tex = (report / "report.tex").read_text()
     assert all(rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\usepackage{booktabs}"))
@@ -199,10 +201,14 @@ def test_runs_that_did_not_end_well(command, tmp_path):
     assert rows["early"]["val/psnr"] == ""
     text = (runs / "report" / "report.md").read_text()
     assert "2 finished" in text
-    assert "- early: out of *memory*" in text
+    assert r"- early: out of \*memory\*" in text
     assert "**21.10**" in text  # not that of a run which has not ended
     assert "unfinished" in result.out
     assert "metrics.json cannot be read" in result.out
+    assert command("report", f"runs={runs}", "over=seed").code == 0
+    merged = {row["state"]: row for row in table(runs / "report" / "report.csv")}
+    assert {state: row["n"] for state, row in merged.items()} == {"finished": "2", "unfinished": "1", "failed": "2"}
+    assert float(merged["finished"]["val/psnr"]) == pytest.approx(20.1)
 
 
 def test_a_report_replaces_a_report_but_nothing_else(command, tmp_path):
@@ -228,8 +234,8 @@ def test_a_report_replaces_a_report_but_nothing_else(command, tmp_path):
     [
         (["runs={empty}"], "no runs below"),
         (["runs={empty}/nowhere"], "is no folder"),
-        (["runs={runs}", "group=[grid.sidee]"], "no run has grid.sidee; keys that differ: seed"),
-        (["runs={runs}", "over=sead"], "no run has sead"),
+        (["runs={runs}", "group=[grid.sidee]"], "group: no run has grid.sidee; keys that differ: seed"),
+        (["runs={runs}", "over=sead"], "over: no run has sead"),
         (["runs={runs}", "sort=psnr"], "sort=psnr must be one of test/psnr"),
     ],
 )
@@ -247,10 +253,10 @@ def test_what_cannot_be_is_said_in_one_line(command, tmp_path, arguments, expect
 
 def test_published_numbers_stand_beside_runs_of_the_same_pictures(command, tmp_path):
     runs, data = tmp_path / "runs", tmp_path / "data"
-    for i, (name, side, root) in enumerate(
-        [("vase", 512, "real"), ("greek", 512, "real"), ("cube", 128, "real"), ("cube", 512, "made"), ("mug", 512, "real")]
-    ):
-        write_run(runs / str(i), {"object.name": name, "data.image_side": side, "object.root": str(data / root)}, test=25)
+    objects = ["vase 512 real", "greek 512 real", "cube 128 real", "cube 512 made", "mug 512 real"]
+    for i, (name, side, root) in enumerate(map(str.split, objects)):
+        config = {"object.name": name, "data.image_side": int(side), "object.root": str(data / root)}
+        write_run(runs / str(i), config, test=25)
     write_run(runs / "5", {"object.name": "armchair", "data.image_side": 512})  # not evaluated
     (data / "made" / "test" / "cube").mkdir(parents=True)
     (data / "made" / "test" / "cube" / "dataset.json").write_text('{"source": "synthetic"}')
@@ -318,5 +324,4 @@ def test_real_runs(command, of_ball, trained, tmp_path):
         assert float(row["seconds"]) == record["seconds"]
         assert float(row["steps"]) == 4
     assert "sheets/1.png" in pictures(runs / "report")
-    leaves = list(csv.reader((runs / "report" / "report.csv").open()))[0]
-    assert not [key for key in leaves if key.startswith(("object.", "trainer.", "output_dir"))]
+    assert not [key for key in rows[0] if key.startswith(("object.", "trainer.", "output_dir"))]

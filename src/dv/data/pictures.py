@@ -17,13 +17,13 @@ from torch.nn import functional
 def write_png16(path: Path, image: Tensor) -> None:
     """Write ``[3, H, W]`` or ``[1, H, W]`` in [0, 1] as 16-bit PNG; a sample x is stored as round(65535·x)."""
     counts = (image.double().clamp(0, 1) * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16)
-    # imageio's default backend has no 16-bit RGB; OpenCV's has
-    iio.imwrite(path, np.moveaxis(counts, 0, -1).squeeze(), plugin="opencv")
+    # imageio's default backend has no 16-bit RGB; OpenCV's has, but writes a full disk's half picture without a word
+    path.write_bytes(iio.imwrite("<bytes>", np.moveaxis(counts, 0, -1).squeeze(), extension=".png", plugin="opencv"))
 
 
 def write_png(path: Path, image: Tensor) -> None:
     """Write ``[3, H, W]`` in [0, 1] as 8-bit PNG."""
-    iio.imwrite(path, to_uint8(image))
+    path.write_bytes(iio.imwrite("<bytes>", to_uint8(image), extension=".png"))
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

@@ -33,7 +33,8 @@ def differing_keys(runs: Sequence[Run]) -> Columns:
         for key in keys
         if len({run.config[key] for run in runs if key in run.config}) > 1
     }
-    if "object.root" in columns and _determines([run.config.get("object.name") for run in runs], columns["object.root"]):
+    names = [run.config.get("object.name") for run in runs]
+    if "object.root" in columns and _determines(names, columns["object.root"]):
         del columns["object.root"]
     return columns
 
@@ -41,7 +42,8 @@ def differing_keys(runs: Sequence[Run]) -> Columns:
 def with_choices(keys: Columns, runs: Sequence[Run]) -> Columns:
     """``keys`` with a column of a group's choices instead of the keys that these explain.
 
-    A choice explains what it determines and no command line says by itself; all that it explains tells it from the others.
+    A choice explains what it determines and no command line says by itself. A group whose choices that does not tell
+    apart gets no column.
     """
     if not all(run.choices for run in runs):
         return keys
@@ -62,8 +64,8 @@ def with_choices(keys: Columns, runs: Sequence[Run]) -> Columns:
     return chosen | keys
 
 
-def named_columns(names: Sequence[str], runs: Sequence[Run]) -> Columns:
-    """The columns of leaf keys or groups. Raises :class:`UserError` for a name that is neither."""
+def named_columns(option: str, names: Sequence[str], runs: Sequence[Run]) -> Columns:
+    """The columns of leaf keys or groups. Raises :class:`UserError` of ``option`` for a name that is neither."""
     columns: Columns = {}
     for name in names:
         if any(name in run.config for run in runs):
@@ -72,7 +74,7 @@ def named_columns(names: Sequence[str], runs: Sequence[Run]) -> Columns:
             columns[name] = [run.choices.get(name, ABSENT) for run in runs]
         else:
             differ = ", ".join(with_choices(differing_keys(runs), runs)) or "none"
-            raise UserError(f"group: no run has {name}; keys that differ: {differ}")
+            raise UserError(f"{option}: no run has {name}; keys that differ: {differ}")
     return columns
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from dv.report.columns import ABSENT
 from dv.report.rows import Row, as_number, order, shown
 from dv.report.runs import Value
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS, DASHES = "osD^vP*", ("-", "--")
 MOST_LINES = 12  # with colours of their own
-SWEPT_APART = 6  # most values of a second key that get lines of their own
 
 
 def plot_courses(path: Path, rows: Sequence[Row], against: str) -> bool:
@@ -34,13 +33,15 @@ def plot_courses(path: Path, rows: Sequence[Row], against: str) -> bool:
     unit, seconds = "steps", 1.0
     if against == "seconds":
         longest = max(point[0] for _, course in courses for point in course)
-        seconds, unit = next((s, u) for s, u in ((3600, "hours"), (60, "minutes"), (1, "seconds")) if longest > 2 * s or s == 1)
+        units = ("hours", 3600), ("minutes", 60), ("seconds", 1)
+        unit, seconds = next((name, size) for name, size in units if longest > 2 * size or size == 1)
     colors, labels = _line_colors(figure, axes, [row for row, _ in courses])
     for i, (_, course) in enumerate(courses):
         x, mean, spread = zip(*((x / seconds, mean, spread) for x, mean, spread in course), strict=True)
         style: dict[str, Any] = {"color": colors[i], "label": labels[i], "linewidth": 1.5}
         if len(courses) <= MOST_LINES:
             style |= {"linestyle": DASHES[i // len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+            style["markevery"] = -(-len(mean) // 10)
         axes.plot(x, mean, **style)
         if any(spread):
             low, high = zip(*((m - s, m + s) for m, s in zip(mean, spread, strict=True)), strict=True)
@@ -53,27 +54,26 @@ def plot_courses(path: Path, rows: Sequence[Row], against: str) -> bool:
 def plot_sweep(path: Path, rows: Sequence[Row], name: str, measure: str) -> None:
     """``measure`` in dB of each run, a row each, against its value of the column ``name``; mean and standard deviation.
 
-    Numbers have a numeric axis, logarithmic if they span a factor of 8. Another column of few values, if there is
-    one, gets a line for each; over all others the mean is taken.
+    Numbers have a numeric axis, logarithmic if they span a factor of 8. Other columns get lines of their own while
+    these are few; over those that are left, and over seeds, the mean is taken.
     """
     figure, axes = _axes()
-    numeric = all(as_number(row.values[name]) is not None for row in rows)
+    numeric = name != "seed" and all(as_number(row.values[name]) is not None for row in rows)
     values = _ordered(row.values[name] for row in rows)
     places = {value: as_number(value) or 0.0 if numeric else float(i) for i, value in enumerate(values)}
-    apart = _second_column(rows, name)
-    series: dict[Value, dict[Value, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        series[row.values[apart] if apart else None][row.values[name]] += row.numbers(measure)
-    for i, key in enumerate(_ordered(series)):
+    series: dict[str, dict[Value, list[float]]] = defaultdict(lambda: defaultdict(list))
+    apart = _columns_apart(rows, name)
+    for row in sorted(rows, key=lambda row: [order(row.values[column]) for column in apart]):
+        label = ", ".join(f"{column.split('.')[-1]}={shown(row.values[column])}" for column in apart)
+        series[label][row.values[name]] += row.numbers(measure)
+    for i, (label, found) in enumerate(series.items()):
         shift = 0.0 if numeric else 0.5 * ((i + 0.5) / len(series) - 0.5)
-        scores = {value: series[key][value] for value in values if series[key][value]}
-        x = [places[value] + shift for value in scores]
-        spread = [stdev(s) if len(s) > 1 else 0.0 for s in scores.values()]
-        label = f"{apart.split('.')[-1]}={shown(key)}" if apart else None
+        scores = {places[value] + shift: found[value] for value in values if value in found}
+        spread = [stdev(s) if len(s) > 1 else math.nan for s in scores.values()]
         style = {"color": COLORS[i], "marker": MARKERS[i], "linestyle": "-" if numeric else "none"}
-        axes.errorbar(x, [fmean(s) for s in scores.values()], spread, capsize=4, label=label, **style)
-        if any(spread):
-            dots = [(at, score) for at, s in zip(x, scores.values(), strict=True) for score in s]
+        axes.errorbar(scores.keys(), [fmean(s) for s in scores.values()], spread, capsize=4, label=label, **style)
+        dots = [(x, score) for x, several in scores.items() if len(several) > 1 for score in several]
+        if dots:
             axes.scatter(*zip(*dots, strict=True), s=10, color=COLORS[i], alpha=0.5, linewidths=0)
     ticks = list(places.values())
     if numeric and min(ticks) > 0 and max(ticks) >= 8 * min(ticks):
@@ -104,37 +104,41 @@ def _course(row: Row, against: str) -> list[tuple[float, float, float]]:
 
 
 def _line_colors(figure: Figure, axes: Any, rows: Sequence[Row]) -> tuple[list[Any], list[str | None]]:
-    """A colour and a label of the legend for each row; of many rows, those of a swept value, the first of it labelled."""
+    """A colour and a label for each row; of many rows, those of a swept value, of which the first row has the label."""
     if len(rows) <= MOST_LINES:
         return [COLORS[i % len(COLORS)] for i in range(len(rows))], [row.label for row in rows]
-    columns = {name: _ordered(row.values[name] for row in rows) for name in rows[0].values}
-    numeric = {n: values for n, values in columns.items() if None not in map(as_number, values) and len(values) > 2}
+    columns = {name: _ordered(row.values[name] for row in rows) for name in rows[0].values if name != "seed"}
+    numeric = {n: values for n, values in columns.items() if None not in map(as_number, values)}
     few = {name: values for name, values in columns.items() if 2 <= len(values) <= len(COLORS)}
-    if numeric:
-        from matplotlib import colormaps
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import LogNorm, Normalize
-
-        name = max(numeric, key=lambda name: len(numeric[name]))
-        numbers = [as_number(row.values[name]) or 0.0 for row in rows]
-        low, high = min(numbers), max(numbers)
-        norm = LogNorm(low, high) if low > 0 and high >= 8 * low else Normalize(low, high)
-        figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, label=name)
-        return [colormaps["viridis"](norm(number)) for number in numbers], [None] * len(rows)
-    if not few:
+    if few:
+        name = max(few, key=lambda name: len(few[name]))
+        own = [row.values[name] for row in rows]
+        labels = [f"{name}={shown(value)}" if value not in own[:i] else None for i, value in enumerate(own)]
+        return [COLORS[few[name].index(value)] for value in own], labels
+    if not numeric:
         return [COLORS[0]] * len(rows), [None] * len(rows)
-    name = max(few, key=lambda name: len(few[name]))
-    own = [row.values[name] for row in rows]
-    firsts = [own.index(value) == i for i, value in enumerate(own)]
-    labels = [f"{name}={shown(v)}" if first else None for v, first in zip(own, firsts, strict=True)]
-    return [COLORS[few[name].index(value)] for value in own], labels
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, LogNorm, Normalize
+
+    name = max(numeric, key=lambda name: len(numeric[name]))
+    numbers = [as_number(row.values[name]) or 0.0 for row in rows]
+    low, high = min(numbers), max(numbers)
+    norm = LogNorm(low, high) if low > 0 and high >= 8 * low else Normalize(low, high)
+    dark = ListedColormap([colormaps["viridis"](0.9 * i / 255) for i in range(256)])  # its end is too light for lines
+    figure.colorbar(ScalarMappable(norm, dark), ax=axes, label=name)
+    return [dark(norm(number)) for number in numbers], [None] * len(rows)
 
 
-def _second_column(rows: Sequence[Row], name: str) -> str | None:
-    """The column of the fewest values beside ``name``, the object before others; no column of seeds."""
+def _columns_apart(rows: Sequence[Row], name: str) -> list[str]:
+    """The columns beside ``name`` whose values get lines of their own: the object, and those of the fewest values."""
     others = {o: len({row.values[o] for row in rows}) for o in rows[0].values if o not in (name, "seed")}
-    few = {other: count for other, count in others.items() if 2 <= count <= SWEPT_APART}
-    return min(few, key=lambda other: (other.partition(".")[0] != "object", few[other])) if few else None
+    apart: list[str] = []
+    for other in sorted(others, key=lambda other: (other.partition(".")[0] != "object", others[other])):
+        lines = len({tuple(row.values[column] for column in (*apart, other)) for row in rows})
+        if others[other] > 1 and lines <= len(COLORS):
+            apart.append(other)
+    return apart
 
 
 def _ordered(values: Iterable[Value]) -> list[Value]:
@@ -156,7 +160,8 @@ def _axes() -> tuple[Figure, Any]:
 
 def _finish(figure: Figure, axes: Any, path: Path) -> None:
     """Legend beside the axes, and ``path`` with .png and .pdf."""
-    if labels := axes.get_legend_handles_labels()[1]:
+    labels = axes.get_legend_handles_labels()[1]
+    if len(labels) > 1:
         figure.set_figwidth(7 + 0.065 * max(map(len, labels)))
         figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

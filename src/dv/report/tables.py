@@ -35,7 +35,7 @@ class Table:
 def table_of(rows: Sequence[Row], over: Sequence[str]) -> Table:
     """What tells the rows apart, state where not all are finished, n where runs are merged, and the measures.
 
-    The best of a column is the best finished row of the same object, if there are several.
+    The best of a column is the best finished row of the same object, if they are not all alike.
     """
     measures = [measure for measure in MEASURES if any(row.numbers(measure) for row in rows)]
     states = any(row.state != "finished" for row in rows)
@@ -55,7 +55,8 @@ def table_of(rows: Sequence[Row], over: Sequence[str]) -> Table:
             if len(scored) > 1:
                 extreme = (max if measure.endswith(HIGHER_IS_BETTER) else min)(scored, key=scored.__getitem__)
                 text = lines[extreme][j].split(" ")[0]
-                best |= {(i, j) for i in scored if lines[i][j].split(" ")[0] == text}
+                alike = {(i, j) for i in scored if lines[i][j].split(" ")[0] == text}
+                best |= alike if len(alike) < len(scored) else set()
     return Table(headings, lines, frozenset(best))
 
 
@@ -85,11 +86,16 @@ def _cell(row: Row, measure: str) -> str:
 
 def markdown(table: Table) -> str:
     """A GitHub table, best values bold."""
-    escaped = [[re.sub(r"([|*_`<\\])", r"\\\1", cell) for cell in line] for line in [table.headings, *table.lines]]
+    escaped = [[escape(cell) for cell in line] for line in [table.headings, *table.lines]]
     for i, j in table.best:
         escaped[i + 1][j] = f"**{escaped[i + 1][j]}**"
     head, *body = [f"| {' | '.join(line)} |" for line in escaped]
     return "\n".join([head, "|" + "---|" * len(table.headings), *body])
+
+
+def escape(text: str) -> str:
+    """``text`` that Markdown shows as it is."""
+    return re.sub(r"([|*_`<\[\\])", r"\\\1", text)
 
 
 def latex(table: Table) -> str:
@@ -98,8 +104,8 @@ def latex(table: Table) -> str:
     for i, j in table.best:
         escaped[i + 1][j] = rf"\textbf{{{escaped[i + 1][j]}}}"
     head, *body = [" & ".join(line) + r" \\" for line in escaped]
-    lines = [rf"\begin{{tabular}}{{{'l' * len(table.headings)}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
-    return "\n".join([*lines, r"\end{tabular}"])
+    begin = rf"\begin{{tabular}}{{{'l' * len(table.headings)}}}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
 
 
 def _latex(text: str) -> str:

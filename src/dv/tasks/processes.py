@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dv.errors import Interrupted, UserError
@@ -159,7 +160,8 @@ def _message(task: Task, config: DictConfig) -> str:
 def _work(store: Store, message: str) -> Any:
     """Do a job on this rank. The first rank that fails says why; its process ends with the error's exit code."""
     job, (rank, *_) = json.loads(message), place()
-    HydraConfig.instance().cfg = OmegaConf.create({"hydra": job["hydra"]})
+    mode = {"mode": RunMode[job["hydra"]["mode"]]} if job["hydra"] else {}
+    HydraConfig.instance().cfg = OmegaConf.create({"hydra": job["hydra"] | mode})
     if rank == 0 and job["logging"]:
         logging.config.dictConfig(job["logging"])
     else:
@@ -207,6 +209,7 @@ def _supervise(message: str, count: int, keep: Sequence[int]) -> Any:
     env.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
     command = [sys.executable, "-m", "dv.tasks.processes"]
     ranks: list[subprocess.Popen[bytes]] = []
+    codes: list[int | None] = []
     try:
         with _forwarding_signals(ranks) as received:
             for rank in range(count):  # in sessions of their own: Ctrl-C reaches them through this process, once
@@ -214,13 +217,14 @@ def _supervise(message: str, count: int, keep: Sequence[int]) -> Any:
                 ranks.append(subprocess.Popen(command, env=own, start_new_session=True, pass_fds=keep))
             _wait(ranks)
     finally:
+        codes = [process.poll() for process in ranks]
         for process in ranks:
             process.kill()
             process.wait()
-    codes = [process.returncode for process in ranks]
-    if not any(codes):
+    if codes == [0] * count:
         return json.loads(store.get("result"))
-    if store.check(["failure"]):
+    killed = None if received else next((rank for rank, code in enumerate(codes) if code and code < 0), None)
+    if killed is None and store.check(["failure"]):  # the failures of ranks that miss a killed one say nothing
         failure = json.loads(store.get("failure"))
         if "traceback" in failure:
             raise RuntimeError(failure["message"])
@@ -228,9 +232,9 @@ def _supervise(message: str, count: int, keep: Sequence[int]) -> Any:
         raise Interrupted(failure["message"], code - 128) if code > 128 else UserError(failure["message"])
     if received:
         raise Interrupted("interrupted before the work began", received[0])
-    rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
+    rank, code = next((rank, code) for rank, code in enumerate(codes) if code and killed in (None, rank))
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    raise UserError(f"rank {rank} of {count} {how}; the others were stopped; the same command with resume=auto goes on")
+    raise UserError(f"rank {rank} of {count} {how} and the others were stopped; resume=auto goes on from the last checkpoint")
 
 
 @contextmanager

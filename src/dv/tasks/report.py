@@ -38,9 +38,9 @@ def report(config: DictConfig) -> Path:
         raise UserError(f"output_dir={output_dir} is there and holds no report; choose another, or remove it")
     runs = find_runs(folders)
     keys = differing_keys(runs)
-    columns = with_choices(keys, runs) if config.group is None else named_columns(_names(config.group), runs)
+    columns = with_choices(keys, runs) if config.group is None else named_columns("group", _names(config.group), runs)
     over = _names(config.over)
-    named_columns(over, runs)
+    named_columns("over", over, runs)
     if config.sort is not None and config.sort not in (known := [*MEASURES, *columns, *keys]):
         raise UserError(f"sort={config.sort} must be one of {', '.join(known)}")
     singles = sort_rows(make_rows(runs, columns, keys), None)
@@ -71,14 +71,14 @@ def _markdown(
 ) -> list[str]:
     """The paragraphs above the pictures."""
     from dv.report.published import CITATION, LATER
-    from dv.report.tables import markdown
+    from dv.report.tables import escape, markdown
 
     states = ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in runs).items())
     made = {word: sorted({str(r.record[word]) for r in runs if r.record.get(word)}) for word in ("device", "revision")}
     notes = [
         "PSNR in dB. `test`: the best checkpoint, scored by `evaluate.py`; `val`: the best validation of the run. "
         "Time (h:mm:ss) is that of the training, memory the most that its first process took.",
-        "± is the standard deviation (n − 1) over runs that differ in nothing but " f"`{'`, `'.join(over)}`." if over else "",
+        f"± is the standard deviation (n − 1) of runs that differ in nothing but {', '.join(over)}." if over else "",
         "Bold: the best finished run of the same object." if table.best else "",
         *(f"{word.capitalize()}: {', '.join(values)}." for word, values in made.items() if values),
     ]
@@ -88,9 +88,9 @@ def _markdown(
         markdown(table),
         " ".join(note for note in notes if note),
     ]
-    failures = [f"- {run.name}: {run.record.get('error', 'no reason given')}" for run in runs if run.state == "failed"]
-    if failures:
-        text += ["## Failed", "\n".join(failures)]
+    failed = {run.name: str(run.record.get("error", "no reason given")) for run in runs if run.state == "failed"}
+    if failed:
+        text += ["## Failed", "\n".join(f"- {escape(f'{name}: {error}')}" for name, error in failed.items())]
     if beside:
         text += ["## Published numbers", markdown(beside), f"Published: {CITATION}. {LATER}"]
     return text
@@ -100,31 +100,33 @@ def _plots(folder: Path, singles: Sequence[Row], rows: Sequence[Row]) -> list[st
     """Write the plots; returns the paragraphs that show them."""
     from dv.report.columns import ABSENT
     from dv.report.plots import plot_courses, plot_sweep
+    from dv.report.tables import escape
 
     text = []
     for against, words in (("steps", "steps"), ("seconds", "training time")):
         if plot_courses(folder / "plots" / f"psnr_{against}", rows, against):
             text.append(_picture(f"Validation PSNR against {words}", f"plots/psnr_{against}.png"))
     if any(run.seconds_estimated for row in rows for run in row.runs):
-        text.append("Some runs have no `time/elapsed`; their times are estimated from `time/step` and leave out validation.")
+        text.append("Where `time/elapsed` is missing, times are estimated from `time/step` and leave out validation.")
     if not any(point.seconds is not None for row in rows for run in row.runs for point in run.course):
         text.append("No run has times, so there is no plot against them.")
     ended = [row for row in singles if row.state == "finished"] or list(singles)
     measure = "test/psnr" if all(row.numbers("test/psnr") for row in ended) else "val/psnr"
     scored = [row for row in ended if row.numbers(measure)]
-    for name in scored[0].values if scored else ():
-        known = [row for row in scored if row.values[name] != ABSENT]
-        if len({row.values[name] for row in known}) > 1:
-            plot_sweep(folder / "plots" / f"psnr_by_{name}", known, name, measure)
-            text.append(_picture(f"PSNR against {name}", f"plots/psnr_by_{name}.png"))
-    if len(ended) < len(singles) and text:
-        text.append("Against swept values, finished runs only.")
+    known = {name: [row for row in scored if row.values[name] != ABSENT] for name in singles[0].values}
+    swept = [name for name, having in known.items() if len({row.values[name] for row in having}) > 1]
+    for name in [name for name in swept if name != "seed"] or swept:
+        plot_sweep(folder / "plots" / f"psnr_by_{name}", known[name], name, measure)
+        text.append(_picture(f"PSNR against {escape(name)}", f"plots/psnr_by_{name}.png"))
+    if swept and len(ended) < len(singles):
+        text.append("Finished runs only are shown against what was swept.")
     return ["## Plots", *text] if text else []
 
 
 def _sheets(folder: Path, singles: Sequence[Row]) -> list[str]:
     """Write the contact sheets; returns the paragraphs that show them."""
     from dv.report.sheets import telling_views, view_caption, write_sheet
+    from dv.report.tables import escape
 
     text, without = [], []
     for row in singles:
@@ -135,8 +137,8 @@ def _sheets(folder: Path, singles: Sequence[Row]) -> list[str]:
             continue
         caption = "; ".join(f"{word} {view_caption(view)}" for word, view in telling.items())
         title = run.name if row.label == run.name else f"{run.name}: {row.label}"
-        picture = _picture(f"best, median and worst view of {run.name}", f"sheets/{run.name}.png")
-        text += [f"### {title}", f"{run.split.capitalize()} views: {caption}.", picture]
+        picture = _picture(f"best, median and worst view of {escape(run.name)}", f"sheets/{run.name}.png")
+        text += [f"### {escape(title)}", f"{run.split.capitalize()} views: {caption}.", picture]
     if text:
         text.insert(0, "## Best, median and worst views\n\nprediction | truth | depth, where the model has one.")
     if without:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -104,7 +106,10 @@ def checkpoint_to_resume(resume: str | None, run_dir: Path) -> Checkpoint | None
     newest = max(good, key=lambda checkpoint: checkpoint.step)
     why = "; ".join(problems) or f"there is no {paths[0]}"
     log.warning("resume=auto: %s; going on from %s (step %d)", why, newest.path, newest.step)
-    return newest
+    aside = folder / ".last.ckpt.partial"
+    shutil.copyfile(newest.path, aside)
+    aside.replace(paths[0])
+    return replace(newest, path=paths[0])
 
 
 def _ours(path: Path) -> Checkpoint:

@@ -85,7 +85,12 @@ def train_on_rank(config: DictConfig) -> float:
     pl.seed_everything(config.seed, verbose=False)
     trainer = _trainer(config, run_dir, steps, resume)
     log.info("training %s in %s (%d steps)", source.name, run_dir, steps)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=resume.path if resume else None, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume.path if resume else None, weights_only=True)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(f"{error}; resume=auto goes on from the last checkpoint; data.workers=0 needs none") from error
     return _finish(trainer, module, datamodule, run_dir, config)
 
 

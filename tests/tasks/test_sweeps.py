@@ -1,0 +1,211 @@
+"""Sweeps through train.py: serial, with joblib, Ray, SLURM's stand-in and Optuna; interrupted and resumed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from dv.checkpoint import read_checkpoint
+from dv.tasks.command import same_sweep
+from test_survival import assert_equal_runs, children, gone, start, steps, wait_for
+
+ENDS = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml", "metrics.csv", "run.json", "train.log"]
+
+
+def sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dv.tasks.train", "-m", *arguments, f"hydra.sweep.dir={folder}"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def finished(folder: Path) -> list[int]:
+    records = {int(p.parent.name): json.loads(p.read_text()) for p in folder.glob("*/run.json")}
+    return sorted(number for number, record in records.items() if record["state"] == "finished")
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the sweep alone; its workers have to notice."""
+    workers = children(process.pid)
+    process.kill()
+    process.communicate(timeout=30)
+    deadline = time.monotonic() + 40
+    while not all(gone(pid) for pid in workers):
+        assert time.monotonic() < deadline, "workers outlive their sweep"
+        time.sleep(0.1)
+
+
+def test_a_sweep_has_one_folder_a_job_and_a_failing_job_stops_no_other(command, of_ball, tmp_path):
+    folder = tmp_path / "sweep"
+    result = command("train", "-m", *of_ball, "loss=l1", "grid.features=4,0,5", f"hydra.sweep.dir={folder}")
+    assert result.code == 1
+    assert sorted(p.name for p in folder.iterdir()) == ["0", "1", "2", "multirun.yaml"]
+    assert finished(folder) == [0, 2]
+    assert f"error: job 1 ({folder / '1'}): grid.features=0 must be a whole number" in result.err
+    assert "the same command with resume=auto makes what is missing" in result.err.splitlines()[-1]
+    for job in ("0", "2"):
+        assert all((folder / job / name).is_file() for name in ENDS)
+        assert (folder / job / "train.log").read_text().count("training ball in") == 1
+
+
+@pytest.mark.slow
+def test_every_job_of_a_sweep_on_several_processes_finishes(command, of_ball, tmp_path):
+    """Also the second; the failing one ends its ranks and is shown once."""
+    folder = tmp_path / "sweep"
+    arguments = [*of_ball, "trainer.processes=2", "loss=l1", "grid.features=4,3", "optimizer.learning_rate=1e-3,1e30"]
+    result = command("train", "-m", *arguments, "trainer.max_steps=12", f"hydra.sweep.dir={folder}")
+    assert result.code == 1
+    assert sorted(p.name for p in folder.iterdir()) == ["0", "1", "2", "3", "multirun.yaml"]
+    assert finished(folder) == [0, 2]
+    assert re.findall(r"error: job (\d) .*not a finite number", result.err) == ["1", "3", "1"]  # and at the end
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["sweep"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["serial", "joblib"])
+def test_a_killed_sweep_resumes_to_the_results_of_an_undisturbed_one(of_ball, tmp_path, launcher):
+    base = [*of_ball, "loss=l1", "grid.features=3,4", "seed=0,1", "trainer.max_steps=40", "trainer.save_every_steps=2"]
+    base += [] if launcher == "serial" else ["launcher=joblib", "hydra.launcher.n_jobs=2"]
+    base += ["hydra.job.env_set.OMP_NUM_THREADS='1'"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for done in (0, 2):
+        process = sweep(killed, *base, "resume=auto")
+        wait_for(lambda done=done: len(finished(killed)) >= done and any(
+            0 < steps(job) < 40 for job in killed.glob("[0-9]")), process)  # fmt: skip
+        time.sleep(float(torch.rand(1)) / 2)
+        kill_group(process)
+    before = {job: (killed / str(job) / "run.json").stat().st_mtime_ns for job in finished(killed)}
+    for folder in (killed, whole):
+        process = sweep(folder, *base, *(["resume=auto"] if folder == killed else []))
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, out
+    assert finished(killed) == finished(whole) == [0, 1, 2, 3]
+    assert all((killed / str(job) / "run.json").stat().st_mtime_ns == when for job, when in before.items())
+    for job in range(4):
+        assert_equal_runs(killed / str(job), whole / str(job))
+
+
+def test_resume_without_a_folder_finds_the_newest_sweep_of_the_same_command(tmp_path):
+    def begun(name: str, *task: str, when: int) -> None:
+        (tmp_path / name).mkdir()
+        record = {"hydra": {"overrides": {"task": list(task), "hydra": ["hydra.mode=MULTIRUN"]}}}
+        OmegaConf.save(OmegaConf.create(record), tmp_path / name / "multirun.yaml")
+        os.utime(tmp_path / name / "multirun.yaml", (when, when))
+
+    begun("a", "grid='16','32'", "loss=l1", when=1)
+    begun("b", "grid='16','32'", "loss=l1", "resume=auto", when=2)
+    begun("c", "grid='16'", "loss=l1", when=3)
+    command = ["-m", "grid='16','32'", "loss=l1", "resume=auto"]
+    assert same_sweep(command, tmp_path) == [*command, f"hydra.sweep.dir={tmp_path / 'b'}"]
+    assert same_sweep(command[:-1], tmp_path) == command[:-1]
+    assert same_sweep([*command, "seed=3"], tmp_path) == [*command, "seed=3"]
+    given = [*command, "hydra.sweep.dir=elsewhere"]
+    assert same_sweep(given, tmp_path) == given
+
+
+def test_a_folder_with_another_sweep_is_not_gone_on_with(command, of_ball, tmp_path):
+    folder = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    base = ["-m", *of_ball, "loss=l1", "resume=auto", folder]
+    assert command("train", *base, "optimizer.learning_rate=1e-3").code == 0
+    result = command("train", *base, "optimizer.learning_rate=2e-3")
+    assert result.code == 1
+    assert "holds a run with optimizer.learning_rate=0.001: not this sweep; use another hydra.sweep.dir" in result.err
+    assert command("train", *base, "optimizer.learning_rate=1e-3").code == 0
+
+
+@pytest.mark.slow
+def test_ray_runs_the_jobs_of_a_sweep(of_ball, tmp_path):
+    process = sweep(tmp_path / "sweep", *of_ball, "loss=l1,l1_gan", "loss.border=4", "launcher=ray")
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    assert finished(tmp_path / "sweep") == [0, 1]
+    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
+
+
+@pytest.mark.slow
+def test_a_preempted_slurm_job_is_queued_again_and_goes_on(of_ball, tmp_path):
+    """With submitit's local executor in SLURM's place: it warns, queues again and starts as SLURM does."""
+    folder = tmp_path / "sweep"
+    base = [*of_ball, "loss=l1", "seed=0,1", "resume=auto", "trainer.max_steps=400"]
+    base += ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=1", "trainer.save_every_steps=100000"]
+    process = sweep(folder, *base)
+    wait_for(lambda: (folder / "0" / "pictures").is_dir(), process)
+    pids = [int(p) for p in subprocess.run(["pgrep", "-f", "submitit.core._submit"], capture_output=True, text=True).stdout.split()]
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGUSR2)
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    assert finished(folder) == [0, 1]
+    log = (folder / "0" / "train.log").read_text()
+    assert log.count("training ball in") == 2
+    steps_logged = [line.split(",")[0] for line in (folder / "0" / "metrics.csv").read_text().splitlines()]
+    assert steps_logged
+    assert read_checkpoint(folder / "0" / "checkpoints" / "last.ckpt").step == 400
+
+
+SEARCH = ["sweep=optuna", "optimizer.learning_rate=tag(log,interval(1e-5,1e-1))", "grid.features=3,4",
+          "hydra.sweeper.trials=6", "trial.pruner.n_startup_trials=2", "loss=l1"]  # fmt: skip
+
+
+def trials(folder: Path) -> list[tuple[str, float, dict[str, object]]]:
+    import optuna
+
+    study = optuna.load_study(study_name="dv", storage=f"sqlite:///{folder / 'study.db'}")
+    return [(t.state.name, t.value, dict(t.params)) for t in study.trials]
+
+
+def test_a_search_prunes_and_resumes_to_the_same_trials(command, of_ball, tmp_path):
+    base = [*of_ball, *SEARCH, "trainer.max_steps=6"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    result = command("train", "-m", *base, f"hydra.sweep.dir={whole}")
+    assert result.code == 0, result.err
+    undisturbed = trials(whole)
+    states = [state for state, _, _ in undisturbed]
+    assert len(states) == 6
+    assert "PRUNED" in states
+    assert states.count("COMPLETE") >= 2
+    best = OmegaConf.load(whole / "search.yaml")
+    assert best.value == max(value for state, value, _ in undisturbed if state == "COMPLETE")
+    assert best.folder == str(whole / best.folder.rsplit("/", 1)[1])
+    given_up = [int(p.name) for p in sorted(whole.glob("[0-9]")) if json.loads((p / "run.json").read_text())["steps"] < 6]
+    assert given_up == [i for i, state in enumerate(states) if state == "PRUNED"]
+
+    process = sweep(killed, *base, "resume=auto")
+    wait_for(lambda: len(finished(killed)) >= 2, process)
+    kill_group(process)
+    result = command("train", "-m", *base, "resume=auto", f"hydra.sweep.dir={killed}")
+    assert result.code == 0, result.err
+    assert trials(killed) == undisturbed
+    again = command("train", "-m", *base, "resume=auto", f"hydra.sweep.dir={killed}")
+    assert again.code == 0
+    assert trials(killed) == undisturbed
+
+
+def test_a_search_over_whole_numbers_and_steps(tmp_path):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    import optuna
+    from hydra_plugins.dv_optuna import OptunaSweeper
+
+    overrides = OverridesParser.create().parse_overrides(
+        ["a=int(interval(1,4))", "b=range(2,11,3)", "c=choice(x,y)", "d=fixed", "e=interval(0.5,1)"]
+    )
+    study = optuna.create_study()
+    for _ in range(20):
+        trial = study.ask()
+        chosen = dict(OptunaSweeper._chosen(trial, override).split("=") for override in overrides)
+        assert chosen["a"] in {"1", "2", "3", "4"}
+        assert chosen["b"] in {"2", "5", "8"}
+        assert chosen["c"] in {"x", "y"}
+        assert chosen["d"] == "fixed"
+        assert 0.5 <= float(chosen["e"]) <= 1
+        study.tell(trial, 0.0)

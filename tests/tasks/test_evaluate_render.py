@@ -187,3 +187,19 @@ def test_render_without_poses(command, trained, ball, tmp_path):
                      "trajectory=poses")  # fmt: skip
     assert result.code == 1
     assert "no poses (*.txt) there" in result.err
+
+
+def test_processes_share_the_views_and_score_what_one_does(command, trained, tmp_path):
+    results = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        done = command("evaluate", f"ckpt={trained}", f"trainer.processes={processes}", f"output_dir={out}")
+        assert done.code == 0, done.err
+        assert "3 test views" in done.out
+        names = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
+        results.append((json.loads((out / "metrics.json").read_text()), names, (out / "test_views.png").read_bytes()))
+    (one, *pictures), (two, *others) = results
+    assert pictures == others
+    assert [view["name"] for view in two["views"]] == [view["name"] for view in one["views"]]
+    for key in ("mean", "mean_border", "baseline", "baseline_border"):
+        assert two[key] == pytest.approx(one[key], rel=1e-6)

@@ -23,7 +23,13 @@ def write_png16(path: Path, image: Tensor) -> None:
 
 def write_png(path: Path, image: Tensor) -> None:
     """Write ``[3, H, W]`` in [0, 1] as 8-bit PNG."""
-    path.write_bytes(iio.imwrite("<bytes>", to_uint8(image), extension=".png"))
+    path.write_bytes(png(image))
+
+
+def png(image: Tensor) -> bytes:
+    """``[3, H, W]`` in [0, 1] as 8-bit PNG."""
+    encoded: bytes = iio.imwrite("<bytes>", to_uint8(image), extension=".png")
+    return encoded
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

@@ -88,6 +88,19 @@ def run_on_ranks(task: Task, config: DictConfig, here: int, nodes: int = 1, keep
     return task(config) if here == 1 else _supervise(_message(task, config), here, keep)
 
 
+def gather(items: list[Any]) -> list[Any]:
+    """The items of all ranks on rank 0; what the others get is theirs alone."""
+    import torch.distributed as dist
+
+    rank, ranks, _ = place()
+    if ranks == 1:
+        return items
+    group = dist.new_group(backend="gloo") if dist.is_initialized() else dist.init_process_group("gloo")
+    parts: list[Any] = [None] * ranks
+    dist.gather_object(items, parts if rank == 0 else None, group=group)
+    return [item for part in parts for item in part] if rank == 0 else items
+
+
 def follow() -> None:
     """What a rank other than 0 does under torchrun or srun: the jobs that rank 0 sends, until it sends no more."""
     store, number = _store(), 0

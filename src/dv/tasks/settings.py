@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def processes_here(config: DictConfig) -> int:
 
 
 def device_of(gpus: int) -> torch.device:
-    """The device on which one process computes."""
-    return torch.device("cuda" if gpus else "cpu")
+    """The device on which this process computes."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
 
 
 def check_precision(precision: str, gpus: int) -> str:

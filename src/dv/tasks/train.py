@@ -81,7 +81,8 @@ def train_on_rank(config: DictConfig) -> float:
     datamodule = ObjectDataModule(source, steps, config.seed, shape, t.validation_views, config.data.workers)
     if place().rank == 0:
         OmegaConf.save(OmegaConf.create(resolved(config) | {"resume": None}), run_dir / "config.yaml")
-        (run_dir / "run.json").unlink(missing_ok=True)
+        for name in ("run.json", "metrics.json"):  # of what was trained here before
+            (run_dir / name).unlink(missing_ok=True)
     pl.seed_everything(config.seed, verbose=False)
     trainer = _trainer(config, run_dir, steps, resume)
     log.info("training %s in %s (%d steps)", source.name, run_dir, steps)
@@ -98,7 +99,8 @@ def _evaluate(config: DictConfig, run_dir: Path) -> None:
     """Score the best checkpoint as ``evaluate.py`` does, which has its own defaults."""
     evaluation = hydra.compose("evaluate")
     evaluation.ckpt, evaluation.split = str(run_dir / "checkpoints" / "best.ckpt"), config.evaluate
-    evaluation.trainer.gpus = config.trainer.gpus
+    for key in ("gpus", "processes", "nodes"):
+        evaluation.trainer[key] = config.trainer[key]
     metrics = evaluate(evaluation)
     if config.evaluate == "test":
         log_test_scores(config, run_dir, metrics["mean"])

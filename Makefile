@@ -15,7 +15,7 @@ setup: $(VENV)/.ready ## create .venv with everything that the commands need
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[synthetic,capture,official,notebooks,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[synthetic,capture,official,sweeps,notebooks,dev]'
 	touch $@
 
 demo: $(DEMO)/.done ## object to novel views, depth, video and a PSNR table, in 10 minutes on 2 CPU cores
@@ -30,7 +30,7 @@ $(DEMO)/.done: $(VENV)/.ready
 	mv $(DEMO)/table.txt $@
 
 test: $(VENV)/.ready ## the test suite, under 10 minutes on 2 CPU cores
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 test-slow: $(VENV)/.ready ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

@@ -10,8 +10,8 @@ from conftest import TINY
 from dv.tasks.command import config_folder, quote_group_numbers
 
 CONF = Path(__file__).parents[1] / "conf"
-TASKS = ("train", "evaluate", "render", "prepare")
-TRAIN_GROUPS = ("object", "grid", "model", "loss", "trainer", "logger", "experiment")
+TASKS = ("train", "evaluate", "render", "prepare", "report")
+TRAIN_GROUPS = ("object", "grid", "model", "loss", "trainer", "logger", "experiment", "launcher", "sweep")
 VALUES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 
 
@@ -36,10 +36,30 @@ def test_value_composes(group, value):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(task, [f"{group}='{value}'", *custom], return_hydra_config=True)
     plain = OmegaConf.to_container(config, resolve=False)
-    assert plain.get(group if group != "experiment" else "object") is not None
+    assert plain.get("object" if group in ("experiment", "launcher", "sweep") else group) is not None
+    if group == "launcher":
+        assert value.replace("slurm", "submitit") in plain["hydra"]["launcher"]["_target_"]
 
 
-@pytest.mark.parametrize(("group", "value"), [v for v in VALUES if v[0] in TRAIN_GROUPS])
+@pytest.mark.parametrize("value", [value for group, value in VALUES if value.startswith("study_")])
+def test_study_is_a_sweep_with_scores(command, of_ball, tmp_path, value):
+    """In the finest steps; the grid's sizes need none of those of the other tests."""
+    key = {"study_grid": "grid", "study_occlusion": "model", "study_views": "data.training_views"}.get(value)
+    few = {"grid": "grid=16,32", "data.training_views": "data.training_views=2,4"}.get(key, "seed=0")
+    few = "data.noise_angle=0,5" if value == "study_noise" else few
+    base = [a for a in of_ball if not (value == "study_grid" and a.startswith("grid.side"))]
+    result = command(
+        "train", *base, f"experiment={value}", few, "loss=l1", "trainer.max_steps=1", f"hydra.sweep.dir={tmp_path}"
+    )
+    assert result.code == 0, result.err
+    scores = [(tmp_path / str(job) / "metrics.json").read_text() for job in range(2)]
+    assert scores[0] != scores[1]
+
+
+@pytest.mark.parametrize(
+    ("group", "value"),
+    [v for v in VALUES if v[0] in TRAIN_GROUPS and not v[1].startswith("study_") and v != ("sweep", "optuna")],
+)
 def test_value_trains_one_step(command, ball, tmp_path, group, value, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     small = [a for a in TINY if not a.startswith(("grid.side", "trainer="))]

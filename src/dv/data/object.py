@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dv.data.folder import Calibration, Views, read_calibration, read_record, read_views
 from dv.errors import UserError
+from dv.geometry.robustness import farthest_views, perturb
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
@@ -26,6 +27,10 @@ class ObjectSource:
     image_side: int | None = None
     background: str | list[float] = "white"
     skip: int = 0
+    training_views: int | None = None  # this many, far apart
+    noise_angle: float = 0.0  # degrees that training poses are turned by, about random axes
+    noise_distance: float = 0.0  # world units that they are moved by, in random directions
+    noise_seed: int = 0
     pixel_center: float | None = None  # None: what the folder's dataset.json says, 0 without one
     splits: dict[str, Views] = field(default_factory=dict, repr=False, compare=False)
 
@@ -95,6 +100,12 @@ class ObjectSource:
             self.splits[split] = train.select(indices)
         used = {i for indices in held_out.values() for i in indices}
         kept = [i for i in range(len(train)) if i not in used][:: self.skip + 1]
+        if self.training_views:
+            kept = [kept[i] for i in farthest_views(train.poses[kept].numpy(), self.training_views)]
         if len(kept) < 2:
             raise UserError(f"{self.folder('train')}: {len(kept)} training views are left, at least 2 are needed")
-        self.splits["train"] = train.select(kept) if self.skip else train.compact(kept)
+        chosen = train.select(kept) if self.skip or self.training_views else train.compact(kept)
+        if self.noise_angle or self.noise_distance:
+            noisy = perturb(chosen.poses.numpy(), self.noise_angle, self.noise_distance, self.noise_seed)
+            chosen = replace(chosen, poses=torch.from_numpy(noisy))
+        self.splits["train"] = chosen

@@ -109,17 +109,15 @@ def _failed_job(error: Exception) -> UserError:
 
 
 def same_sweep(arguments: list[str], sweeps: Path = Path("outputs/sweep")) -> list[str]:
-    """With ``-m … resume=auto``: go on in the folder of the newest sweep that was begun with the same command.
+    """With ``resume=auto``: go on in the folder of the newest sweep that was begun with the same command.
 
     Nothing is added if ``hydra.sweep.dir`` is given or there is no such sweep.
     """
-    named = any(argument.startswith("hydra.sweep.dir=") for argument in arguments)
-    if named or "resume=auto" not in arguments or not set(MULTIRUN) & set(arguments):
+    if "resume=auto" not in arguments or any(a.startswith("hydra.sweep.dir=") for a in arguments):
         return arguments
-    wanted = [a for a in arguments if a not in (*MULTIRUN, "resume=auto")]
+    wanted = sorted("hydra.mode=MULTIRUN" if a in MULTIRUN else a for a in arguments if a != "resume=auto")
     for record in sorted(sweeps.glob("*/multirun.yaml"), key=lambda path: path.stat().st_mtime, reverse=True):
         overrides = OmegaConf.load(record).hydra.overrides
-        begun = [o for o in (*overrides.task, *overrides.hydra) if o not in ("resume=auto", "hydra.mode=MULTIRUN")]
-        if sorted(begun) == sorted(wanted):
+        if sorted(o for o in (*overrides.task, *overrides.hydra) if o != "resume=auto") == wanted:
             return [*arguments, f"hydra.sweep.dir={record.parent}"]
     return arguments

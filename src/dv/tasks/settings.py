@@ -16,6 +16,7 @@ from dv.data.object import ObjectSource
 from dv.errors import UserError
 
 log = logging.getLogger(__name__)
+OPTIONAL = {"trainer.max_steps": 1, "data.training_views": 2}  # least values of numbers that may be null
 
 
 def check_devices(gpus: int | str) -> int:
@@ -73,6 +74,10 @@ def object_source(config: DictConfig, image_side: int | None) -> ObjectSource:
         image_side=image_side,
         background=list(background) if isinstance(background, ListConfig) else background,
         skip=config.data.skip,
+        training_views=config.data.get("training_views"),
+        noise_angle=config.data.get("noise_angle") or 0.0,
+        noise_distance=config.data.get("noise_distance") or 0.0,
+        noise_seed=config.get("seed", 0),
         pixel_center=config.object.get("pixel_center"),
     )
 
@@ -122,8 +127,7 @@ def check_numbers(config: DictConfig) -> None:
         "trainer.picture_every_steps": 0,
         "trainer.log_every_steps": 1,
     }
-    if config.trainer.max_steps is not None:
-        whole["trainer.max_steps"] = 1
+    whole |= {key: least for key, least in OPTIONAL.items() if OmegaConf.select(config, key) is not None}
     for key, least in whole.items():
         value = OmegaConf.select(config, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -131,7 +135,8 @@ def check_numbers(config: DictConfig) -> None:
     views = config.trainer.validation_views
     if not isinstance(views, int | float) or views <= 0 or (isinstance(views, float) and views > 1):
         raise UserError(f"trainer.validation_views={views} must be a number of views or a fraction in (0, 1]")
-    for key in ("loss.l1_weight", "loss.gan_weight", "optimizer.learning_rate", "trainer.operator_memory_gb"):
+    for key in ("loss.l1_weight", "loss.gan_weight", "optimizer.learning_rate", "trainer.operator_memory_gb",
+                "data.noise_angle", "data.noise_distance"):
         value = OmegaConf.select(config, key)
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise UserError(f"{key}={value} must be a number that is not negative")

@@ -40,6 +40,8 @@ def train(config: DictConfig) -> float:
 
     config.trainer.gpus = check_devices(config.trainer.gpus)
     check_numbers(config)
+    if config.trial and not in_sweep():
+        raise UserError("sweep=optuna is a search over many runs; start it with python train.py -m …")
     config.trainer.precision = check_precision(str(config.trainer.precision), config.trainer.gpus)
     run_dir = Path(config.output_dir)
     with alone_in(run_dir) as lock:

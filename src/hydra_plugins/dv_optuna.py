@@ -62,7 +62,9 @@ class OptunaSweeper(Sweeper):
         import optuna
         from optuna.trial import TrialState
 
-        params = [f"{key}={value}" for key, value in (self.params or {}).items()]
+        assert self.config is not None
+        assert self.launcher is not None
+        params = [f"{key!s}={value}" for key, value in (self.params or {}).items()]
         overrides = OverridesParser.create().parse_overrides([*params, *arguments])
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)

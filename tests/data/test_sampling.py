@@ -72,6 +72,6 @@ def test_every_view_counts_once_and_every_rank_gets_equally_many(count, ranks):
 def test_loader_gives_all_steps_and_the_views_once_in_memory(ball):
     source = ObjectSource(ball, "ball", image_side=32)
     module = ObjectDataModule(source, steps=5, seed=0)
-    assert [turn[0].index for [turn] in module.train_dataloader()] == list(range(5))
+    assert [turn[0].number for [turn] in module.train_dataloader()] == list(range(5))
     assert [view.name for view in module.val_dataloader()] == source.views("validation").names
     assert source.views("train").images.data_ptr() == module.train_dataloader().dataset.views.images.data_ptr()

@@ -1,6 +1,5 @@
 """Faults while training: nothing is lost but the steps since the last checkpoint, and resuming repeats them exactly."""
 
-import csv
 import json
 import os
 import shutil
@@ -8,62 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from dv.checkpoint import read_checkpoint
+from faults import assert_equal_runs, children, gone, start, steps, wait_for, weights
 
 LONG = ["trainer.max_steps=100000", "trainer.save_every_steps=3", "trainer.validate_every_steps=100000"]
-
-
-def start(run: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`train.py` as a process of its own."""
-    command = [sys.executable, "-m", "dv.tasks.train", *arguments, f"hydra.run.dir={run}"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def wait_for(there: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not there():
-        assert process.poll() is None, (process.stderr or process.stdout).read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def steps(run: Path) -> int:
-    path = run / "checkpoints" / "last.ckpt"
-    return read_checkpoint(path).step if path.is_file() else 0
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["state_dict"]
-
-
-def assert_equal_runs(a: Path, b: Path) -> None:
-    """The same weights bit for bit and the same log but for the times."""
-    for name in ("last", "best"):
-        ours, theirs = (weights(run / "checkpoints" / f"{name}.ckpt") for run in (a, b))
-        assert ours.keys() == theirs.keys()
-        assert not [key for key in ours if not torch.equal(ours[key], theirs[key])], name
-    logs = []
-    for run in (a, b):
-        with (run / "metrics.csv").open() as file:
-            logs.append([{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)])
-    assert logs[0] == logs[1]
-
-
-def children(pid: int) -> list[int]:
-    return [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def gone(pid: int) -> bool:
-    try:
-        return "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0]
-    except FileNotFoundError:
-        return True
 
 
 @pytest.mark.parametrize(
@@ -237,7 +189,8 @@ def small_disk(tmp_path):
     folder.mkdir()
 
     def mount(options: str) -> Path:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "dv", str(folder)], capture_output=True, text=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "dv", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
         return folder
@@ -266,7 +219,9 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(of_ball, tmp_path, small_dis
     (disk / "filler").unlink()
     reached = steps(disk / "run")
     assert reached > 0
-    process = start(disk / "run", *[a for a in base if "max_steps" not in a], f"trainer.max_steps={reached + 2}", "resume=auto")
+    process = start(
+        disk / "run", *[a for a in base if "max_steps" not in a], f"trainer.max_steps={reached + 2}", "resume=auto"
+    )
     _, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     assert steps(disk / "run") == reached + 2

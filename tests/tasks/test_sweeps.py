@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from dv.checkpoint import read_checkpoint
 from dv.tasks.command import same_sweep
-from test_survival import assert_equal_runs, children, gone, start, steps, wait_for
+from faults import assert_equal_runs, children, gone, steps, wait_for
 
 ENDS = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml", "metrics.csv", "run.json", "train.log"]
 
@@ -143,7 +143,10 @@ def test_a_preempted_slurm_job_is_queued_again_and_goes_on(of_ball, tmp_path):
     base += ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=1", "trainer.save_every_steps=100000"]
     process = sweep(folder, *base)
     wait_for(lambda: (folder / "0" / "pictures").is_dir(), process)
-    pids = [int(p) for p in subprocess.run(["pgrep", "-f", "submitit.core._submit"], capture_output=True, text=True).stdout.split()]
+    pids = [
+        int(p)
+        for p in subprocess.run(["pgrep", "-f", "submitit.core._submit"], capture_output=True, text=True).stdout.split()
+    ]
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGUSR2)
@@ -179,7 +182,8 @@ def test_a_search_prunes_and_resumes_to_the_same_trials(command, of_ball, tmp_pa
     best = OmegaConf.load(whole / "search.yaml")
     assert best.value == max(value for state, value, _ in undisturbed if state == "COMPLETE")
     assert best.folder == str(whole / best.folder.rsplit("/", 1)[1])
-    given_up = [int(p.name) for p in sorted(whole.glob("[0-9]")) if json.loads((p / "run.json").read_text())["steps"] < 6]
+    made = [json.loads((whole / str(i) / "run.json").read_text())["steps"] for i in range(6)]
+    given_up = [i for i, count in enumerate(made) if count < 6]
     assert given_up == [i for i, state in enumerate(states) if state == "PRUNED"]
 
     process = sweep(killed, *base, "resume=auto")
@@ -194,9 +198,9 @@ def test_a_search_prunes_and_resumes_to_the_same_trials(command, of_ball, tmp_pa
 
 
 def test_a_search_over_whole_numbers_and_steps(tmp_path):
+    import optuna
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    import optuna
     from hydra_plugins.dv_optuna import OptunaSweeper
 
     overrides = OverridesParser.create().parse_overrides(

@@ -27,9 +27,9 @@ class Sample(NamedTuple):
 
 
 class TrainingSample(NamedTuple):
-    """A source view and two target views; images uint8, poses camera-to-world float64; index counts from the start."""
+    """A source view and two target views; images uint8, poses camera-to-world float64; number counts from the start."""
 
-    index: int
+    number: int
     names: list[str]
     source_image: Tensor
     source_pose: Tensor

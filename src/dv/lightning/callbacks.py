@@ -51,8 +51,10 @@ class LastCheckpoint(Callback):
         self.how_to_go_on = how_to_go_on
         self.abandoned = abandoned
         self._signal: int | None = None
-        handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}  # before Lightning's
-        self._others: dict[int | None, Any] = {s: handler for s, handler in handlers.items() if callable(handler)}
+        handlers = {
+            s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+        }  # before Lightning's
+        self._others: dict[int, Any] = {s: handler for s, handler in handlers.items() if callable(handler)}
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,7 +80,7 @@ class LastCheckpoint(Callback):
         if trainer.strategy.reduce_boolean_decision(self._signal is not None or self.abandoned(), all=False):
             self._write(trainer)
             signum, self._signal = self._signal, None
-            if signum in self._others:
+            if signum and signum in self._others:
                 self._others[signum](signum, None)
                 return
             raise Interrupted(

@@ -51,7 +51,7 @@ class OptimizerSettings:
 
     def scaled(self, rate: float, samples: int) -> float:
         """A learning rate for steps that average the gradients of ``samples``."""
-        return rate * samples ** BATCH_SCALINGS[self.batch_scaling]
+        return rate * float(samples ** BATCH_SCALINGS[self.batch_scaling])
 
     def factor(self, step: int, progress: float) -> float:
         """What the learning rates are multiplied by at ``step``, ``progress`` in [0, 1] of the training being over."""
@@ -163,7 +163,7 @@ class DeepVoxelsModule(pl.LightningModule):
         Returns the updated grid and what to log.
         """
         # Dropout depends on seed and sample alone: a resumed run repeats an undisturbed one, N ranks one process.
-        torch.manual_seed(self.seed * 1_000_000_007 + sample.index)
+        torch.manual_seed(self.seed * 1_000_000_007 + sample.number)
         truth = to_model(sample.target_images)
         rendering, integrated = self.model(
             to_model(sample.source_image),
@@ -204,7 +204,9 @@ class DeepVoxelsModule(pl.LightningModule):
     def _over_samples(self, results: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Means of what the samples of all ranks gave, and of ``…_min`` and ``…_max`` the extremes."""
         names = list(results[0])
-        table = torch.stack([torch.stack([result[name].to(torch.get_default_dtype()) for name in names]) for result in results])
+        table = torch.stack(
+            [torch.stack([result[name].to(torch.get_default_dtype()) for name in names]) for result in results]
+        )
         sign = torch.tensor([-1.0 if name.endswith("_min") else 1.0 for name in names], device=table.device)
         means, extremes = self._mean_over_ranks(table.mean(0)), (table * sign).amax(0)
         if self.trainer.world_size > 1:
@@ -230,9 +232,11 @@ class DeepVoxelsModule(pl.LightningModule):
         """
         named = [(name, p.grad) for name, p in self.named_parameters() if p.grad is not None]
         norms = torch._foreach_norm([gradient for _, gradient in named])
-        norm = torch.linalg.vector_norm(torch.stack(norms))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":
-            bad = next((name for (name, _), n in zip(named, norms, strict=True) if not torch.isfinite(n)), "the weights")
+            bad = next(
+                (name for (name, _), n in zip(named, norms, strict=True) if not torch.isfinite(n)), "the weights"
+            )
             raise UserError(f"the gradient of {bad} {self._not_finite([s for turn in batch for s in turn])}")
         return norm
 
@@ -254,7 +258,9 @@ class DeepVoxelsModule(pl.LightningModule):
         output = to_unit(self.render(view.pose).image)
         truth = to_unit(to_model(view.image[None]))
         output, truth = cut_border(output, self.loss.border), cut_border(truth, self.loss.border)
-        scores = torch.stack([psnr(output, truth).mean(), ssim(output, truth).mean(), torch.ones_like(output[0, 0, 0, 0])])
+        scores = torch.stack(
+            [psnr(output, truth).mean(), ssim(output, truth).mean(), torch.ones_like(output[0, 0, 0, 0])]
+        )
         self._scores += view.counts * scores.double()
 
     def on_validation_epoch_end(self) -> None:

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dv.errors import Interrupted, UserError
 from dv.memory import keep_freed_memory
-from dv.tasks.processes import dismiss, follow, place
+from dv.tasks.processes import dismiss, follow, orphaned, place
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -73,6 +73,8 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         try:
             return task(config)
         except (UserError, OSError) as error:
+            if isinstance(error, Interrupted) and orphaned():
+                os._exit(error.exit_code)  # a worker without its sweep, which would wait for more jobs
             if not in_sweep() or isinstance(error, Interrupted):
                 fail(error)
             raise _failed_job(error) from None

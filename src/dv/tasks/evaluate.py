@@ -23,7 +23,7 @@ SHEET_VIEWS = 6
 class Scored(NamedTuple):
     """A view: its scores, by kind, and the picture prediction | truth | depth."""
 
-    index: int
+    number: int
     scores: dict[str, dict[str, float]]
     strip: bytes
     shown: list[Tensor] | None
@@ -60,11 +60,11 @@ def evaluate_on_rank(config: DictConfig) -> dict[str, Any] | None:
     scored.sort()
     metrics: dict[str, Any] = {key: _mean([view.scores[key] for view in scored]) for key in scored[0].scores}
     metrics |= {"split": config.split, "ckpt": str(restored.checkpoint.path), "image_side": views.images.shape[-1]}
-    metrics["views"] = [{"name": views.names[view.index], **view.scores["mean"]} for view in scored]
+    metrics["views"] = [{"name": views.names[view.number], **view.scores["mean"]} for view in scored]
     output_dir = Path(config.output_dir or restored.run_dir)
     with whole_folder(output_dir / f"{config.split}_views") as strips:
         for view in scored:
-            (strips / f"{views.names[view.index]}.png").write_bytes(view.strip)
+            (strips / f"{views.names[view.number]}.png").write_bytes(view.strip)
     write_json(output_dir / "metrics.json", metrics)
     sheet = contact_sheet([view.shown for view in scored if view.shown], gap=4, least_side=192)
     write_png(output_dir / f"{config.split}_views.png", sheet)

@@ -34,7 +34,7 @@ from dv.errors import Interrupted, UserError
 from dv.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed.distributed_c10d import Store
 
 Task = Callable[[DictConfig], Any]
 GRACE = 10.0  # seconds that the other ranks have to end in order after one has failed
@@ -83,7 +83,8 @@ def run_on_ranks(task: Task, config: DictConfig, here: int, nodes: int = 1, keep
     if nodes > 1:
         raise UserError(
             f"trainer.nodes={nodes} needs its processes started on every node: torchrun --nnodes={nodes} "
-            f"--nproc-per-node={here} --rdzv-backend=c10d --rdzv-endpoint=HOST:PORT train.py …, or srun python train.py …"
+            f"--nproc-per-node={here} --rdzv-backend=c10d --rdzv-endpoint=HOST:PORT train.py …, or srun python "
+            "train.py …"
         )
     return task(config) if here == 1 else _supervise(_message(task, config), here, keep)
 
@@ -130,10 +131,10 @@ def _job(number: int) -> str:
 @cache
 def _store() -> Store:
     """The store at MASTER_ADDR:MASTER_PORT; srun does not say where that is."""
-    from torch.distributed import rendezvous
+    from torch.distributed.rendezvous import rendezvous
 
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        from lightning_fabric.plugins.environments import SLURMEnvironment
+        from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
         slurm, (rank, ranks, _) = SLURMEnvironment(auto_requeue=False), place()
         os.environ |= {
@@ -157,6 +158,7 @@ def _message(task: Task, config: DictConfig) -> str:
     logs: Any = None
     if HydraConfig.initialized():
         node = HydraConfig.get()
+        assert node.mode is not None
         logs = OmegaConf.to_container(node.job_logging, resolve=True)
         hydra = {"mode": node.mode.name, "runtime": {"output_dir": node.runtime.output_dir, "cwd": node.runtime.cwd}}
         hydra["runtime"]["choices"] = OmegaConf.to_container(node.runtime.choices)
@@ -174,7 +176,8 @@ def _work(store: Store, message: str) -> Any:
     """Do a job on this rank. The first rank that fails says why; its process ends with the error's exit code."""
     job, (rank, *_) = json.loads(message), place()
     mode = {"mode": RunMode[job["hydra"]["mode"]]} if job["hydra"] else {}
-    HydraConfig.instance().cfg = OmegaConf.create({"hydra": job["hydra"] | mode})
+    hydra: Any = HydraConfig.instance()
+    hydra.cfg = OmegaConf.create({"hydra": job["hydra"] | mode})
     if rank == 0 and job["logging"]:
         logging.config.dictConfig(job["logging"])
     else:
@@ -201,7 +204,7 @@ def _work(store: Store, message: str) -> Any:
 
 def _supervise(message: str, count: int, keep: Sequence[int]) -> Any:
     """Start ranks that do a job, wait for them, and give back the result of rank 0."""
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     store.set(_job(0), message)
@@ -247,7 +250,9 @@ def _supervise(message: str, count: int, keep: Sequence[int]) -> Any:
         raise Interrupted("interrupted before the work began", received[0])
     rank, code = next((rank, code) for rank, code in enumerate(codes) if code and killed in (None, rank))
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    raise UserError(f"rank {rank} of {count} {how} and the others were stopped; resume=auto goes on from the last checkpoint")
+    raise UserError(
+        f"rank {rank} of {count} {how} and the others were stopped; resume=auto goes on from the last checkpoint"
+    )
 
 
 @contextmanager
@@ -272,17 +277,17 @@ def _forwarding_signals(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[li
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(signum) in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler):
-            previous[signum] = signal.signal(signum, forward)
-    for signum in (signal.SIGUSR1, signal.SIGUSR2):
-        if callable(signal.getsignal(signum)):
-            previous[signum] = signal.signal(signum, warn)
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(asked) in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler):
+            previous[asked] = signal.signal(asked, forward)
+    for warned in (signal.SIGUSR1, signal.SIGUSR2):
+        if callable(signal.getsignal(warned)):
+            previous[warned] = signal.signal(warned, warn)
     try:
         yield received
     finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> None:

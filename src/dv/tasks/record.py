@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ def read_record(run_dir: Path) -> dict[str, Any]:
 
 
 def write_record(
-    run_dir: Path, steps: int, seconds: float, scores: dict[str, float], device: torch.device, ranks: int
+    run_dir: Path, steps: int, seconds: float, scores: Mapping[str, float], device: torch.device, ranks: int
 ) -> None:
     """Record a finished training: steps, wall-clock seconds, its final ``val/`` scores and the best of the run.
 

@@ -135,8 +135,14 @@ def check_numbers(config: DictConfig) -> None:
     views = config.trainer.validation_views
     if not isinstance(views, int | float) or views <= 0 or (isinstance(views, float) and views > 1):
         raise UserError(f"trainer.validation_views={views} must be a number of views or a fraction in (0, 1]")
-    for key in ("loss.l1_weight", "loss.gan_weight", "optimizer.learning_rate", "trainer.operator_memory_gb",
-                "data.noise_angle", "data.noise_distance"):
+    for key in (
+        "loss.l1_weight",
+        "loss.gan_weight",
+        "optimizer.learning_rate",
+        "trainer.operator_memory_gb",
+        "data.noise_angle",
+        "data.noise_distance",
+    ):
         value = OmegaConf.select(config, key)
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise UserError(f"{key}={value} must be a number that is not negative")

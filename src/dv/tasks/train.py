@@ -48,7 +48,9 @@ def train(config: DictConfig) -> float:
         best = finished(run_dir, resolved(config)) if config.resume == "auto" else None
         if best is None:
             if config.resume == "auto" and in_sweep() and (before := changed(run_dir, resolved(config))):
-                raise UserError(f"{run_dir} holds a run with {', '.join(before)}: not this sweep; use another hydra.sweep.dir")
+                raise UserError(
+                    f"{run_dir} holds a run with {', '.join(before)}: not this sweep; use another hydra.sweep.dir"
+                )
             resume = checkpoint_to_resume(config.resume, run_dir)
             config.resume = str(resume.path) if resume else None
             with recording_failure(run_dir):
@@ -187,7 +189,9 @@ def _build(config: DictConfig, source: ObjectSource, samples_per_step: int) -> D
 
 def _trainer(config: DictConfig, run_dir: Path, steps: int, resume: Checkpoint | None) -> pl.Trainer:
     import pytorch_lightning as pl
-    from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import Callback, ModelCheckpoint
     from pytorch_lightning.strategies import DDPStrategy
@@ -201,7 +205,9 @@ def _trainer(config: DictConfig, run_dir: Path, steps: int, resume: Checkpoint |
     from dv.tasks.settings import processes_here, resolved
 
     t = config.trainer
-    warnings.filterwarnings("ignore", ".*(does not have many workers|LeafSpec|Experiment logs directory|sync_dist=True|broadcast_buffers).*")
+    warnings.filterwarnings(
+        "ignore", ".*(does not have many workers|LeafSpec|Experiment logs directory|sync_dist=True|broadcast_buffers).*"
+    )
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     checkpoints = run_dir / "checkpoints"

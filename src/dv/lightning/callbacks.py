@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -51,20 +52,41 @@ class LastCheckpoint(Callback):
         self.how_to_go_on = how_to_go_on
         self.abandoned = abandoned
         self._signal: int | None = None
-        handlers = {
-            s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-        }  # before Lightning's
+        known = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+        handlers = {signum: signal.getsignal(signum) for signum in known}  # before Lightning's
         self._others: dict[int, Any] = {s: handler for s, handler in handlers.items() if callable(handler)}
-        self._previous: dict[int, Any] = {}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen to signals around ``trainer.fit``; give them back afterwards."""
+        previous = {signum: signal.getsignal(signum) for signum in self._signals}
+        self._listen()
+        try:
+            yield
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen to SIGINT and SIGTERM; a second one ends the process at once."""
+        """Listen again, since Lightning has put its own in place, which would exchange messages between ranks."""
         self._begun_at = trainer.global_step
         # Lightning expects checkpoints from the end of a batch; ours are from the start of the next, already counted
         total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         total.ready = total.started = total.processed = total.completed
-        for signum in {signal.SIGINT, signal.SIGTERM, *self._others}:
-            self._previous[signum] = signal.signal(signum, self._on_signal)
+        self._listen()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The validation after the training may be killed: all is written, and resuming repeats it."""
+        if trainer.state.fn == "validate":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    @property
+    def _signals(self) -> set[int]:
+        return {signal.SIGINT, signal.SIGTERM, *self._others}
+
+    def _listen(self) -> None:
+        for signum in self._signals if self._signal is None else ():  # a second signal ends the process at once
+            signal.signal(signum, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signal = signum
@@ -93,21 +115,12 @@ class LastCheckpoint(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the end of the training."""
         self._write(trainer)
-        self._restore()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self._restore()
 
     def _write(self, trainer: pl.Trainer) -> None:
         for logger in trainer.loggers:
             logger.save()  # first: a resumed run keeps what was logged before its checkpoint
         trainer.save_checkpoint(self.path)
         self.written = self.path
-
-    def _restore(self) -> None:
-        while self._previous:
-            signal.signal(*self._previous.popitem())
 
 
 class Clock(Callback):

@@ -233,7 +233,10 @@ class DeepVoxelsModule(pl.LightningModule):
         named = [(name, p.grad) for name, p in self.named_parameters() if p.grad is not None]
         norms = torch._foreach_norm([gradient for _, gradient in named])
         norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":
+        scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler:
+            return norm / scaler.get_scale()
+        if not torch.isfinite(norm):
             bad = next(
                 (name for (name, _), n in zip(named, norms, strict=True) if not torch.isfinite(n)), "the weights"
             )

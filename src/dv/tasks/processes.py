@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 Task = Callable[[DictConfig], Any]
 GRACE = 10.0  # seconds that the other ranks have to end in order after one has failed
-FOREVER = timedelta(days=365)
+FOREVER, MOMENT = timedelta(days=365), timedelta(seconds=2)
 OUR_PARENT = "DV_PARENT"  # in a rank started here: the process that started it
 END = "end"
+STOPPED = "interrupted; the same command with resume=auto goes on from the last checkpoint"
 
 
 class Place(NamedTuple):
@@ -79,7 +80,11 @@ def run_on_ranks(task: Task, config: DictConfig, here: int, nodes: int = 1, keep
             )
         store = _store()
         store.set(_job(store.add("jobs", 1) - 1), _message(task, config))
-        return task(config)
+        try:
+            return task(config)
+        except Exception:
+            store.set("failure", "shown by rank 0")
+            raise
     if nodes > 1:
         raise UserError(
             f"trainer.nodes={nodes} needs its processes started on every node: torchrun --nnodes={nodes} "
@@ -190,16 +195,25 @@ def _work(store: Store, message: str) -> Any:
     try:
         return getattr(import_module(module), function)(OmegaConf.create(job["config"]))
     except KeyboardInterrupt:
-        failure: dict[str, Any] = {"message": "interrupted before the work began", "code": 128 + signal.SIGINT}
+        failure: dict[str, Any] = {"message": STOPPED, "code": 128 + signal.SIGINT}
     except (UserError, OSError) as error:
         failure = {"message": str(error), "code": getattr(error, "exit_code", 1)}
     except Exception:
         failure = {"message": f"rank {rank} failed\n{traceback.format_exc()}", "code": 1, "traceback": True}
-    spoken = json.dumps(failure)
-    first = store.compare_set("failure", "", spoken).decode() == spoken
-    if first and OUR_PARENT not in os.environ:
+    if OUR_PARENT in os.environ:
+        store.compare_set("failure", "", json.dumps(failure))
+    elif not _comes(store, "failure", MOMENT):
         print(f"error: {failure['message']}", file=sys.stderr, flush=True)
     sys.exit(failure["code"])
+
+
+def _comes(store: Store, key: str, within: timedelta) -> bool:
+    """Whether another rank writes ``key`` within this time."""
+    try:
+        store.wait([key], within)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _supervise(message: str, count: int, keep: Sequence[int]) -> Any:
@@ -231,6 +245,8 @@ def _supervise(message: str, count: int, keep: Sequence[int]) -> Any:
             for rank in range(count):  # in sessions of their own: Ctrl-C reaches them through this process, once
                 own = env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
                 ranks.append(subprocess.Popen(command, env=own, start_new_session=True, pass_fds=keep))
+            if received:  # while not all were there to be told
+                raise Interrupted(STOPPED, received[0])
             _wait(ranks)
     finally:
         codes = [process.poll() for process in ranks]
@@ -247,7 +263,7 @@ def _supervise(message: str, count: int, keep: Sequence[int]) -> Any:
         code = failure["code"]
         raise Interrupted(failure["message"], code - 128) if code > 128 else UserError(failure["message"])
     if received:
-        raise Interrupted("interrupted before the work began", received[0])
+        raise Interrupted(STOPPED, received[0])
     rank, code = next((rank, code) for rank, code in enumerate(codes) if code and killed in (None, rank))
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     raise UserError(

@@ -69,6 +69,7 @@ def train_on_rank(config: DictConfig) -> float:
     from dv.checkpoint import read_checkpoint
     from dv.data.datamodule import ObjectDataModule
     from dv.data.sampling import StepShape
+    from dv.lightning.callbacks import LastCheckpoint
     from dv.tasks.settings import image_side_of, object_source, processes_here, resolved
 
     run_dir = Path(config.output_dir)
@@ -90,8 +91,10 @@ def train_on_rank(config: DictConfig) -> float:
     pl.seed_everything(config.seed, verbose=False)
     trainer = _trainer(config, run_dir, steps, resume)
     log.info("training %s in %s (%d steps)", source.name, run_dir, steps)
+    last = next(c for c in trainer.callbacks if isinstance(c, LastCheckpoint))  # type: ignore[attr-defined]
     try:
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume.path if resume else None, weights_only=True)
+        with last.listening():
+            trainer.fit(module, datamodule=datamodule, ckpt_path=resume.path if resume else None, weights_only=True)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

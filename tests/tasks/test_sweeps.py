@@ -74,7 +74,6 @@ def test_every_job_of_a_sweep_on_several_processes_finishes(command, of_ball, tm
 def test_a_killed_sweep_resumes_to_the_results_of_an_undisturbed_one(of_ball, tmp_path, launcher):
     base = [*of_ball, "loss=l1", "grid.features=3,4", "seed=0,1", "trainer.max_steps=40", "trainer.save_every_steps=2"]
     base += [] if launcher == "serial" else ["launcher=joblib", "hydra.launcher.n_jobs=2"]
-    base += ["hydra.job.env_set.OMP_NUM_THREADS='1'"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for done in (0, 2):
         process = sweep(killed, *base, "resume=auto")

@@ -86,7 +86,7 @@ def test_the_convention_is_that_of_the_dataset_unless_it_is_overridden(tmp_path)
 
 def test_training_and_rendering_follow_it(command, of_ball, tmp_path):
     run = tmp_path / "run"
-    assert command("train", *of_ball, "object.pixel_center=0.5", "loss=l1").code == 0
+    assert command("train", *of_ball, "grid.features=8", "object.pixel_center=0.5", "loss=l1").code == 0
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["dv"]["intrinsics"]["pixel_center"] == 0.5
     frames = []

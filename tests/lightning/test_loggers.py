@@ -172,6 +172,7 @@ def test_every_job_of_a_sweep_is_a_run(train, tmp_path):
         assert not run.names() & {"validation", "trajectory"}
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_stay_apart(train, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         folders = [tmp_path / name for name in ("a", "b")]
@@ -187,7 +188,7 @@ def test_runs_side_by_side_stay_apart(train, tmp_path):
         assert_has_metrics([run], folder)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interrupted_run_goes_on_as_the_same_run(train, environment, arguments, tmp_path, signum):
     folder = tmp_path / "run"
     more = [f"hydra.run.dir={folder}", "trainer.save_every_steps=5", "trainer.validate_every_steps=3"]

@@ -19,7 +19,8 @@ LONG = ["trainer.max_steps=100000", "trainer.save_every_steps=3", "trainer.valid
 
 
 @pytest.mark.parametrize(
-    ("loss", "processes"), [("l1", 1), ("l1_gan", 1), ("l1", 2), pytest.param("l1_gan", 2, marks=pytest.mark.slow)]
+    ("loss", "processes"),
+    [("l1", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("l1_gan", 1), ("l1", 2), ("l1_gan", 2)))],
 )
 def test_killed_and_resumed_equals_undisturbed(command, of_ball, tmp_path, loss, processes):
     """SIGKILL at a random moment, SIGTERM at another, of all processes; then the same command with resume=auto."""
@@ -69,6 +70,7 @@ def test_the_death_of_one_rank_ends_the_others_within_seconds(of_ball, tmp_path)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"
 
 
+@pytest.mark.slow
 def test_ranks_end_when_who_started_them_is_killed(of_ball, tmp_path):
     process = start(tmp_path / "run", *of_ball, *LONG, "loss=l1", "trainer.processes=2")
     wait_for(lambda: steps(tmp_path / "run") > 0, process)
@@ -199,7 +201,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], capture_output=True)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_full_disk_keeps_the_last_good_checkpoint(of_ball, tmp_path, small_disk, processes):
     disk = small_disk("size=40m")
     base = [*of_ball, *LONG, "loss=l1", f"trainer.processes={processes}"]

@@ -168,6 +168,7 @@ def trials(folder: Path) -> list[tuple[str, float, dict[str, object]]]:
     return [(t.state.name, t.value, dict(t.params)) for t in study.trials]
 
 
+@pytest.mark.slow
 def test_a_search_prunes_and_resumes_to_the_same_trials(command, of_ball, tmp_path):
     base = [*of_ball, *SEARCH, "trainer.max_steps=6"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"

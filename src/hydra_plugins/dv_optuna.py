@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -86,8 +87,8 @@ class OptunaSweeper(Sweeper):
             jobs = [[*trial.user_attrs["overrides"], *self._addressed(storage, trial.number)] for trial in batch]
             for trial, job in zip(batch, self.launcher.launch(jobs, initial_job_idx=batch[0].number), strict=True):
                 failures += self._tell(study, trial, job)
-        if failures and not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            raise failures[0]
+        if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            raise failures[0] if failures else HydraException(f"no trial of the search in {folder} has succeeded")
         best = study.best_trial
         result = {
             "value": best.value,
@@ -97,6 +98,8 @@ class OptunaSweeper(Sweeper):
         }
         OmegaConf.save(OmegaConf.create(result), folder / "search.yaml")
         log.info("best of %d trials: %.2f with %s in %s", len(study.trials), best.value, best.params, result["folder"])
+        if failures:
+            raise failures[0]
         return result
 
     def _trial(self, study: Any, number: int, overrides: Sequence[Override]) -> Trial:

@@ -95,7 +95,8 @@ def test_a_killed_sweep_resumes_to_the_results_of_an_undisturbed_one(of_ball, tm
 def test_resume_without_a_folder_finds_the_newest_sweep_of_the_same_command(tmp_path):
     def begun(name: str, *task: str, when: int) -> None:
         (tmp_path / name).mkdir()
-        record = {"hydra": {"overrides": {"task": list(task), "hydra": ["hydra.mode=MULTIRUN"]}}}
+        hydra = ["hydra.mode=MULTIRUN", *(["hydra.sweep.dir=b"] if "resume=auto" in task else [])]  # resumed before
+        record = {"hydra": {"overrides": {"task": list(task), "hydra": hydra}}}
         OmegaConf.save(OmegaConf.create(record), tmp_path / name / "multirun.yaml")
         os.utime(tmp_path / name / "multirun.yaml", (when, when))
 

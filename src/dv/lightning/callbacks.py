@@ -66,6 +66,8 @@ class LastCheckpoint(Callback):
         finally:
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
+        if self._signal is not None:  # it came when there was no step left to stop before
+            signal.raise_signal(self._signal)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen again, since Lightning has put its own in place, which would exchange messages between ranks."""

@@ -116,8 +116,6 @@ class DeepVoxelsModule(pl.LightningModule):
         groups: list[dict[str, Any]] = [{"params": list(self.model.parameters()), "lr": o.learning_rate}]
         if self.discriminator is not None:
             groups.append({"params": list(self.discriminator.parameters()), "lr": o.discriminator_learning_rate})
-        for group in groups:
-            group["lr"] = group["initial_lr"] = o.scaled(group["lr"], self.samples_per_step)
         return torch.optim.Adam(groups, fused=True)
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
@@ -304,12 +302,14 @@ class DeepVoxelsModule(pl.LightningModule):
 
     def _set_learning_rates(self, optimizer: torch.optim.Optimizer) -> None:
         progress = self.progress()
-        if self.trainer.world_size > 1:  # clocks differ, learning rates must not
+        by_clock = any(isinstance(c, Timer) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if by_clock and self.trainer.world_size > 1:  # clocks differ, learning rates must not
             now = torch.tensor(progress, device=self.device, dtype=torch.float64)
             progress = float(cast(Tensor, self.trainer.strategy.reduce(now, reduce_op="max")))
         factor = self.optimizer_settings.factor(self.global_step, progress)
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        o = self.optimizer_settings  # not what a checkpoint remembers
+        for group, rate in zip(optimizer.param_groups, (o.learning_rate, o.discriminator_learning_rate), strict=False):
+            group["lr"] = o.scaled(rate, self.samples_per_step) * factor
 
     def _last_checkpoint(self) -> str:
         written = (getattr(c, "written", None) for c in self.trainer.callbacks)  # type: ignore[attr-defined]

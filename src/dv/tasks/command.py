@@ -75,11 +75,11 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         except (UserError, OSError) as error:
             if isinstance(error, Interrupted) and orphaned():
                 os._exit(error.exit_code)  # a worker without its sweep, which would wait for more jobs
-            if not in_sweep() or isinstance(error, Interrupted):
-                fail(error)
+            if not in_sweep() or isinstance(error, Interrupted) or place().ranks > 1:
+                fail(error)  # of ranks started from outside some would still be at this job when the next begins
             raise _failed_job(error) from None
         except Exception as error:
-            if in_sweep():
+            if in_sweep() and place().ranks == 1:
                 traceback.print_exc()
                 raise _failed_job(error) from None
             raise
@@ -120,6 +120,9 @@ def same_sweep(arguments: list[str], sweeps: Path = Path("outputs/sweep")) -> li
     wanted = sorted("hydra.mode=MULTIRUN" if a in MULTIRUN else a for a in arguments if a != "resume=auto")
     for record in sorted(sweeps.glob("*/multirun.yaml"), key=lambda path: path.stat().st_mtime, reverse=True):
         overrides = OmegaConf.load(record).hydra.overrides
-        if sorted(o for o in (*overrides.task, *overrides.hydra) if o != "resume=auto") == wanted:
+        begun = [
+            o for o in (*overrides.task, *overrides.hydra) if not o.startswith(("resume=auto", "hydra.sweep.dir="))
+        ]
+        if sorted(begun) == wanted:
             return [*arguments, f"hydra.sweep.dir={record.parent}"]
     return arguments

@@ -147,6 +147,7 @@ def _store() -> Store:
             "MASTER_PORT": str(slurm.main_port),
             "RANK": str(rank),
             "WORLD_SIZE": str(ranks),
+            "LOCAL_RANK": os.environ.get("SLURM_LOCALID", "0"),
         }
     store: Store = next(rendezvous("env://", timeout=timedelta(minutes=10)))[0]
     return store

@@ -70,6 +70,8 @@ def recording_failure(run_dir: Path) -> Iterator[None]:
     except Exception as error:
         from dv.tasks.settings import write_json
 
+        if read_record(run_dir).get("state") == "finished":
+            raise  # refused before anything was changed
         with suppress(OSError):  # a full disk may be the very failure, which is raised below
             write_json(run_dir / "run.json", {"state": "failed", "error": " ".join(str(error).split())})
         raise

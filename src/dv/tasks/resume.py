@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PATIENCE = 60.0  # seconds to wait for a process that is just stopping in the same folder
-NOT_OF_THE_RESULT = ("trial.", "resume", "output_dir", "logger.", "evaluate", "trainer.progress")
+NOT_OF_THE_RESULT = (
+    *("trial.", "resume", "output_dir", "logger.", "evaluate", "object.root", "object.how_to_get", "data.workers"),
+    *("trainer.progress", "trainer.gpus", "trainer.processes", "trainer.nodes", "trainer.compile"),
+    *("trainer.operator_memory_gb", "trainer.save_every_steps"),
+)
 MAY_CHANGE = (*NOT_OF_THE_RESULT, "trainer.")  # without making it another run
 
 
@@ -73,7 +77,7 @@ def changed(run_dir: Path, config: dict[str, Any], may_change: tuple[str, ...] =
     if not path.is_file():
         return []
     before, now = (_flat(c) for c in (OmegaConf.to_container(OmegaConf.load(path)), config))
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key) and not key.startswith(may_change)]
+    keys = [key for key in before if before.get(key) != now.get(key) and not key.startswith(may_change)]
     return [f"{key}={before.get(key)}" for key in keys]
 
 

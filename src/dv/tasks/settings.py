@@ -34,6 +34,8 @@ def check_devices(gpus: int | str) -> int:
 def processes_here(config: DictConfig) -> int:
     """Processes on this machine: one a GPU, on CPUs ``trainer.processes``. Raises :class:`UserError`."""
     gpus, processes = config.trainer.gpus, config.trainer.processes
+    if not isinstance(processes, int) or processes < 1:
+        raise UserError(f"trainer.processes={processes} must be a whole number of at least 1")
     if gpus and processes > 1:
         raise UserError(f"trainer.processes={processes} is for CPUs: with trainer.gpus={gpus} every GPU has a process")
     return int(gpus or processes)

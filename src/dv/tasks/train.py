@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import shutil
@@ -57,7 +58,7 @@ def train(config: DictConfig) -> float:
                 best = float(run_on_ranks(train_on_rank, config, processes_here(config), config.trainer.nodes, (lock,)))
         else:
             log.info("%s is finished (best validation PSNR %.2f dB)", run_dir, best)
-        if config.evaluate and not (run_dir / "metrics.json").is_file():
+        if config.evaluate and _evaluated_split(run_dir) != config.evaluate:
             _evaluate(config, run_dir)
     return best
 
@@ -84,12 +85,12 @@ def train_on_rank(config: DictConfig) -> float:
     if not config.model.occlusion_net:
         log.info("model=no_occlusion has no depth: pictures show source | output | truth only")
     datamodule = ObjectDataModule(source, steps, config.seed, shape, t.validation_views, config.data.workers)
+    pl.seed_everything(config.seed, verbose=False)
+    trainer = _trainer(config, run_dir, steps, resume)
     if place().rank == 0:
         OmegaConf.save(OmegaConf.create(resolved(config) | {"resume": None}), run_dir / "config.yaml")
         for name in ("run.json", "metrics.json"):  # of what was trained here before
             (run_dir / name).unlink(missing_ok=True)
-    pl.seed_everything(config.seed, verbose=False)
-    trainer = _trainer(config, run_dir, steps, resume)
     log.info("training %s in %s (%d steps)", source.name, run_dir, steps)
     last = next(c for c in trainer.callbacks if isinstance(c, LastCheckpoint))  # type: ignore[attr-defined]
     try:
@@ -100,6 +101,11 @@ def train_on_rank(config: DictConfig) -> float:
             raise
         raise UserError(f"{error}; resume=auto goes on from the last checkpoint; data.workers=0 needs none") from error
     return _finish(trainer, module, datamodule, run_dir, config)
+
+
+def _evaluated_split(run_dir: Path) -> str | None:
+    path = run_dir / "metrics.json"
+    return json.loads(path.read_text()).get("split") if path.is_file() else None
 
 
 def _evaluate(config: DictConfig, run_dir: Path) -> None:
@@ -304,7 +310,7 @@ def _finish(
                 resolved(config)["logger"],
                 checkpoints / "best.ckpt",
                 datamodule.source,
-                module.device,
+                trainer.strategy.root_device,
                 config.trainer.precision,
                 module.loss.border,
                 max(final, best_psnr),
@@ -312,7 +318,7 @@ def _finish(
             )
             logger.close()
     if trainer.is_global_zero:
-        write_record(run_dir, trainer.global_step, seconds, scores, module.device, trainer.world_size)
+        write_record(run_dir, trainer.global_step, seconds, scores, trainer.strategy.root_device, trainer.world_size)
     log.info(
         "validation PSNR %.2f dB after %d steps; next: python evaluate.py ckpt=%s",
         final,

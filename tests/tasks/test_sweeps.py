@@ -139,23 +139,19 @@ def test_ray_runs_the_jobs_of_a_sweep(of_ball, tmp_path):
 def test_a_preempted_slurm_job_is_queued_again_and_goes_on(of_ball, tmp_path):
     """With submitit's local executor in SLURM's place: it warns, queues again and starts as SLURM does."""
     folder = tmp_path / "sweep"
-    base = [*of_ball, "loss=l1", "seed=0,1", "resume=auto", "trainer.max_steps=150"]
+    base = [*of_ball, "loss=l1", "seed=0,1", "resume=auto", "trainer.max_steps=40", "trainer.picture_every_steps=1"]
     base += ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=1", "trainer.save_every_steps=100000"]
+    base += ["+hydra.job.env_set.OMP_NUM_THREADS='1'"]  # two jobs of two threads each wait for each other
     process = sweep(folder, *base)
-    wait_for(lambda: (folder / "0" / "pictures").is_dir(), process)
-    pids = [
-        int(p)
-        for p in subprocess.run(["pgrep", "-f", "submitit.core._submit"], capture_output=True, text=True).stdout.split()
-    ]
-    assert pids
-    for pid in pids:
-        os.kill(pid, signal.SIGUSR2)
+    wait_for(lambda: all(any((folder / job / "pictures").glob("*")) for job in ("0", "1")), process)
+    for job in ("0", "1"):
+        os.kill(int((folder / job / ".lock").read_text()), signal.SIGUSR2)
     out, _ = process.communicate(timeout=240)
     assert process.returncode == 0, out
     assert finished(folder) == [0, 1]
-    log = (folder / "0" / "train.log").read_text()
-    assert log.count("training ball in") == 2
-    assert read_checkpoint(folder / "0" / "checkpoints" / "last.ckpt").step == 150
+    for job in ("0", "1"):
+        assert (folder / job / "train.log").read_text().count("training ball in") == 2
+        assert read_checkpoint(folder / job / "checkpoints" / "last.ckpt").step == 40
 
 
 SEARCH = ["sweep=optuna", "optimizer.learning_rate=tag(log,interval(1e-5,1e-1))", "grid.features=3,4",

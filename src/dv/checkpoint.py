@@ -16,9 +16,11 @@ from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.model import DeepVoxels, ModelSizes
 from dv.nets.discriminator import Discriminator
+from dv.radiance import RadianceGrid, RadianceSizes
 from dv.reference import infer_sizes, is_reference, load_reference
 
 KEY = "dv"
+MODELS = {ModelSizes: "deepvoxels", RadianceSizes: "radiance_grid"}
 MODEL_PREFIX = "model."
 DISCRIMINATOR_PREFIX = "discriminator."
 
@@ -28,7 +30,7 @@ class Checkpoint:
     """A checkpoint in memory. Camera and configuration are None in one of the reference implementation."""
 
     path: Path
-    sizes: ModelSizes
+    sizes: ModelSizes | RadianceSizes
     model_state: dict[str, Tensor]
     discriminator_state: dict[str, Tensor]
     reference: bool
@@ -37,12 +39,29 @@ class Checkpoint:
     config: dict[str, Any] | None = None
     step: int = 0
 
-    def load_model(self, model: DeepVoxels) -> None:
+    def load_model(self, model: DeepVoxels | RadianceGrid) -> None:
         """Copy weights, BatchNorm statistics and grid into ``model``. Raises :class:`UserError` if they do not fit."""
-        if self.reference:
+        if isinstance(model, RadianceGrid) != isinstance(self.sizes, RadianceSizes):
+            raise UserError(f"{self.path} holds another kind of model; use model={MODELS[type(self.sizes)]}")
+        if isinstance(model, RadianceGrid):
+            if model.voxels.features.shape[1] != self.model_state["voxels.features"].shape[1]:
+                raise UserError(f"{self.path} does not fit the configured model: it has another model.view_degree")
+            model.voxels.fit_to(self.model_state, "voxels.")
+            _load(model, self.model_state, self.path)
+        elif self.reference:
             load_reference(model, self.model_state)
         else:
             _load(model, self.model_state, self.path)
+
+    def make_model(self, placement: GridPlacement) -> DeepVoxels | RadianceGrid:
+        """The model that the checkpoint holds."""
+        model = (
+            RadianceGrid(self.sizes, placement, side=2)
+            if isinstance(self.sizes, RadianceSizes)
+            else DeepVoxels(self.sizes)
+        )
+        self.load_model(model)
+        return model
 
     def load_discriminator(self, discriminator: Discriminator) -> None:
         """Copy the discriminator, where the checkpoint has one. Raises :class:`UserError` if it does not fit."""
@@ -71,7 +90,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             about, state = loaded[KEY], loaded["state_dict"]
             return Checkpoint(
                 path,
-                ModelSizes(**about["sizes"]),
+                (RadianceSizes if about.get("model") == MODELS[RadianceSizes] else ModelSizes)(**about["sizes"]),
                 _strip(state, MODEL_PREFIX),
                 _strip(state, DISCRIMINATOR_PREFIX),
                 reference=False,
@@ -88,11 +107,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def description(
-    sizes: ModelSizes, intrinsics: Intrinsics, placement: GridPlacement, config: dict[str, Any]
+    sizes: ModelSizes | RadianceSizes, intrinsics: Intrinsics, placement: GridPlacement, config: dict[str, Any]
 ) -> dict[str, Any]:
     """What a checkpoint must hold, beside weights, so that it can be rendered without anything else. Plain data."""
     return {
         "version": __version__,
+        "model": MODELS[type(sizes)],
         "sizes": sizes.as_dict(),
         "intrinsics": asdict(intrinsics),
         "placement": asdict(placement) | {"origin": list(placement.origin)},
@@ -124,7 +144,7 @@ def _strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _load(module: DeepVoxels | Discriminator, state: dict[str, Tensor], path: Path) -> None:
+def _load(module: DeepVoxels | RadianceGrid | Discriminator, state: dict[str, Tensor], path: Path) -> None:
     ours = module.state_dict()
     wrong = [
         f"{name} is {tuple(state[name].shape) if name in state else 'missing'}, needs to be {tuple(value.shape)}"

@@ -36,23 +36,26 @@ def deepvoxels_losses(
     gan_weight: float,
     border: int,
     discriminator: Discriminator | None,
+    l2_weight: float = 0.0,
 ) -> Losses:
     """Losses of rendered targets ``output`` against ``truth``, both ``[N, 3, S, S]`` in [-0.5, 0.5].
 
-    Generator: ``l1_weight·|output - truth| - gan_weight·log(D(output) + ε)``. Discriminator:
+    Generator: ``l1_weight·|output - truth| + l2_weight·(output - truth)² - gan_weight·log(D(output) + ε)``, the paper's
+    with ``l2_weight`` 0. Discriminator:
     ``½(-log(1 - D(output) + ε) - log(D(truth) + ε))``. Both come from the same weights, so one backward pass over
     their sum serves both: the generator's term sees the discriminator's weights as constants, the discriminator's
     sees the output as one.
     """
     fake, real = cut_border(output, border), cut_border(truth, border)
     l1 = (fake - real).abs().mean()
+    content = l1_weight * l1 + l2_weight * (fake - real).square().mean() if l2_weight else l1_weight * l1
     if discriminator is None:
-        return Losses(l1_weight * l1, l1)
+        return Losses(content, l1)
     constants = {name: p.detach() for name, p in discriminator.named_parameters()}
     generator_gan = -(_full(functional_call(discriminator, constants, (fake,))) + EPSILON).log().mean()
     on_fake, on_real = _full(discriminator(torch.cat([fake.detach(), real]))).chunk(2)
     discriminator_loss = 0.5 * (-(1 - on_fake + EPSILON).log().mean() - (on_real + EPSILON).log().mean())
-    return Losses(l1_weight * l1 + gan_weight * generator_gan, l1, generator_gan, discriminator_loss)
+    return Losses(content + gan_weight * generator_gan, l1, generator_gan, discriminator_loss)
 
 
 def _full(score: Tensor) -> Tensor:

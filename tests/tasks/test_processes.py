@@ -102,7 +102,7 @@ def test_what_cannot_be_is_one_line(command, of_ball, arguments, expected):
 
 
 def test_learning_rates_grow_with_the_samples_of_a_step():
-    from dv.lightning.module import OptimizerSettings
+    from dv.lightning.object_module import OptimizerSettings
 
     rates = [OptimizerSettings(1e-3, 1e-3, batch_scaling=name).scaled(1e-3, 4) for name in ("none", "sqrt", "linear")]
     assert rates == pytest.approx([1e-3, 2e-3, 4e-3])

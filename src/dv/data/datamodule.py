@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from dv.data.object import ObjectSource
-from dv.data.sampling import StepRange, StepShape, TrainingBatch, TrainingSteps, View, ViewList, ViewShare
+from dv.data.sampling import (
+    SampleNumbers,
+    StepRange,
+    StepShape,
+    TrainingBatch,
+    TrainingSteps,
+    View,
+    ViewList,
+    ViewShare,
+)
 
 
 class ObjectDataModule(pl.LightningDataModule):
@@ -21,6 +31,7 @@ class ObjectDataModule(pl.LightningDataModule):
         shape: of a step.
         validation_views: part (a float) or number of the validation views, over all ranks.
         workers: loader processes; 0 reads in the main process, which is the fastest for images in memory.
+        numbers_only: give the numbers of the samples instead of their views.
     """
 
     def __init__(
@@ -31,6 +42,7 @@ class ObjectDataModule(pl.LightningDataModule):
         shape: StepShape | None = None,
         validation_views: int | float = 1.0,
         workers: int = 0,
+        numbers_only: bool = False,
     ) -> None:
         super().__init__()
         self.source = source
@@ -39,12 +51,18 @@ class ObjectDataModule(pl.LightningDataModule):
         self.shape = shape or StepShape()
         self.validation_views = validation_views
         self.workers = workers
+        self.numbers_only = numbers_only
 
-    def train_dataloader(self) -> DataLoader[TrainingBatch]:
+    def train_dataloader(self) -> DataLoader[TrainingBatch] | DataLoader[list[list[int]]]:
         """The steps that are still to do, on this rank."""
         done, rank = (self.trainer.global_step, self.trainer.global_rank) if self.trainer else (0, 0)
+        steps: Any = (
+            SampleNumbers(self.steps, self.shape, rank)
+            if self.numbers_only
+            else TrainingSteps(self.source.views("train"), self.steps, self.seed, self.shape, rank)
+        )
         return DataLoader(
-            TrainingSteps(self.source.views("train"), self.steps, self.seed, self.shape, rank),
+            steps,
             sampler=StepRange(self.steps, done),
             batch_size=None,
             num_workers=self.workers,

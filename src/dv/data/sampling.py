@@ -107,6 +107,21 @@ class TrainingSteps(Dataset[TrainingBatch]):
         )
 
 
+class SampleNumbers(Dataset[list[list[int]]]):
+    """Item t is the numbers of the samples that ``rank`` computes in training step t, for who draws them itself."""
+
+    def __init__(self, steps: int, shape: StepShape, rank: int = 0) -> None:
+        self.steps = steps
+        self.shape = shape
+        self.rank = rank
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> list[list[int]]:
+        return [list(turn) for turn in self.shape.indices(step, self.rank)]
+
+
 class StepRange(Sampler[int]):
     """The steps below ``last`` without the first ``done``.
 

@@ -17,7 +17,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from dv.checkpoint import write_atomically
 from dv.errors import Interrupted
-from dv.lightning.module import DeepVoxelsModule
+from dv.lightning.object_module import ObjectModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -171,7 +171,7 @@ class ProgressBar(TQDMProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         super().on_train_start(trainer, pl_module)
-        assert isinstance(pl_module, DeepVoxelsModule)
+        assert isinstance(pl_module, ObjectModule)
         self._began, self._progress = time.perf_counter(), pl_module.progress()
 
     def get_metrics(
@@ -183,7 +183,7 @@ class ProgressBar(TQDMProgressBar):
         behind: dict[str, int | str | float | dict[str, float]] = {
             name: f"{float(value):.2f}" for name, value in shown.items() if value is not None
         }
-        assert isinstance(pl_module, DeepVoxelsModule)
+        assert isinstance(pl_module, ObjectModule)
         progress = pl_module.progress()
         if progress > self._progress:
             seconds = (time.perf_counter() - self._began) * (1 - progress) / (progress - self._progress)

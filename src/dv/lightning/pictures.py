@@ -13,7 +13,7 @@ from dv.data.pictures import contact_sheet, depth_picture
 from dv.geometry.camera import axis_cosines
 from dv.geometry.grid import GridPlacement
 from dv.lightning.loggers import log_picture, log_points
-from dv.lightning.module import DeepVoxelsModule, to_model
+from dv.lightning.object_module import ObjectModule, to_model
 from dv.metrics import to_unit
 
 MOST_POINTS = 8192  # of the grid; more would only hide each other
@@ -36,28 +36,28 @@ class Pictures(Callback):
         steps = trainer.global_step
         if not self.every_steps or steps % self.every_steps or not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, DeepVoxelsModule)
+        assert isinstance(pl_module, ObjectModule)
         log_picture(trainer.loggers, "views", self._views(trainer, pl_module), steps)
-        if pl_module.last_gates is not None:
-            log_picture(trainer.loggers, "gates", gate_slices(*pl_module.last_gates), steps)
-        voxels = strongest_voxels(pl_module.model.grid, pl_module.projector.placement)
-        log_points(trainer.loggers, "voxels", *voxels, steps)
+        gates: tuple[Tensor, Tensor] | None = getattr(pl_module, "last_gates", None)
+        if gates is not None:
+            log_picture(trainer.loggers, "gates", gate_slices(*gates), steps)
+        log_points(trainer.loggers, "voxels", *pl_module.point_cloud(), steps)
 
-    def _views(self, trainer: pl.Trainer, module: DeepVoxelsModule) -> Tensor:
+    def _views(self, trainer: pl.Trainer, module: ObjectModule) -> Tensor:
         source = trainer.datamodule.source  # type: ignore[attr-defined]
         truth, train = source.views("validation"), source.views("train")
         nearest = int(axis_cosines(truth.poses[:1], train.poses).argmax())
         module.eval()
         with torch.no_grad():
-            rendering = module.render(truth.poses[0])
+            image, depth = module.picture(truth.poses[0])
         module.train()
         row = [
             to_unit(to_model(train.images[nearest])),
-            to_unit(rendering.image[0]),
+            to_unit(image[0]),
             to_unit(to_model(truth.images[0])),
         ]
-        if rendering.depth_map is not None:
-            row.append(depth_picture(rendering.depth_map[0].float(), truth.images.shape[-1]))
+        if depth is not None:
+            row.append(depth_picture(depth[0].float(), truth.images.shape[-1]))
         return contact_sheet([row], least_side=128)
 
 

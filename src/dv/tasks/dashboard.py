@@ -123,7 +123,7 @@ def validation_table(shown: Restored, border: int, most: int | None = None) -> A
 
     from dv.data.pictures import depth_picture, to_uint8
     from dv.geometry.camera import axis_cosines
-    from dv.lightning.module import to_model
+    from dv.lightning.object_module import to_model
     from dv.losses import cut_border
     from dv.metrics import psnr, ssim, to_unit
 
@@ -132,7 +132,7 @@ def validation_table(shown: Restored, border: int, most: int | None = None) -> A
     intrinsics = source.calibration("validation" if source.folder("validation").is_dir() else "train").intrinsics
     chosen = torch.linspace(0, len(views) - 1, min(most or len(views), len(views))).round().long()
     nearest = axis_cosines(views.poses[chosen], train.poses).argmax(1)
-    has_depth = shown.model.sizes.occlusion_net
+    has_depth = shown.has_depth
     table = wandb.Table(
         ["name", "psnr", "ssim", "prediction", "truth", *(["depth"] if has_depth else []), "nearest training view"]
     )

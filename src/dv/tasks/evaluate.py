@@ -69,7 +69,7 @@ def evaluate_on_rank(config: DictConfig) -> dict[str, Any] | None:
     sheet = contact_sheet([view.shown for view in scored if view.shown], gap=4, least_side=192)
     write_png(output_dir / f"{config.split}_views.png", sheet)
     print(table(metrics))
-    if not restored.model.sizes.occlusion_net:
+    if not restored.has_depth:
         print("model=no_occlusion has no depth: the contact sheet shows prediction | truth only")
     print(f"metrics: {output_dir / 'metrics.json'}\nviews:   {output_dir / f'{config.split}_views'}[.png]")
     return metrics
@@ -82,7 +82,7 @@ def _score(restored: Restored, config: DictConfig, indices: list[int]) -> Iterat
 
     from dv.data.pictures import contact_sheet, depth_picture, png
     from dv.geometry.camera import axis_cosines
-    from dv.lightning.module import to_model
+    from dv.lightning.object_module import to_model
     from dv.losses import cut_border
     from dv.metrics import to_unit
 

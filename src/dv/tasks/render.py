@@ -34,7 +34,7 @@ def render(config: DictConfig) -> Path:
     restored = restore(config)
     names, poses, intrinsics = trajectory(restored, config.trajectory)
     output_dir = Path(config.output_dir or restored.run_dir / "render" / config.trajectory.name)
-    has_depth = restored.model.sizes.occlusion_net
+    has_depth = restored.has_depth
     if not has_depth:
         print("model=no_occlusion has no depth: writing colour only")
     (output_dir / "rgb").mkdir(parents=True, exist_ok=True)

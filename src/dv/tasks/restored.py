@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,23 @@ from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
-from dv.geometry.projector import Projector
 from dv.model import DeepVoxels
+from dv.radiance import RadianceGrid
 from dv.tasks.settings import check_devices, check_precision, device_of, object_source
-
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+from dv.viewing import AUTOCAST, DeepVoxelsViewer, Frame, has_depth, in_inference
 
 
 @dataclass
 class Restored:
-    """A model in eval mode whose grid has been inpainted once, ready to render any pose."""
+    """A model in eval mode, ready to render any pose."""
 
     checkpoint: Checkpoint
-    model: DeepVoxels
+    model: DeepVoxels | RadianceGrid
     source: ObjectSource
     placement: GridPlacement
     device: torch.device
     precision: str
-    inpainted: Tensor
+    viewer: DeepVoxelsViewer | None  # a radiance grid needs none
 
     @property
     def run_dir(self) -> Path:
@@ -47,32 +45,23 @@ class Restored:
         folder = self.checkpoint.path.resolve().parent
         return folder.parent if folder.name == "checkpoints" else folder
 
-    def views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    @property
+    def has_depth(self) -> bool:
+        """Whether views come with depth."""
+        return has_depth(self.model)
+
+    def views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[Frame]:
         """Image ``[3, S, S]`` in [-0.5, 0.5] and depth of each of the views ``[N, 4, 4]`` of a camera.
 
-        Depth is camera z ``[1, P, P]`` in world units, None without the occlusion network. ``batch_size`` views are
-        rendered together while the operators of the next ones are made.
+        Depth is camera z ``[1, P, P]`` in world units, None without the occlusion network.
         """
-        s = self.model.sizes
-        projector = Projector(intrinsics, self.placement, s.feature_side, s.grid_side, rim=s.rim)
-        batches = torch.split(poses.to(self.device), batch_size)
-        with ThreadPoolExecutor(1) as ahead:
-            following = ahead.submit(projector.resampling, batches[0])
-            for i in range(len(batches)):
-                resampling = following.result()
-                if i + 1 < len(batches):
-                    following = ahead.submit(projector.resampling, batches[i + 1])
-                with torch.inference_mode(), self._autocast():
-                    rendering = self.model.render(self.inpainted, resampling)
-                depths: Iterable[Tensor | None] = [None] * len(resampling)
-                if rendering.depth_map is not None:
-                    depths = self.placement.to_world_depth(rendering.depth_map.float(), s.grid_side)
-                yield from zip(rendering.image, depths, strict=True)
-
-    def _autocast(self) -> Any:
-        if self.precision in AUTOCAST:
-            return torch.autocast(self.device.type, AUTOCAST[self.precision])
-        return nullcontext()
+        poses = poses.to(self.device)
+        if isinstance(self.model, RadianceGrid):
+            frames: Iterator[Frame] = map(self.model.render, poses, repeat(intrinsics))  # one by one, with all threads
+        else:
+            assert self.viewer is not None
+            frames = self.viewer.views(poses, intrinsics, batch_size)
+        return in_inference(frames, self.device, self.precision)
 
 
 def restore(config: DictConfig) -> Restored:
@@ -107,15 +96,14 @@ def ready(
     *,
     compile: bool = False,
 ) -> Restored:
-    """The model of a checkpoint on a device, its grid inpainted."""
-    model = DeepVoxels(checkpoint.sizes)
-    checkpoint.load_model(model)
+    """The model of a checkpoint on a device, ready to render."""
+    model = checkpoint.make_model(placement)
     model.to(device).eval()
+    if isinstance(model, RadianceGrid):
+        return Restored(checkpoint, model, source, placement, device, precision, None)
     if compile:
         model.compile_networks()
-    with torch.inference_mode():
-        inpainted = model.inpaint()
-    return Restored(checkpoint, model, source, placement, device, precision, inpainted)
+    return Restored(checkpoint, model, source, placement, device, precision, DeepVoxelsViewer(model, placement))
 
 
 def _with_trained(config: DictConfig, checkpoint: Checkpoint) -> DictConfig:

@@ -117,7 +117,6 @@ def check_numbers(config: DictConfig) -> None:
         "grid.side": 4,
         "grid.features": 1,
         "grid.feature_side": 2,
-        "model.base_channels": 2,
         "loss.border": 0,
         "optimizer.warmup_steps": 0,
         "trainer.nodes": 1,
@@ -129,6 +128,8 @@ def check_numbers(config: DictConfig) -> None:
         "trainer.picture_every_steps": 0,
         "trainer.log_every_steps": 1,
     }
+    if config.model.kind == "deepvoxels":
+        whole["model.base_channels"] = 2
     whole |= {key: least for key, least in OPTIONAL.items() if OmegaConf.select(config, key) is not None}
     for key, least in whole.items():
         value = OmegaConf.select(config, key)
@@ -140,6 +141,7 @@ def check_numbers(config: DictConfig) -> None:
     for key in (
         "loss.l1_weight",
         "loss.gan_weight",
+        "loss.l2_weight",
         "optimizer.learning_rate",
         "trainer.operator_memory_gb",
         "data.noise_angle",
@@ -148,6 +150,6 @@ def check_numbers(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise UserError(f"{key}={value} must be a number that is not negative")
-    for key in ("model.integration_dropout", "model.renderer_dropout"):
+    for key in ("model.integration_dropout", "model.renderer_dropout") if config.model.kind == "deepvoxels" else ():
         if not 0 <= OmegaConf.select(config, key) < 1:
             raise UserError(f"{key}={OmegaConf.select(config, key)} must be in [0, 1)")

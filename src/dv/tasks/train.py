@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from dv.checkpoint import Checkpoint
     from dv.data.datamodule import ObjectDataModule
-    from dv.data.object import ObjectSource
-    from dv.lightning.module import DeepVoxelsModule
+    from dv.lightning.object_module import ObjectModule
 
 log = logging.getLogger(__name__)
 
@@ -71,27 +70,34 @@ def train_on_rank(config: DictConfig) -> float:
     from dv.data.datamodule import ObjectDataModule
     from dv.data.sampling import StepShape
     from dv.lightning.callbacks import LastCheckpoint
+    from dv.radiance import RadianceGrid
+    from dv.tasks.build import build
     from dv.tasks.settings import image_side_of, object_source, processes_here, resolved
+    from dv.viewing import has_depth
 
     run_dir = Path(config.output_dir)
     resume = read_checkpoint(Path(config.resume)) if config.resume else None
     source = object_source(config, image_side_of(config.data.image_side))
     t = config.trainer
     shape = StepShape(config.data.batch_size, t.accumulate_grad_batches, processes_here(config) * t.nodes)
-    steps = t.max_steps or math.ceil(t.max_epochs * len(source.views("train")) / shape.samples)
-    module = _build(config, source, shape.samples)
+    module = build(config, source, shape.samples)
+    steps = t.max_steps or math.ceil(t.max_epochs * module.samples_of(source.views("train")) / shape.samples)
     if resume:
         _check_resume(resume, config, module)
-    if not config.model.occlusion_net:
+    if not has_depth(module.model):
         log.info("model=no_occlusion has no depth: pictures show source | output | truth only")
-    datamodule = ObjectDataModule(source, steps, config.seed, shape, t.validation_views, config.data.workers)
+    numbers_only = isinstance(module.model, RadianceGrid)
+    datamodule = ObjectDataModule(
+        source, steps, config.seed, shape, t.validation_views, config.data.workers, numbers_only
+    )
     pl.seed_everything(config.seed, verbose=False)
     trainer = _trainer(config, run_dir, steps, resume)
     if place().rank == 0:
         OmegaConf.save(OmegaConf.create(resolved(config) | {"resume": None}), run_dir / "config.yaml")
         for name in ("run.json", "metrics.json"):  # of what was trained here before
             (run_dir / name).unlink(missing_ok=True)
-    log.info("training %s in %s (%d steps)", source.name, run_dir, steps)
+    length = f"{steps} steps" if not t.max_time else f"at most {t.max_time} (days:hours:minutes:seconds)"
+    log.info("training %s in %s (%s)", source.name, run_dir, length)
     last = next(c for c in trainer.callbacks if isinstance(c, LastCheckpoint))  # type: ignore[attr-defined]
     try:
         with last.listening():
@@ -119,13 +125,14 @@ def _evaluate(config: DictConfig, run_dir: Path) -> None:
         log_test_scores(config, run_dir, metrics["mean"])
 
 
-def _check_resume(resume: Checkpoint, config: DictConfig, module: DeepVoxelsModule) -> None:
+def _check_resume(resume: Checkpoint, config: DictConfig, module: ObjectModule) -> None:
     """Refuse to go on with another model, object, loss or seed than those of the checkpoint."""
     resume.load_model(module.model)
-    if bool(resume.discriminator_state) != (module.discriminator is not None):
+    discriminator = getattr(module, "discriminator", None) is not None
+    if bool(resume.discriminator_state) != discriminator:
         has = "a" if resume.discriminator_state else "no"
         raise UserError(f"resume={resume.path} has {has} discriminator; resume with its loss, or use init_from=")
-    if resume.placement != module.projector.placement:
+    if resume.placement != module.placement:
         raise UserError(f"resume={resume.path} was trained on another grid placement; resume with its object")
     trained = resume.config or {}
     for key, ours, theirs in (
@@ -134,66 +141,6 @@ def _check_resume(resume: Checkpoint, config: DictConfig, module: DeepVoxelsModu
     ):
         if ours != theirs:
             raise UserError(f"resume={resume.path} was trained with {key}={theirs}, not {ours}; add {key}={theirs}")
-
-
-def _build(config: DictConfig, source: ObjectSource, samples_per_step: int) -> DeepVoxelsModule:
-    """The module for an object: sizes from the configuration, camera and grid from the object."""
-    import torch
-
-    from dv.checkpoint import read_checkpoint
-    from dv.data.check import check_cameras
-    from dv.lightning.module import BATCH_SCALINGS, SCHEDULES, DeepVoxelsModule, LossSettings, OptimizerSettings
-    from dv.model import ModelSizes
-    from dv.nets.discriminator import SMALLEST_SIDE
-    from dv.tasks.settings import resolved
-
-    views = source.views("train")
-    sizes = ModelSizes(
-        image_side=views.images.shape[-1],
-        feature_side=config.grid.feature_side,
-        grid_side=config.grid.side,
-        grid_features=config.grid.features,
-        base_channels=config.model.base_channels,
-        occlusion_net=config.model.occlusion_net,
-    )
-    sizes.check()
-    border = config.loss.border
-    inner = sizes.image_side - 2 * border
-    least = SMALLEST_SIDE if config.loss.gan_weight else 1
-    if border < 0 or inner < least:
-        raise UserError(
-            f"data.image_side={sizes.image_side} without loss.border={border} leaves {inner} px; "
-            f"{f'the discriminator needs {least}: use loss=l1, ' if config.loss.gan_weight else ''}"
-            "a larger data.image_side or a smaller loss.border"
-        )
-    for key, values in (("schedule", SCHEDULES), ("batch_scaling", BATCH_SCALINGS)):
-        if config.optimizer[key] not in values:
-            raise UserError(f"optimizer.{key}={config.optimizer[key]} must be one of {', '.join(values)}")
-    calibration = source.calibration()
-    for finding in check_cameras({split: source.views(split) for split in ("train", "validation")}, calibration):
-        log.warning("%s (more: python prepare.py source=check …)", finding.message)
-    validated = "validation" if source.folder("validation").is_dir() else "train"
-    torch.manual_seed(config.seed)
-    module = DeepVoxelsModule(
-        sizes,
-        calibration.intrinsics,
-        calibration.placement,
-        LossSettings(config.loss.l1_weight, config.loss.gan_weight, border),
-        OptimizerSettings(**config.optimizer),
-        seed=config.seed,
-        config=resolved(config),
-        dropout={key: config.model[key] for key in ("integration_dropout", "renderer_dropout")},
-        validation_intrinsics=source.calibration(validated).intrinsics,
-        keep_bytes=int(config.trainer.operator_memory_gb * 2**30),
-        compile=config.trainer.compile,
-        samples_per_step=samples_per_step,
-    )
-    if config.init_from:
-        start = read_checkpoint(Path(config.init_from))
-        start.load_model(module.model)
-        if module.discriminator is not None:
-            start.load_discriminator(module.discriminator)
-    return module
 
 
 def _trainer(config: DictConfig, run_dir: Path, steps: int, resume: Checkpoint | None) -> pl.Trainer:
@@ -237,9 +184,10 @@ def _trainer(config: DictConfig, run_dir: Path, steps: int, resume: Checkpoint |
             orphaned,
         ),
         Clock(),
-        GridScalars(),
         Pictures(t.picture_every_steps),
     ]
+    if config.model.kind == "deepvoxels":
+        callbacks.append(GridScalars())
     if config.trial:
         callbacks.append(Pruning(config.trial))
     if t.progress_bar:
@@ -281,7 +229,7 @@ def _trainer(config: DictConfig, run_dir: Path, steps: int, resume: Checkpoint |
 
 
 def _finish(
-    trainer: pl.Trainer, module: DeepVoxelsModule, datamodule: ObjectDataModule, run_dir: Path, config: DictConfig
+    trainer: pl.Trainer, module: ObjectModule, datamodule: ObjectDataModule, run_dir: Path, config: DictConfig
 ) -> float:
     """Validate the end of the training, keep it as ``best.ckpt`` if it is, and say where things are."""
     from pytorch_lightning.callbacks import ModelCheckpoint

@@ -1,0 +1,30 @@
+"""Viewing rays through pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dv.geometry.camera import Intrinsics
+
+
+def pixel_rays(poses: Tensor, pixels: Tensor, intrinsics: Intrinsics) -> tuple[Tensor, Tensor]:
+    """Origins and directions ``[R, 3]`` in the world of rays through pixels, with camera z as the unit of length.
+
+    Args:
+        poses: camera-to-world ``[R, 4, 4]``.
+        pixels: column and row ``[R, 2]`` of an image of ``intrinsics.side`` px; whole numbers are pixel centres.
+        intrinsics: of all poses.
+    """
+    k = intrinsics
+    inverse = torch.tensor([1 / k.f, 1 / k.f], dtype=poses.dtype, device=poses.device)
+    center = torch.tensor([k.cx - k.pixel_center, k.cy - k.pixel_center], dtype=poses.dtype, device=poses.device)
+    x, y = ((pixels.to(poses.dtype) - center) * inverse).unbind(1)
+    axes = poses[:, :3, :3]
+    return poses[:, :3, 3], axes[:, :, 0] * x[:, None] + axes[:, :, 1] * y[:, None] + axes[:, :, 2]
+
+
+def all_pixels(side: int, device: torch.device | str = "cpu") -> Tensor:
+    """Column and row ``[side², 2]`` of every pixel, row by row."""
+    row, column = torch.meshgrid(torch.arange(side, device=device), torch.arange(side, device=device), indexing="ij")
+    return torch.stack([column, row], -1).view(-1, 2)

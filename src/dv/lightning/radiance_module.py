@@ -1,0 +1,235 @@
+"""LightningModule of a radiance grid: random pixels of all views, coarse to fine, on any number of ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from dv.checkpoint import MODEL_PREFIX, description
+from dv.data.folder import Views
+from dv.errors import UserError
+from dv.geometry.camera import Intrinsics
+from dv.geometry.grid import GridPlacement
+from dv.geometry.rays import all_pixels, pixel_rays
+from dv.lightning.object_module import LossSettings, ObjectModule, OptimizerSettings, to_model
+from dv.lightning.pictures import MOST_POINTS
+from dv.radiance import STEP, RadianceGrid, RadianceSizes
+
+SMALLEST_SIDE = 8
+
+
+@dataclass(frozen=True)
+class RadianceSettings:
+    """The ``model`` configuration of a radiance grid, but for its sizes. Times are parts of the training, in [0, 1]."""
+
+    rays: int  # of a sample
+    refine_at: tuple[float, ...]  # each doubles the side
+    prune_at: tuple[float, ...]
+    fine_at: float  # until then samples lie twice as far apart
+    density_rate: float  # learning rate of the density, in that of the features
+    background_rate: float
+    sparsity: float  # gradient added to every density, times the schedule
+
+    def check(self) -> None:
+        """Raise :class:`UserError` naming the key that cannot be."""
+        if not isinstance(self.rays, int) or self.rays < 1:
+            raise UserError(f"model.rays={self.rays} must be a whole number of at least 1")
+        for key in ("refine_at", "prune_at"):
+            if any(not 0 < at < 1 for at in getattr(self, key)):
+                raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
+        for key in ("fine_at", "density_rate", "background_rate", "sparsity"):
+            if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
+                raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
+
+    @property
+    def events(self) -> list[tuple[float, bool]]:
+        """When the vertices change, and whether they are refined then or only pruned."""
+        return sorted([(at, True) for at in self.refine_at] + [(at, False) for at in self.prune_at])
+
+    def side(self, final: int, refined: int) -> int:
+        """Vertices along an edge after ``refined`` refinements on the way to ``final``."""
+        return max(SMALLEST_SIDE, round(final / float(2 ** (len(self.refine_at) - refined))))
+
+
+class RadianceModule(ObjectModule):
+    """Training and evaluation of a radiance grid of one object.
+
+    A sample is ``settings.rays`` random pixels, drawn by the seed and the sample's number alone, among those whose rays
+    meet vertices that are there. The parameters change their size on the way; so their gradients are averaged over the
+    ranks here, and not by DDP.
+    """
+
+    model: RadianceGrid
+    changes: Tensor
+
+    def __init__(
+        self,
+        sizes: RadianceSizes,
+        intrinsics: Intrinsics,
+        placement: GridPlacement,
+        loss: LossSettings,
+        optimizer: OptimizerSettings,
+        settings: RadianceSettings,
+        views: Views,
+        *,
+        seed: int = 0,
+        config: dict[str, Any] | None = None,
+        validation_intrinsics: Intrinsics | None = None,
+        samples_per_step: int = 1,
+    ) -> None:
+        settings.check()
+        about = description(sizes, intrinsics, placement, config or {})
+        super().__init__(loss, optimizer, about, placement, seed=seed, samples_per_step=samples_per_step)
+        self.settings = settings
+        self.views = views
+        self.intrinsics = intrinsics.at_side(sizes.image_side)
+        self.validation_intrinsics = (validation_intrinsics or intrinsics).at_side(sizes.image_side)
+        self.model = RadianceGrid(sizes, placement, _background(views), settings.side(sizes.grid_side, 0))
+        self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # how many of settings.events are over
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One Adam, a parameter group for features, density and background each."""
+        parameters = (self.model.voxels.features, self.model.voxels.density, self.model.background)
+        groups = [
+            {"params": [p], "lr": rate} for p, rate in zip(parameters, self.learning_rates().values(), strict=True)
+        ]
+        # ε is far below the gradients of a mean over thousands of rays; β₂ forgets what a coarser surface was like
+        return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+
+    def samples_of(self, views: Views) -> int:
+        """As many as it takes to draw all pixels once, on average and were none left out."""
+        return math.ceil(len(views) * self.model.sizes.image_side**2 / self.settings.rays)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Of features, density and background."""
+        rate, s = self.optimizer_settings.learning_rate, self.settings
+        return {"features": rate, "density": rate * s.density_rate, "background": rate * s.background_rate}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the shape that the voxels had."""
+        self.model.voxels.fit_to(checkpoint["state_dict"], f"{MODEL_PREFIX}voxels.")
+
+    def on_train_start(self) -> None:
+        """Bring pictures and poses to the device, and find the pixels worth rendering."""
+        self._images = self.views.images.to(self.device)
+        self._poses = self.views.poses.to(self.device)
+        self._pixels = self._find_pixels()
+
+    def training_step(self, batch: list[list[int]], batch_idx: int) -> Tensor:
+        """One step: gradients of all samples, averaged over them and the ranks; one optimiser step."""
+        optimizer = cast(torch.optim.Optimizer, self.optimizers())
+        progress = self._set_learning_rates(optimizer)
+        self._change_vertices(progress, optimizer)
+        optimizer.zero_grad()
+        numbers = [number for turn in batch for number in turn]
+        step = STEP if progress >= self.settings.fine_at else 2 * STEP
+        with self._without_reduction():
+            results = [self._learn(number, len(numbers), step) for number in numbers]
+        self._finish_gradients(optimizer)
+        norm = self._gradient_norm(lambda: f"random pixels of samples {numbers[0]} to {numbers[-1]}")
+        optimizer.step()
+        values = self._over_samples(results)
+        rates = {
+            f"learning_rate/{k}": g["lr"] for k, g in zip(self.learning_rates(), optimizer.param_groups, strict=True)
+        }
+        values |= {"gradient_norm": norm} | {name: torch.tensor(rate) for name, rate in rates.items()}
+        self.log_dict({f"train/{name}": value for name, value in values.items()})
+        return values["loss/generator"]
+
+    def _learn(self, number: int, samples: int, step: float) -> dict[str, Tensor]:
+        """Add the gradients of a sample in a step of ``samples``; returns what to log."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_000_007 + number)
+        count, side = self.settings.rays, self.model.sizes.image_side
+        chosen = self._pixels[torch.randint(len(self._pixels), (count,), generator=generator).to(self.device)].long()
+        offsets = torch.rand(count, generator=generator).to(self.device)
+        view, at = chosen // side**2, chosen % side**2
+        pixels = torch.stack([at % side, at // side], 1)
+        truth = to_model(self._images[view, :, pixels[:, 1], pixels[:, 0]])
+        seen = self.model(*pixel_rays(self._poses[view], pixels, self.intrinsics), offsets, step)
+        error = seen.colors - truth
+        l1, l2 = error.abs().mean(), error.square().mean()
+        loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
+        if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(loss.detach())), all=True):
+            raise UserError(f"a loss {self._not_finite(f'random pixels of sample {number}')}")
+        self.manual_backward(loss / samples)
+        values = {"loss/generator": loss, "loss/l1": l1, "loss/l2": l2, "psnr": -10 * l2.detach().log10()}
+        return {name: value.detach() for name, value in values.items()}
+
+    def _finish_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Average over the ranks; push densities down that nothing holds up; leave the row for what is not there."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self.trainer.world_size > 1:
+            merged = self._mean_over_ranks(torch.cat([p.grad.flatten() for p in parameters]))
+            for p, part in zip(parameters, torch.split(merged, [p.numel() for p in parameters]), strict=True):
+                p.grad.copy_(part.view_as(p))
+        factor = optimizer.param_groups[0]["lr"] / max(1e-12, self.learning_rates()["features"])
+        features, density = cast(Tensor, self.model.voxels.features.grad), cast(Tensor, self.model.voxels.density.grad)
+        density += self.settings.sparsity * factor
+        density[0], features[0] = 0, 0
+
+    def _change_vertices(self, progress: float, optimizer: torch.optim.Optimizer) -> None:
+        """Refine and prune when it is time. Moments go with their vertices; refined ones begin anew."""
+        voxels = self.model.voxels
+        events = self.settings.events
+        while int(self.changes) < len(events) and progress >= events[int(self.changes)][0]:
+            refine = events[int(self.changes)][1]
+            self.changes += 1
+            _carry_over(optimizer, voxels, voxels.prune)
+            refined = sum(is_refinement for _, is_refinement in events[: int(self.changes)])
+            side = self.settings.side(self.model.sizes.grid_side, refined)
+            if refine and side > voxels.side:  # with init_from= they can be fine already
+                _carry_over(optimizer, voxels, partial(voxels.refine, side))
+                self._pixels = self._find_pixels()
+
+    @torch.no_grad()
+    def _find_pixels(self) -> Tensor:
+        """Numbers (view, row, column) of the pixels within the border whose rays meet vertices that are there."""
+        side, border = self.model.sizes.image_side, self.loss.border
+        pixels = all_pixels(side, self.device)
+        inner = pixels[((pixels >= border) & (pixels < side - border)).all(1)]
+        found = []
+        for number, pose in enumerate(self._poses):
+            rays = pixel_rays(pose.expand(len(inner), 4, 4), inner, self.intrinsics)
+            met = inner[self.model.voxels.meets(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)))]
+            found.append((number * side**2 + met[:, 1] * side + met[:, 0]).to(torch.int32))
+        met_by_any = torch.cat(found)
+        if not len(met_by_any):
+            raise UserError(
+                f"nothing is left of the grid at step {self.global_step}; the last good checkpoint is "
+                f"{self._last_checkpoint()}; try a smaller optimizer.learning_rate or model.sparsity"
+            )
+        return met_by_any
+
+    def picture(self, pose: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Image and depth, camera z, of a validation view."""
+        image, depth = self.model.render(pose, self.validation_intrinsics)
+        return image[None], depth[None]
+
+    def point_cloud(self) -> tuple[Tensor, Tensor]:
+        """The densest vertices."""
+        return self.model.point_cloud(MOST_POINTS)
+
+
+def _background(views: Views) -> Tensor:
+    """Median colour ``[3]`` in [-0.5, 0.5] of the views' corners."""
+    return to_model(views.images[:, :, 0, 0].float().median(0).values)
+
+
+def _carry_over(optimizer: torch.optim.Optimizer, voxels: nn.Module, change: Callable[[], Tensor | None]) -> None:
+    """Change the voxels' parameters, and what the optimiser has of them; ``change`` returns the rows that are kept."""
+    names = ("density", "features")
+    before = {name: getattr(voxels, name) for name in names}
+    kept = change()
+    for name, old in before.items():
+        new = getattr(voxels, name)
+        for group in optimizer.param_groups:
+            group["params"] = [new if p is old else p for p in group["params"]]
+        state = optimizer.state.pop(old, None)
+        if state and kept is not None:
+            optimizer.state[new] = {k: v[kept] if v.shape == old.shape else v for k, v in state.items()}

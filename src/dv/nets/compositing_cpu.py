@@ -1,0 +1,206 @@
+"""Compositing along rays on CPUs: rays march through the voxels one by one, in parallel, and skip what is empty.
+
+What is computed is said in :mod:`dv.nets.compositing`, whose ``composite_slowly`` is the same in plain tensors.
+"""
+
+# numba compiles these functions for the types they are called with, float32 or float64, and keeps the result.
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+FAST = {"contract", "nsz", "arcp", "reassoc", "afn"}  # NaNs and infinities stay what they are
+RAYS_A_TURN = 64  # that a thread takes at a time: rays of a picture differ in what they meet
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
+def _span(o: Any, d: Any, top: Any) -> Any:
+    """Where a ray enters and leaves the box [0, top]³, behind its origin; leaves before it enters if it misses."""
+    enter, leave = 0.0, math.inf
+    for axis in range(3):
+        if d[axis] == 0.0:
+            if o[axis] < 0.0 or o[axis] > top:
+                leave = -1.0
+        else:
+            a, b = -o[axis] / d[axis], (top - o[axis]) / d[axis]
+            enter, leave = max(enter, min(a, b)), min(leave, max(a, b))
+    return enter, leave
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
+def _cell(x: Any, side: Any) -> Any:
+    return min(max(int(x), 0), side - 2)
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
+def _corners(index: Any, ix: Any, iy: Any, iz: Any) -> Any:
+    a, b = index[iz, iy], index[iz, iy + 1]
+    c, d = index[iz + 1, iy], index[iz + 1, iy + 1]
+    return a[ix], a[ix + 1], b[ix], b[ix + 1], c[ix], c[ix + 1], d[ix], d[ix + 1]
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
+def _weights(fx: Any, fy: Any, fz: Any) -> Any:
+    gx, gy, gz = 1 - fx, 1 - fy, 1 - fz
+    p, q, r, s = gy * gz, fy * gz, gy * fz, fy * fz
+    return gx * p, fx * p, gx * q, fx * q, gx * r, fx * r, gx * s, fx * s
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
+def _softplus(x: Any) -> Any:
+    return x if x > 20.0 else math.log1p(math.exp(x))
+
+
+@njit(parallel=True, cache=True, fastmath=FAST)
+def forward(
+    density: Any, features: Any, index: Any, distance: Any, origins: Any, directions: Any, offsets: Any,
+    step: Any, length: Any, least_alpha: Any, least_through: Any, out: Any, through: Any, depth: Any, counts: Any,
+) -> None:  # fmt: skip
+    """Fill ``out`` ``[R, F]``, ``through`` ``[R]``, ``depth`` ``[R]`` and ``counts`` ``[R]`` of samples that count."""
+    side, channels = index.shape[0], features.shape[1]
+    zero, one = density.dtype.type(0), density.dtype.type(1)
+    for ray in prange(len(origins)):
+        o, d = origins[ray], directions[ray]
+        enter, leave = _span(o, d, side - 1.0)
+        widest = max(abs(d[0]), abs(d[1]), abs(d[2]))
+        dt = step / math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
+        left, far, count = one, zero, 0
+        for c in range(channels):
+            out[ray, c] = zero
+        t = enter + offsets[ray] * dt
+        n = 0
+        while t < leave and left >= least_through:
+            x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
+            ix, iy, iz = _cell(x, side), _cell(y, side), _cell(z, side)
+            empty = distance[iz, iy, ix]
+            if empty:
+                n += max(1, int((empty - 1) / (dt * widest)))
+                t = enter + (n + offsets[ray]) * dt
+                continue
+            w = _weights(density.dtype.type(x - ix), density.dtype.type(y - iy), density.dtype.type(z - iz))
+            r = _corners(index, ix, iy, iz)
+            raw = (
+                w[0] * density[r[0]] + w[1] * density[r[1]] + w[2] * density[r[2]] + w[3] * density[r[3]]
+                + w[4] * density[r[4]] + w[5] * density[r[5]] + w[6] * density[r[6]] + w[7] * density[r[7]]
+            )  # fmt: skip
+            stays = math.exp(-_softplus(raw) * length)
+            if one - stays >= least_alpha:
+                weight = left * (one - stays)
+                f = features
+                for c in range(channels):
+                    out[ray, c] += weight * (
+                        w[0] * f[r[0], c] + w[1] * f[r[1], c] + w[2] * f[r[2], c] + w[3] * f[r[3], c]
+                        + w[4] * f[r[4], c] + w[5] * f[r[5], c] + w[6] * f[r[6], c] + w[7] * f[r[7], c]
+                    )  # fmt: skip
+                far += weight * t
+                left *= stays
+                count += 1
+            n += 1
+            t = enter + (n + offsets[ray]) * dt
+        through[ray], depth[ray], counts[ray] = left, far, count
+
+
+@njit(parallel=True, cache=True, fastmath=FAST)
+def backward(
+    density: Any, features: Any, index: Any, distance: Any, origins: Any, directions: Any, offsets: Any,
+    step: Any, length: Any, least_alpha: Any, least_through: Any, out: Any, through: Any, firsts: Any,
+    out_gradient: Any, through_gradient: Any, cells: Any, fractions: Any, weights: Any, raw_gradients: Any, rays: Any,
+) -> None:  # fmt: skip
+    """March again and record each sample that counts: cell, place in it, weight, and the gradient of raw density.
+
+    What lies behind a sample is the whole less what has been passed, so one pass from the front is enough.
+    """
+    side, channels = index.shape[0], features.shape[1]
+    zero, one = density.dtype.type(0), density.dtype.type(1)
+    for ray in prange(len(origins)):
+        o, d = origins[ray], directions[ray]
+        enter, leave = _span(o, d, side - 1.0)
+        widest = max(abs(d[0]), abs(d[1]), abs(d[2]))
+        dt = step / math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
+        left, behind = one, zero
+        for c in range(channels):
+            behind += out_gradient[ray, c] * out[ray, c]
+        end = through_gradient[ray] * through[ray]
+        at = firsts[ray]
+        t = enter + offsets[ray] * dt
+        n = 0
+        while t < leave and left >= least_through:
+            x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
+            ix, iy, iz = _cell(x, side), _cell(y, side), _cell(z, side)
+            empty = distance[iz, iy, ix]
+            if empty:
+                n += max(1, int((empty - 1) / (dt * widest)))
+                t = enter + (n + offsets[ray]) * dt
+                continue
+            fx, fy, fz = density.dtype.type(x - ix), density.dtype.type(y - iy), density.dtype.type(z - iz)
+            w = _weights(fx, fy, fz)
+            r = _corners(index, ix, iy, iz)
+            raw = (
+                w[0] * density[r[0]] + w[1] * density[r[1]] + w[2] * density[r[2]] + w[3] * density[r[3]]
+                + w[4] * density[r[4]] + w[5] * density[r[5]] + w[6] * density[r[6]] + w[7] * density[r[7]]
+            )  # fmt: skip
+            stays = math.exp(-_softplus(raw) * length)
+            if one - stays >= least_alpha:
+                weight = left * (one - stays)
+                here = zero
+                f = features
+                for c in range(channels):
+                    here += out_gradient[ray, c] * (
+                        w[0] * f[r[0], c] + w[1] * f[r[1], c] + w[2] * f[r[2], c] + w[3] * f[r[3], c]
+                        + w[4] * f[r[4], c] + w[5] * f[r[5], c] + w[6] * f[r[6], c] + w[7] * f[r[7], c]
+                    )  # fmt: skip
+                behind -= weight * here
+                left *= stays
+                cells[at, 0], cells[at, 1], cells[at, 2] = ix, iy, iz
+                fractions[at, 0], fractions[at, 1], fractions[at, 2] = fx, fy, fz
+                weights[at], rays[at] = weight, ray
+                raw_gradients[at] = (left * here - behind - end) * length / (one + math.exp(-raw))
+                at += 1
+            n += 1
+            t = enter + (n + offsets[ray]) * dt
+
+
+@njit(parallel=True, cache=True, fastmath=FAST)
+def scatter(
+    index: Any, cells: Any, fractions: Any, weights: Any, raw_gradients: Any, rays: Any, out_gradient: Any,
+    density_gradient: Any, feature_gradient: Any, parts: Any,
+) -> None:  # fmt: skip
+    """Add the gradients of the samples to those of the voxels.
+
+    Each thread has planes of voxels of its own, so the sums are those of one thread, in the same order.
+    """
+    channels = feature_gradient.shape[1]
+    for part in prange(parts):
+        for s in range(len(weights)):
+            ix, iy, iz = cells[s, 0], cells[s, 1], cells[s, 2]
+            fx, fy, fz = fractions[s, 0], fractions[s, 1], fractions[s, 2]
+            gradient = out_gradient[rays[s]]
+            for k in range(2):
+                if (iz + k) % parts != part:
+                    continue
+                vz = fz if k else 1 - fz
+                for j in range(2):
+                    vy = vz * (fy if j else 1 - fy)
+                    for i in range(2):
+                        v = vy * (fx if i else 1 - fx)
+                        row = index[iz + k, iy + j, ix + i]
+                        if row == 0:
+                            continue
+                        density_gradient[row] += v * raw_gradients[s]
+                        v *= weights[s]
+                        for c in range(channels):
+                            feature_gradient[row, c] += v * gradient[c]
+
+
+def threads() -> int:
+    """Threads that a parallel loop has."""
+    return int(numba.get_num_threads())
+
+
+def arrays(*tensors: Any) -> list[np.ndarray[Any, Any]]:
+    """The memory of CPU tensors as arrays."""
+    return [tensor.detach().numpy() for tensor in tensors]

@@ -1,0 +1,108 @@
+"""Sparse voxels: a density and features at those vertices of a cubic grid where there is something to see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dv.nets.compositing import Composited, Rays, composite, empty_distance
+
+NOTHING = -10.0  # raw density of vertices that are not there
+PERCENT = 100.0  # a density is per hundredth of the grid's side, whatever its resolution
+FAINT = 0.01  # opacity per half a voxel below which a vertex holds nothing
+
+
+class SparseVoxels(nn.Module):
+    """Vertices of a grid of ``side³`` that spans a cube, those that are there as rows of two parameters.
+
+    ``density`` ``[N]`` and ``features`` ``[N, F]`` have a first row for all vertices that are not there, which stays as
+    it is. ``index`` int32 ``[G, G, G]`` (z, y, x) says which row a vertex has. Vertex (x, y, z) lies at (x, y, z) in
+    grid coordinates, the corners of the cube at 0 and G - 1.
+    """
+
+    index: Tensor
+    distance: Tensor
+
+    def __init__(self, side: int, features: int, density: float) -> None:
+        super().__init__()
+        count = side**3
+        rows = torch.full((count + 1,), density)
+        rows[0] = NOTHING
+        self.density, self.features = nn.Parameter(rows), nn.Parameter(torch.zeros(count + 1, features))
+        index = torch.arange(1, count + 1, dtype=torch.int32).view(side, side, side)
+        self.register_buffer("index", index)
+        self.register_buffer("distance", empty_distance(index), persistent=False)
+
+    @property
+    def side(self) -> int:
+        """G, vertices along an edge."""
+        return len(self.index)
+
+    def composite(self, rays: Rays, step: float) -> Composited:
+        """What rays ``[R]`` in grid coordinates see, with samples ``step`` vertices apart."""
+        return composite(self.density, self.features, self.index, self.distance, rays, step, self.length(step))
+
+    def length(self, step: float) -> float:
+        """Optical depth at density 1 of a step of ``step`` vertices."""
+        return step / (self.side - 1) * PERCENT
+
+    def meets(self, rays: Rays) -> Tensor:
+        """Which rays ``[R]`` meet any vertex that is there."""
+        opaque, nothing = torch.full_like(self.density, PERCENT), self.features[:, :0]
+        found = composite(opaque, nothing, self.index, self.distance, rays, 0.5, self.length(0.5))
+        return found.through < 0.5
+
+    @torch.no_grad()
+    def prune(self) -> Tensor:
+        """Forget vertices with neither density nor neighbours that have it; returns the rows kept ``[N']``."""
+        holds = -torch.expm1(-F.softplus(self.density) * self.length(0.5)) > FAINT
+        near = F.max_pool3d(self._dense(holds.float()), 3, 1, 1)[0, 0] > 0
+        return self._keep((self.index != 0) & near)
+
+    @torch.no_grad()
+    def refine(self, side: int) -> None:
+        """Go over to ``side`` vertices along an edge, interpolating between those that are there."""
+        size = (side,) * 3
+
+        def up(dense: Tensor) -> Tensor:
+            return F.interpolate(dense, size=size, mode="trilinear", align_corners=True)
+
+        there = up((self.index != 0).to(self.density.dtype)[None, None])[0, 0] > 0
+        density = up(self._dense(self.density))[0, 0]
+        features = [up(self._dense(channel))[0, 0][there] for channel in self.features.T]
+        self.index = torch.zeros(size, dtype=torch.int32, device=there.device)
+        self.index[there] = torch.arange(1, int(there.sum()) + 1, dtype=torch.int32, device=there.device)
+        self.density = nn.Parameter(torch.cat([self.density[:1], density[there]]))
+        table = torch.stack(features, 1)
+        self.features = nn.Parameter(torch.cat([self.features[:1], table]))
+        self.distance = empty_distance(self.index)
+
+    def fit_to(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
+        """Take the shape of a saved state, so that it can be loaded."""
+        for name in ("density", "features", "index"):
+            shape = state[prefix + name].shape
+            old = getattr(self, name)
+            new = old.new_zeros(shape)
+            setattr(self, name, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
+        self.distance = empty_distance(state[prefix + "index"].to(self.index.device))
+
+    def positions(self) -> Tensor:
+        """Grid coordinates ``[N - 1, 3]`` (x, y, z) of the vertices that are there, by row."""
+        at = torch.nonzero(self.index).flip(1)
+        rows = self.index[self.index != 0].long()
+        return at[rows.argsort()].to(self.density.dtype)
+
+    def _dense(self, rows: Tensor) -> Tensor:
+        """Values ``[N]`` by vertex ``[1, 1, G, G, G]``."""
+        return rows[self.index.long()][None, None]
+
+    def _keep(self, there: Tensor) -> Tensor:
+        kept = torch.cat([self.index.new_zeros(1), self.index[there]]).long()
+        self.index = torch.zeros_like(self.index)
+        self.index[there] = torch.arange(1, len(kept), dtype=torch.int32, device=kept.device)
+        self.density, self.features = nn.Parameter(self.density[kept]), nn.Parameter(self.features[kept])
+        self.distance = empty_distance(self.index)
+        return kept

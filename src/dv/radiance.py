@@ -1,0 +1,154 @@
+"""RadianceGrid: a persistent grid of features, optimised itself and seen along true rays.
+
+DeepVoxels' idea, a 3D grid of features that belongs to one object, without the networks around it. The vertices of a
+sparse grid hold density and features. A ray sees the features that emission and absorption leave of those along it
+(:mod:`dv.nets.compositing`), once, as a vector; its colour is what these features, taken as spherical harmonics'
+coefficients, are in the direction of the ray.
+
+A pixel's colour is ``Σ_k Y_k(direction) · f_k + T · background`` with composited features f and the light T that comes
+through; the harmonics are summed after compositing, which is the same as before it, since both are linear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dv.errors import UserError
+from dv.geometry.camera import Intrinsics
+from dv.geometry.grid import GridPlacement
+from dv.geometry.rays import all_pixels, pixel_rays
+from dv.nets.compositing import Rays
+from dv.nets.voxels import SparseVoxels
+
+STEP = 0.5  # vertices between samples when a picture is rendered
+RAYS_TOGETHER = 1 << 18
+MOST_DEGREE = 2
+VIEW_SCALE = 0.25  # of the harmonics that depend on the view: what does not is learned first, and by four times
+
+
+@dataclass(frozen=True)
+class RadianceSizes:
+    """All that determines a radiance grid, but for which vertices are there."""
+
+    image_side: int = field(metadata={"key": "data.image_side"})  # px
+    grid_side: int = field(metadata={"key": "grid.side"})  # vertices along an edge, at the end of the training
+    view_degree: int = field(
+        default=1, metadata={"key": "model.view_degree"}
+    )  # of the harmonics; 0: no view dependence
+    initial_density: float = field(default=-5.0, metadata={"key": "model.initial_density"})  # raw
+
+    @property
+    def features(self) -> int:
+        """Features of a vertex: coefficients of three colours."""
+        return int(3 * (self.view_degree + 1) ** 2)
+
+    def check(self) -> None:
+        """Raise :class:`UserError` naming the configuration key if the sizes cannot be."""
+        if self.grid_side < 8:
+            raise UserError(f"grid.side={self.grid_side} must be at least 8 with model=radiance_grid")
+        if self.view_degree not in range(MOST_DEGREE + 1):
+            raise UserError(f"model.view_degree={self.view_degree} must be 0 to {MOST_DEGREE}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sizes as plain data."""
+        return asdict(self)
+
+
+@dataclass
+class Seen:
+    """What R rays see: colours ``[R, 3]``, about [-0.5, 0.5], light let through ``[R]``, Σ weight·z ``[R]``."""
+
+    colors: Tensor
+    through: Tensor
+    depth: Tensor
+
+
+class RadianceGrid(nn.Module):
+    """The radiance of one object in a cube, and the colour behind it.
+
+    Args:
+        sizes: of the grid.
+        placement: of the cube in the world.
+        background: RGB ``[3]`` in [-0.5, 0.5] to begin with; it is learned.
+        side: vertices along an edge to begin with.
+    """
+
+    def __init__(
+        self, sizes: RadianceSizes, placement: GridPlacement, background: Tensor | None = None, side: int | None = None
+    ) -> None:
+        sizes.check()
+        super().__init__()
+        self.sizes = sizes
+        self.placement = placement
+        self.voxels = SparseVoxels(side or sizes.grid_side, sizes.features, sizes.initial_density)
+        self.background = nn.Parameter(torch.zeros(3) if background is None else background.clone())
+
+    def rays(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Rays:
+        """World rays ``[R, 3]`` in grid coordinates."""
+        dtype, p = self.voxels.density.dtype, self.placement
+        scale = (self.voxels.side - 1) / p.scale
+        corner = torch.tensor(p.origin, dtype=origins.dtype, device=origins.device) - p.scale / 2
+        return Rays(*(x.to(dtype).contiguous() for x in ((origins - corner) * scale, directions * scale, offsets)))
+
+    def forward(self, origins: Tensor, directions: Tensor, offsets: Tensor, step: float = STEP) -> Seen:
+        """What world rays ``[R, 3]`` see.
+
+        Args:
+            origins: ``[R, 3]``.
+            directions: ``[R, 3]``, with camera z as the unit of length.
+            offsets: ``[R]`` in [0, 1), of the samples, in steps.
+            step: between samples, in vertices.
+        """
+        found = self.voxels.composite(self.rays(origins, directions, offsets), step)
+        harmonics = spherical_harmonics(F.normalize(directions, dim=1), self.sizes.view_degree).to(found.features.dtype)
+        harmonics = torch.cat([harmonics[:, :1], VIEW_SCALE * harmonics[:, 1:]], 1)
+        coefficients = found.features.view(len(origins), -1, 3)
+        colors = (coefficients * harmonics[..., None]).sum(1) + found.through[:, None] * self.background
+        return Seen(colors, found.through, found.depth)
+
+    @torch.no_grad()
+    def render(self, pose: Tensor, intrinsics: Intrinsics) -> tuple[Tensor, Tensor]:
+        """Image ``[3, S, S]`` in [-0.5, 0.5] and depth ``[1, S, S]`` of a view with pose ``[4, 4]``.
+
+        Depth is camera z in world units, the mean over what the ray sees; where it sees more of the background than of
+        anything else, that of the grid's farthest corner.
+        """
+        side = self.sizes.image_side
+        pixels, camera = all_pixels(side, pose.device), intrinsics.at_side(side)
+        seen = []
+        for part in torch.split(pixels, RAYS_TOGETHER):
+            origins, directions = pixel_rays(pose.expand(len(part), 4, 4), part, camera)
+            seen.append(self(origins, directions, torch.full((len(part),), 0.5, device=pose.device)))
+        through, depth = torch.cat([s.through for s in seen]), torch.cat([s.depth for s in seen])
+        depth = torch.where(through < 0.5, depth / (1 - through), self._farthest(pose).to(depth.dtype))
+        image = torch.cat([s.colors for s in seen]).T.reshape(3, side, side)
+        return image.clamp(-0.5, 0.5), depth.view(1, side, side)
+
+    def _farthest(self, pose: Tensor) -> Tensor:
+        """Camera z of the farthest corner of the cube."""
+        axis = pose[:3, 2]
+        center = torch.tensor(self.placement.origin, dtype=pose.dtype, device=pose.device)
+        return (center - pose[:3, 3]) @ axis + axis.abs().sum() * self.placement.scale / 2
+
+    def point_cloud(self, most: int) -> tuple[Tensor, Tensor]:
+        """World positions and mean colours in [0, 1], ``[N, 3]`` each, of the ``most`` densest vertices."""
+        v, p = self.voxels, self.placement
+        rows = v.density.detach()[1:].topk(min(most, len(v.density) - 1)).indices
+        points = (v.positions()[rows] / (v.side - 1) - 0.5) * p.scale + v.density.new_tensor(p.origin)
+        return points.float().cpu(), (v.features.detach()[1:][rows, :3].float() + 0.5).clamp(0, 1).cpu()
+
+
+def spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
+    """Real spherical harmonics ``[R, (degree + 1)²]`` of unit directions ``[R, 3]``, without their constant factors."""
+    x, y, z = directions.unbind(1)
+    basis = [torch.ones_like(x)]
+    if degree > 0:
+        basis += [x, y, z]
+    if degree > 1:
+        basis += [x * y, y * z, x * z, x * x - y * y, 3 * z * z - 1]
+    return torch.stack(basis, 1)

@@ -1,0 +1,187 @@
+"""The radiance grid through the real entry points: learning, resuming, ranks, scores and pictures."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from conftest import write_object
+from dv.checkpoint import read_checkpoint
+from dv.data.object import ObjectSource
+from faults import assert_equal_runs, weights
+
+SMALL = [
+    "model=radiance_grid",
+    "grid.side=16",
+    "model.rays=256",
+    "trainer=debug",
+    "trainer.progress_bar=false",
+]
+
+
+@pytest.fixture
+def arguments(ball):
+    return ["object=custom", f"object.root={ball}", "object.name=ball", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """Run folder of a training that is long enough to learn the ball, from 40 views."""
+    import subprocess
+    import sys
+
+    run, many = tmp_path_factory.mktemp("learned"), write_object(tmp_path_factory.mktemp("many"), train=40)
+    command = [
+        sys.executable,
+        "-m",
+        "dv.tasks.train",
+        "object=custom",
+        f"object.root={many}",
+        "object.name=ball",
+        *SMALL,
+    ]
+    command += [
+        "grid.side=32",
+        "model.view_degree=0",
+        "trainer.max_steps=800",
+        "trainer.validate_every_steps=800",
+        "optimizer.learning_rate=0.1",
+    ]
+    subprocess.run([*command, f"hydra.run.dir={run}"], check=True, capture_output=True)
+    return run
+
+
+def rows(run: Path, column: str) -> list[float]:
+    with (run / "metrics.csv").open() as file:
+        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
+
+
+def test_it_learns_an_object_and_prunes_around_it(learned):
+    psnr = rows(learned, "train/psnr")
+    assert sum(psnr[-10:]) > sum(psnr[:10]) + 80  # 8 dB
+    state = weights(learned / "checkpoints" / "last.ckpt")
+    assert state["model.voxels.index"].shape == (32, 32, 32)
+    assert len(state["model.voxels.density"]) < 0.6 * 32**3  # the ball itself has 0.38, and its inside is not seen
+    assert int(state["changes"]) == 4
+    for name in ("pictures/views_0000800.png", "pictures/voxels_0000800.ply", "checkpoints/best.ckpt", "config.yaml"):
+        assert (learned / name).is_file(), name
+
+
+def test_scores_pictures_and_depth(command, ball, learned, tmp_path):
+    """The ball has radius 0.45: where its middle is, depth is known."""
+    ckpt = f"ckpt={learned / 'checkpoints' / 'best.ckpt'}"
+    result = command("evaluate", ckpt, f"output_dir={tmp_path / 'scores'}")
+    assert result.code == 0, result.err
+    metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert metrics["mean"]["psnr"] > 26
+    result = command(
+        "render", f"ckpt={learned / 'checkpoints' / 'best.ckpt'}", "trajectory=test", f"output_dir={tmp_path}"
+    )
+    assert result.code == 0, result.err
+    assert (tmp_path / "video.mp4").stat().st_size
+    units = json.loads((tmp_path / "depth.json").read_text())["world_units_per_count"]
+    poses = torch.tensor(json.loads((tmp_path / "frames.json").read_text())["poses"])
+    for i, pose in enumerate(poses):
+        depth = cv2.imread(str(tmp_path / f"depth/{i:06d}.png"), cv2.IMREAD_UNCHANGED) * units
+        distance = float(pose[:3, 3].norm())
+        assert depth.shape == (32, 32)
+        assert np.median(depth[14:18, 14:18]) == pytest.approx(distance - 0.45, abs=0.06)  # two vertices
+        assert depth[0, 0] > distance  # nothing there
+
+
+@pytest.mark.parametrize("stop", [2, 5, 7])
+def test_a_resumed_run_equals_an_undisturbed_one(command, arguments, tmp_path, stop):
+    """Also when it was stopped between refinements, with fewer vertices than it began with."""
+    base = [*arguments, "trainer.save_every_steps=1", "trainer.validate_every_steps=4", "seed=3"]
+    assert command("train", *base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'whole'}").code == 0
+    stopped = [*base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'stopped'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        from dv.errors import Interrupted
+        from dv.lightning.radiance_module import RadianceModule
+
+        learn = RadianceModule.training_step
+
+        def interrupted(self, batch, batch_idx):
+            if self.global_step == stop:
+                raise Interrupted("stopped", 15)
+            return learn(self, batch, batch_idx)
+
+        patch.setattr(RadianceModule, "training_step", interrupted)
+        assert command("train", *stopped).code == 143
+    assert read_checkpoint(tmp_path / "stopped" / "checkpoints" / "last.ckpt").step == stop
+    result = command("train", *stopped, "resume=auto")
+    assert result.code == 0, result.err
+    assert_equal_runs(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_ranks_make_the_step_of_one_process(command, arguments, tmp_path):
+    base = [*arguments, "trainer.max_steps=6", "trainer.precision=64-true"]
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert command("train", *base, "data.batch_size=2", f"hydra.run.dir={alone}").code == 0
+    result = command("train", *base, "trainer.processes=2", f"hydra.run.dir={shared}")
+    assert result.code == 0, result.err
+    ours, theirs = (weights(run / "checkpoints" / "last.ckpt") for run in (shared, alone))
+    assert torch.equal(ours["model.voxels.index"], theirs["model.voxels.index"])
+    for name in ("density", "features"):
+        a, b = ours[f"model.voxels.{name}"], theirs[f"model.voxels.{name}"]
+        assert (a - b).norm() <= 1e-9 * b.norm()
+    assert rows(shared, "train/loss/l2") == pytest.approx(rows(alone, "train/loss/l2"), rel=1e-9)
+    assert rows(shared, "val/psnr") == pytest.approx(rows(alone, "val/psnr"), rel=1e-6)
+
+
+def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_path):
+    assert command("train", *arguments, "loss.border=12").code == 0
+    from dv.lightning import radiance_module
+    from dv.lightning.object_module import LossSettings, OptimizerSettings
+    from dv.radiance import RadianceSizes
+
+    source = ObjectSource(ball, "ball")
+    calibration, views = source.calibration(), source.views("train")
+    settings = radiance_module.RadianceSettings(16, (0.5,), (), 0.5, 1.0, 0.1, 0.0)
+    loss, optimizer = LossSettings(0, 0, 12, 1), OptimizerSettings(0.1, 0.1)
+    module = radiance_module.RadianceModule(
+        RadianceSizes(32, 16), calibration.intrinsics, calibration.placement, loss, optimizer, settings, views
+    )
+    module.on_train_start()
+    pixels = module._pixels.long() % 32**2
+    assert len(pixels) == len(views) * 8**2
+    assert all(12 <= int(x) < 20 for x in (*(pixels % 32), *(pixels // 32)))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss=l1_gan", "which no discriminator can judge"),
+        ("model.rays=0", "model.rays=0 must be a whole number"),
+        ("model.view_degree=3", "model.view_degree=3 must be 0 to 2"),
+        ("model.refine_at=[2]", "model.refine_at=[2] must lie between 0 and 1"),
+        ("grid.side=4", "grid.side=4 must be at least 8"),
+        ("model.kind=nerf", "model.kind=nerf must be one of deepvoxels, radiance_grid"),
+    ],
+)
+def test_what_cannot_be_is_said(command, arguments, override, message):
+    arguments = [a for a in arguments if a.partition("=")[0] != override.partition("=")[0]]
+    result = command("train", *arguments, override, *(["loss.border=4"] if override == "loss=l1_gan" else []))
+    assert result.code == 1
+    assert message in result.err
+
+
+def test_checkpoints_of_one_model_are_not_taken_for_the_other(command, arguments, of_ball, learned, trained):
+    ours = learned / "checkpoints" / "best.ckpt"
+    result = command("train", *of_ball, "loss=l1", f"init_from={ours}")
+    assert result.code == 1
+    assert "holds another kind of model; use model=radiance_grid" in result.err
+    result = command("train", *arguments, f"init_from={trained}")
+    assert result.code == 1
+    assert "holds another kind of model; use model=deepvoxels" in result.err
+
+
+def test_training_goes_on_from_the_weights_of_another_run(command, arguments, learned, tmp_path):
+    arguments += ["grid.side=32", "model.view_degree=0"]
+    result = command("train", *arguments, f"init_from={learned / 'checkpoints' / 'best.ckpt'}")
+    assert result.code == 0, result.err
+    assert rows(tmp_path / "run", "train/psnr")[0] > 20

@@ -61,7 +61,7 @@ class RadianceSizes:
 
 @dataclass
 class Seen:
-    """What R rays see: colours ``[R, 3]``, about [-0.5, 0.5], light let through ``[R]``, Σ weight·z ``[R]``."""
+    """What R rays see: colours ``[R, 3]``, about [-0.5, 0.5], light let through and depth ``[R]``."""
 
     colors: Tensor
     through: Tensor
@@ -115,8 +115,8 @@ class RadianceGrid(nn.Module):
     def render(self, pose: Tensor, intrinsics: Intrinsics) -> tuple[Tensor, Tensor]:
         """Image ``[3, S, S]`` in [-0.5, 0.5] and depth ``[1, S, S]`` of a view with pose ``[4, 4]``.
 
-        Depth is camera z in world units, the mean over what the ray sees; where it sees more of the background than of
-        anything else, that of the grid's farthest corner.
+        Depth is camera z in world units, of where half of the light is gone; where more than that comes from the
+        background, it is that of the grid's farthest corner.
         """
         side = self.sizes.image_side
         pixels, camera = all_pixels(side, pose.device), intrinsics.at_side(side)
@@ -124,8 +124,8 @@ class RadianceGrid(nn.Module):
         for part in torch.split(pixels, RAYS_TOGETHER):
             origins, directions = pixel_rays(pose.expand(len(part), 4, 4), part, camera)
             seen.append(self(origins, directions, torch.full((len(part),), 0.5, device=pose.device)))
-        through, depth = torch.cat([s.through for s in seen]), torch.cat([s.depth for s in seen])
-        depth = torch.where(through < 0.5, depth / (1 - through), self._farthest(pose).to(depth.dtype))
+        depth = torch.cat([s.depth for s in seen])
+        depth = torch.where(depth.isfinite(), depth, self._farthest(pose).to(depth.dtype))
         image = torch.cat([s.colors for s in seen]).T.reshape(3, side, side)
         return image.clamp(-0.5, 0.5), depth.view(1, side, side)
 

@@ -60,7 +60,7 @@ def composite_plainly(density, features, index, rays):
             elif not 0 <= o[axis] <= side - 1:
                 high = -1.0
         dt, n = STEP / float(d.norm()), 0
-        total, left, far = features.new_zeros(features.shape[1]), density.new_ones(()), 0.0
+        total, left, half = features.new_zeros(features.shape[1]), density.new_ones(()), math.inf
         while (t := low + (n + float(offset)) * dt) < high:
             n += 1
             at = o + t * d
@@ -74,9 +74,10 @@ def composite_plainly(density, features, index, rays):
             if alpha < LEAST_ALPHA or left < LEAST_THROUGH:
                 continue
             total = total + left * alpha * value[1:]
-            far += float((left * alpha).detach()) * t
-            left = left * (1 - alpha)
-        seen.append(total), through.append(left), depth.append(far)
+            before, left = float(left.detach()), left * (1 - alpha)
+            if before > 0.5 >= left:  # the light falls exponentially within the step around the sample
+                half = t + (math.log(before / 0.5) / math.log(before / float(left.detach())) - 0.5) * dt
+        seen.append(total), through.append(left), depth.append(half)
     return torch.stack(seen), torch.stack(through), torch.tensor(depth, dtype=density.dtype)
 
 
@@ -98,26 +99,27 @@ def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
     rays = Rays(*(x.to(dtype) for x in rays))
     given = density.to(dtype), features.to(dtype), index, empty_distance(index), rays, STEP, LENGTH
     ours = with_gradients(fast, *given)
-    assert slow[2].any()
+    assert slow[2].isfinite().sum() > 5
     assert slow[3].any()
     for a, b in zip(ours, slow, strict=True):
         assert a.shape == b.shape
-        assert (a - b).abs().max() <= (1e-9 if dtype == torch.float64 else 2e-4) * b.abs().max()
+        there = b.isfinite()
+        assert torch.equal(there, a.isfinite())
+        difference = (a - b)[there].abs().max()
+        assert difference <= (1e-9 if dtype == torch.float64 else 2e-4) * b[there].abs().max()
 
 
 def test_gradients_do_not_depend_on_the_number_of_threads():
-    import numba
-
     density, features, index, rays = scene(3, torch.float32)
     given = density, features, index, empty_distance(index), rays, STEP, LENGTH
     found = []
-    threads = numba.get_num_threads()
+    threads = torch.get_num_threads()
     try:
-        for count in {1, threads}:
-            numba.set_num_threads(count)
+        for count in (1, 2):
+            torch.set_num_threads(count)
             found.append(with_gradients(composite, *given))
     finally:
-        numba.set_num_threads(threads)
+        torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(found[0], found[-1], strict=True))
 
 

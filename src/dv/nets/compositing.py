@@ -20,8 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dv.nets import compositing_cpu
-
 LEAST_ALPHA = 1e-3
 LEAST_THROUGH = 1e-3
 
@@ -38,9 +36,10 @@ class Rays(NamedTuple):
 
 
 class Composited(NamedTuple):
-    """What R rays see: features ``[R, F]``, light that comes through ``[R]``, and weighted sum of camera z ``[R]``.
+    """What R rays see: features ``[R, F]``, light that comes through ``[R]``, and depth ``[R]``.
 
-    Gradients flow through the first two.
+    Depth is the camera z by which half of the light is gone, infinite where more than that comes through. A sample
+    stands for a step with itself in the middle. Gradients flow through the other two.
     """
 
     features: Tensor
@@ -75,6 +74,9 @@ class _Composite(torch.autograd.Function):
         ctx: Any, density: Tensor, features: Tensor, index: Tensor, distance: Tensor,
         origins: Tensor, directions: Tensor, offsets: Tensor, step: float, length: float,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        from dv.nets import compositing_cpu  # numba takes half a second to import, and only this needs it
+
+        compositing_cpu.threads()
         count = len(origins)
         out, through, depth = features.new_empty(count, features.shape[1]), *features.new_empty(2, count).unbind()
         counts = torch.empty(count, dtype=torch.int64)
@@ -88,6 +90,9 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        from dv.nets import compositing_cpu
+
+        threads = compositing_cpu.threads()
         out, through = ctx.saved_tensors
         density, features, index, *_ = ctx.given
         ends = ctx.counts.cumsum(0)
@@ -103,9 +108,7 @@ class _Composite(torch.autograd.Function):
             torch.zeros(density.shape, dtype=out.dtype),
             torch.zeros(features.shape, dtype=out.dtype),
         )
-        compositing_cpu.scatter(
-            index, *samples, *compositing_cpu.arrays(of_out, of_density, of_features), compositing_cpu.threads()
-        )
+        compositing_cpu.scatter(index, *samples, *compositing_cpu.arrays(of_out, of_density, of_features), threads)
         return of_density, of_features, None, None, None, None, None, None, None
 
 
@@ -143,7 +146,11 @@ def composite_by_tensors(
         0, ray, light[:, None] * (weights[..., None] * features[rows]).sum(1)
     )
     passed = optical.new_zeros(count).index_add(0, ray, optical * counts)
-    depth = features.new_zeros(count).index_add(0, ray, light.detach() * t)
+    after = left * torch.exp(-optical.double())
+    halved = torch.nonzero((left > 0.5) & (after <= 0.5)).squeeze(1)  # at most one sample of a ray
+    part = torch.log(2 * left[halved]) / optical[halved] - 0.5
+    depth = features.new_full((count,), torch.inf)
+    depth[ray[halved]] = (t[halved] + part * dt[ray[halved]]).detach().to(depth.dtype)
     return Composited(seen, torch.exp(-passed), depth)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numba
 import numpy as np
+import torch
 from numba import njit, prange
 
 FAST = {"contract", "nsz", "arcp", "reassoc", "afn"}  # NaNs and infinities stay what they are
-RAYS_A_TURN = 64  # that a thread takes at a time: rays of a picture differ in what they meet
+HALF = 0.5
 
 
 @njit(cache=True, fastmath=FAST, inline="always")
@@ -68,7 +69,7 @@ def forward(
         enter, leave = _span(o, d, side - 1.0)
         widest = max(abs(d[0]), abs(d[1]), abs(d[2]))
         dt = step / math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
-        left, far, count = one, zero, 0
+        left, half, count = one, math.inf, 0
         for c in range(channels):
             out[ray, c] = zero
         t = enter + offsets[ray] * dt
@@ -96,12 +97,14 @@ def forward(
                         w[0] * f[r[0], c] + w[1] * f[r[1], c] + w[2] * f[r[2], c] + w[3] * f[r[3], c]
                         + w[4] * f[r[4], c] + w[5] * f[r[5], c] + w[6] * f[r[6], c] + w[7] * f[r[7], c]
                     )  # fmt: skip
-                far += weight * t
+                before = left
                 left *= stays
+                if before > HALF and left <= HALF:
+                    half = t + (math.log(before / HALF) / math.log(before / left) - 0.5) * dt
                 count += 1
             n += 1
             t = enter + (n + offsets[ray]) * dt
-        through[ray], depth[ray], counts[ray] = left, far, count
+        through[ray], depth[ray], counts[ray] = left, half, count
 
 
 @njit(parallel=True, cache=True, fastmath=FAST)
@@ -197,8 +200,10 @@ def scatter(
 
 
 def threads() -> int:
-    """Threads that a parallel loop has."""
-    return int(numba.get_num_threads())
+    """Threads that the parallel loops have from now on: as many as PyTorch has."""
+    count = min(torch.get_num_threads(), int(numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(count)
+    return count
 
 
 def arrays(*tensors: Any) -> list[np.ndarray[Any, Any]]:

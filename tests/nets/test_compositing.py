@@ -29,7 +29,7 @@ def scene(seed, dtype=torch.float64):
     rows = int(there.sum()) + 1
     index = torch.zeros(side, side, side, dtype=torch.int32)
     index[there] = (1 + torch.randperm(rows - 1, generator=g)).to(torch.int32)
-    density = torch.randn(rows, generator=g, dtype=dtype) * 3 - 1
+    density = torch.randn(rows, generator=g, dtype=dtype) * 4 + 1
     features = torch.randn(rows, channels, generator=g, dtype=dtype)
     density[0], features[0] = NOTHING, 0
     count = 40

@@ -141,7 +141,7 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
 
     source = ObjectSource(ball, "ball")
     calibration, views = source.calibration(), source.views("train")
-    settings = radiance_module.RadianceSettings(16, (0.5,), (), 0.5, 1.0, 0.1, 0.0)
+    settings = radiance_module.RadianceSettings(16, (0.5,), (), 0.5, 0.0, 1.0, 0.1, 0.0)
     loss, optimizer = LossSettings(0, 0, 12, 1), OptimizerSettings(0.1, 0.1)
     module = radiance_module.RadianceModule(
         RadianceSizes(32, 16), calibration.intrinsics, calibration.placement, loss, optimizer, settings, views

@@ -32,6 +32,7 @@ class RadianceSettings:
     refine_at: tuple[float, ...]  # each doubles the side
     prune_at: tuple[float, ...]
     fine_at: float  # until then samples lie twice as far apart
+    view_from: float  # until then colours do not depend on the view: surfaces come first
     density_rate: float  # learning rate of the density, in that of the features
     background_rate: float
     sparsity: float  # gradient added to every density, times the schedule
@@ -43,7 +44,7 @@ class RadianceSettings:
         for key in ("refine_at", "prune_at"):
             if any(not 0 < at < 1 for at in getattr(self, key)):
                 raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
-        for key in ("fine_at", "density_rate", "background_rate", "sparsity"):
+        for key in ("fine_at", "view_from", "density_rate", "background_rate", "sparsity"):
             if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
                 raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
 
@@ -131,7 +132,7 @@ class RadianceModule(ObjectModule):
         step = STEP if progress >= self.settings.fine_at else 2 * STEP
         with self._without_reduction():
             results = [self._learn(number, len(numbers), step) for number in numbers]
-        self._finish_gradients(optimizer)
+        self._finish_gradients(optimizer, progress)
         norm = self._gradient_norm(lambda: f"random pixels of samples {numbers[0]} to {numbers[-1]}")
         optimizer.step()
         values = self._over_samples(results)
@@ -161,7 +162,7 @@ class RadianceModule(ObjectModule):
         values = {"loss/generator": loss, "loss/l1": l1, "loss/l2": l2, "psnr": -10 * l2.detach().log10()}
         return {name: value.detach() for name, value in values.items()}
 
-    def _finish_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+    def _finish_gradients(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Average over the ranks; push densities down that nothing holds up; leave the row for what is not there."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.trainer.world_size > 1:
@@ -172,6 +173,8 @@ class RadianceModule(ObjectModule):
         features, density = cast(Tensor, self.model.voxels.features.grad), cast(Tensor, self.model.voxels.density.grad)
         density += self.settings.sparsity * factor
         density[0], features[0] = 0, 0
+        if progress < self.settings.view_from:
+            features[:, 3:] = 0
 
     def _change_vertices(self, progress: float, optimizer: torch.optim.Optimizer) -> None:
         """Refine and prune when it is time. Moments go with their vertices; refined ones begin anew."""

@@ -98,6 +98,7 @@ def _radiance_grid(config: DictConfig, source: ObjectSource, side: int, common: 
         refine_at=tuple(m.refine_at),
         prune_at=tuple(m.prune_at),
         fine_at=m.fine_at,
+        view_from=m.view_from,
         density_rate=m.density_rate,
         background_rate=m.background_rate,
         sparsity=m.sparsity,

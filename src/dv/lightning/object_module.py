@@ -201,15 +201,19 @@ class ObjectModule(pl.LightningModule):
         named = [(name, p.grad) for name, p in self.named_parameters() if p.grad is not None]
         norms = torch._foreach_norm([gradient for _, gradient in named])
         norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-        scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler:
-            return norm / scaler.get_scale()
+        if (scale := self._loss_scale()) is not None:
+            return norm / scale
         if not torch.isfinite(norm):
             bad = next(
                 (name for (name, _), n in zip(named, norms, strict=True) if not torch.isfinite(n)), "the weights"
             )
             raise UserError(f"the gradient of {bad} {self._not_finite(views())}")
         return norm
+
+    def _loss_scale(self) -> float | None:
+        """What gradients are multiplied by until the optimiser's step, with fp16."""
+        scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
+        return scaler.get_scale() if scaler else None
 
     def _not_finite(self, views: str) -> str:
         return (

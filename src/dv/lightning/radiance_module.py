@@ -171,7 +171,7 @@ class RadianceModule(ObjectModule):
                 p.grad.copy_(part.view_as(p))
         factor = optimizer.param_groups[0]["lr"] / max(1e-12, self.learning_rates()["features"])
         features, density = cast(Tensor, self.model.voxels.features.grad), cast(Tensor, self.model.voxels.density.grad)
-        density += self.settings.sparsity * factor
+        density += self.settings.sparsity * factor * (self._loss_scale() or 1.0)
         density[0], features[0] = 0, 0
         if progress < self.settings.view_from:
             features[:, 3:] = 0

@@ -74,7 +74,7 @@ class RadianceGrid(nn.Module):
     Args:
         sizes: of the grid.
         placement: of the cube in the world.
-        background: RGB ``[3]`` in [-0.5, 0.5] to begin with; it is learned.
+        background: RGB ``[3]`` in [-0.5, 0.5] to begin with; a parameter, as the voxels are.
         side: vertices along an edge to begin with.
     """
 

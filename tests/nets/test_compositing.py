@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dv.nets import compositing_cpu
 from dv.nets.compositing import (
     LEAST_ALPHA,
     LEAST_THROUGH,
@@ -121,6 +122,26 @@ def test_gradients_do_not_depend_on_the_number_of_threads():
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(found[0], found[-1], strict=True))
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_sample_at_a_threshold_harms_no_other(monkeypatch, change):
+    """Rounded otherwise, it is counted on one way and not on the other: the last of a ray has no gradient at most."""
+    density, features, index, rays = scene(3)
+    given = density, features, index, empty_distance(index), rays, STEP, LENGTH
+    exact = with_gradients(composite, *given)
+    forward = compositing_cpu.forward
+
+    def counting_otherwise(*arguments):
+        forward(*arguments)
+        counts = arguments[-1]
+        counts[counts > 1] += change
+
+    monkeypatch.setattr(compositing_cpu, "forward", counting_otherwise)
+    ours = with_gradients(composite, *given)
+    for a, b in zip(ours[3:], exact[3:], strict=True):
+        assert torch.isfinite(a).all()
+        assert (a - b).norm() <= (1e-12 if change > 0 else 0.7) * b.norm()
 
 
 def test_distance_is_that_to_the_nearest_cell_with_something():

@@ -102,7 +102,10 @@ class _Composite(torch.autograd.Function):
         fractions, weights, of_raw = out.new_empty(total, 3), out.new_empty(total), out.new_empty(total)
         samples = compositing_cpu.arrays(cells, fractions, weights, of_raw, of_rays)
         compositing_cpu.backward(
-            *ctx.given, *ctx.constants, *compositing_cpu.arrays(out, through, firsts, of_out, of_through), *samples
+            *ctx.given,
+            *ctx.constants,
+            *compositing_cpu.arrays(out, through, firsts, ends, of_out, of_through),
+            *samples,
         )
         of_density, of_features = (
             torch.zeros(density.shape, dtype=out.dtype),

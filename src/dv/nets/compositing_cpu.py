@@ -1,6 +1,6 @@
 """Compositing along rays on CPUs: rays march through the voxels one by one, in parallel, and skip what is empty.
 
-What is computed is said in :mod:`dv.nets.compositing`, whose ``composite_slowly`` is the same in plain tensors.
+What is computed is said in :mod:`dv.nets.compositing`, whose ``composite_by_tensors`` is the same in plain tensors.
 """
 
 # numba compiles these functions for the types they are called with, float32 or float64, and keeps the result.
@@ -110,12 +110,14 @@ def forward(
 @njit(parallel=True, cache=True, fastmath=FAST)
 def backward(
     density: Any, features: Any, index: Any, distance: Any, origins: Any, directions: Any, offsets: Any,
-    step: Any, length: Any, least_alpha: Any, least_through: Any, out: Any, through: Any, firsts: Any,
+    step: Any, length: Any, least_alpha: Any, least_through: Any, out: Any, through: Any, firsts: Any, ends: Any,
     out_gradient: Any, through_gradient: Any, cells: Any, fractions: Any, weights: Any, raw_gradients: Any, rays: Any,
 ) -> None:  # fmt: skip
     """March again and record each sample that counts: cell, place in it, weight, and the gradient of raw density.
 
-    What lies behind a sample is the whole less what has been passed, so one pass from the front is enough.
+    What lies behind a sample is the whole less what has been passed, so one pass from the front is enough. A ray has
+    the records ``firsts`` to ``ends`` that the march forward has counted; should rounding, which the compiler orders
+    otherwise here, put a sample on the other side of a threshold, it gets no record, or one of no weight.
     """
     side, channels = index.shape[0], features.shape[1]
     zero, one = density.dtype.type(0), density.dtype.type(1)
@@ -128,10 +130,10 @@ def backward(
         for c in range(channels):
             behind += out_gradient[ray, c] * out[ray, c]
         end = through_gradient[ray] * through[ray]
-        at = firsts[ray]
+        at, end_of_ray = firsts[ray], ends[ray]
         t = enter + offsets[ray] * dt
         n = 0
-        while t < leave and left >= least_through:
+        while t < leave and left >= least_through and at < end_of_ray:
             x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
             ix, iy, iz = _cell(x, side), _cell(y, side), _cell(z, side)
             empty = distance[iz, iy, ix]
@@ -165,6 +167,11 @@ def backward(
                 at += 1
             n += 1
             t = enter + (n + offsets[ray]) * dt
+        while at < end_of_ray:
+            cells[at, 0], cells[at, 1], cells[at, 2] = 0, 0, 0
+            fractions[at, 0], fractions[at, 1], fractions[at, 2] = zero, zero, zero
+            weights[at], raw_gradients[at], rays[at] = zero, zero, ray
+            at += 1
 
 
 @njit(parallel=True, cache=True, fastmath=FAST)

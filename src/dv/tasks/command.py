@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dv.errors import Interrupted, UserError
 from dv.memory import keep_freed_memory
-from dv.tasks.processes import dismiss, follow, orphaned, place
+from dv.tasks.processes import dismiss, follow, leave, orphaned, place
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -89,6 +89,8 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         arguments = sorted(sys.argv[1:], key=lambda a: a not in MULTIRUN)  # Hydra wants -m before the overrides
         sys.argv[1:] = same_sweep(quote_group_numbers(arguments, conf))
         hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(job)()
+        if place().ranks > 1:
+            leave()
     except (HydraException, OmegaConfBaseException) as error:
         cause = f" {error.__cause__}" if error.__cause__ else ""
         fail(UserError(" ".join(f"{error}{cause}".split())))

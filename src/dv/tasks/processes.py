@@ -113,6 +113,7 @@ def follow() -> None:
     while (message := _wait_for(store, _job(number))) != END:
         _work(store, message)
         number += 1
+    leave()
 
 
 def dismiss() -> None:
@@ -120,6 +121,17 @@ def dismiss() -> None:
     if place().ranks > 1:
         store = _store()
         store.set(_job(store.add("jobs", 1) - 1), END)
+
+
+def leave() -> None:
+    """Leave the process group in order, after the last job: its threads abort an interpreter that ends before them.
+
+    Not after a failure, when others may never answer.
+    """
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def orphaned() -> bool:
@@ -202,7 +214,7 @@ def _work(store: Store, message: str) -> Any:
     except Exception:
         failure = {"message": f"rank {rank} failed\n{traceback.format_exc()}", "code": 1, "traceback": True}
     if OUR_PARENT in os.environ:
-        store.compare_set("failure", "", json.dumps(failure))
+        store.compare_set("failure", "", json.dumps(failure | {"rank": rank}))
     elif not _comes(store, "failure", MOMENT):
         print(f"error: {failure['message']}", file=sys.stderr, flush=True)
     sys.exit(failure["code"])
@@ -257,8 +269,9 @@ def _supervise(message: str, count: int, keep: Sequence[int]) -> Any:
     if codes == [0] * count:
         return json.loads(store.get("result"))
     killed = None if received else next((rank for rank, code in enumerate(codes) if code and code < 0), None)
-    if killed is None and store.check(["failure"]):  # the failures of ranks that miss a killed one say nothing
-        failure = json.loads(store.get("failure"))
+    failure = json.loads(store.get("failure")) if store.check(["failure"]) else None
+    # the failures of ranks that miss a killed one say nothing; one that failed first can be killed by its own end
+    if failure and killed in (None, failure["rank"]):
         if "traceback" in failure:
             raise RuntimeError(failure["message"])
         code = failure["code"]
@@ -322,6 +335,7 @@ def main() -> None:
     result = _work(store, _wait_for(store, _job(0)))
     if place().rank == 0:
         store.set("result", json.dumps(result))
+    leave()
 
 
 if __name__ == "__main__":

@@ -23,11 +23,13 @@ from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.geometry.rays import all_pixels, pixel_rays
 from dv.nets.compositing import Rays
+from dv.nets.decoder import ViewDecoder
 from dv.nets.voxels import SparseVoxels
 
 STEP = 0.5  # vertices between samples when a picture is rendered
 RAYS_TOGETHER = 1 << 18
 MOST_DEGREE = 2
+DECODER_DEGREE = 2
 VIEW_SCALE = 0.25  # of the harmonics that depend on the view: what does not is learned first, and by four times
 
 
@@ -40,11 +42,18 @@ class RadianceSizes:
     view_degree: int = field(
         default=1, metadata={"key": "model.view_degree"}
     )  # of the harmonics; 0: no view dependence
+    decoder_features: int = field(default=0, metadata={"key": "model.decoder_features"})  # 0: no decoder
+    decoder_width: int = field(default=32, metadata={"key": "model.decoder_width"})
     initial_density: float = field(default=-5.0, metadata={"key": "model.initial_density"})  # raw
 
     @property
     def features(self) -> int:
-        """Features of a vertex: coefficients of three colours."""
+        """Features of a vertex: coefficients of three colours, and what the decoder alone reads."""
+        return self.coefficients + self.decoder_features
+
+    @property
+    def coefficients(self) -> int:
+        """Of harmonics of three colours."""
         return int(3 * (self.view_degree + 1) ** 2)
 
     def check(self) -> None:
@@ -86,6 +95,11 @@ class RadianceGrid(nn.Module):
         self.sizes = sizes
         self.placement = placement
         self.voxels = SparseVoxels(side or sizes.grid_side, sizes.features, sizes.initial_density)
+        self.decoder = (
+            ViewDecoder(sizes.features, (DECODER_DEGREE + 1) ** 2 - 1, sizes.decoder_width)
+            if sizes.decoder_features
+            else None
+        )
         self.background = nn.Parameter(torch.zeros(3) if background is None else background.clone())
 
     def rays(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Rays:
@@ -105,10 +119,14 @@ class RadianceGrid(nn.Module):
             step: between samples, in vertices.
         """
         found = self.voxels.composite(self.rays(origins, directions, offsets), step)
-        harmonics = spherical_harmonics(F.normalize(directions, dim=1), self.sizes.view_degree).to(found.features.dtype)
-        harmonics = torch.cat([harmonics[:, :1], VIEW_SCALE * harmonics[:, 1:]], 1)
-        coefficients = found.features.view(len(origins), -1, 3)
+        s = self.sizes
+        degree = max(s.view_degree, DECODER_DEGREE if self.decoder else 0)
+        basis = spherical_harmonics(F.normalize(directions, dim=1), degree).to(found.features.dtype)
+        harmonics = torch.cat([basis[:, :1], VIEW_SCALE * basis[:, 1 : (s.view_degree + 1) ** 2]], 1)
+        coefficients = found.features[:, : s.coefficients].view(len(origins), -1, 3)
         colors = (coefficients * harmonics[..., None]).sum(1) + found.through[:, None] * self.background
+        if self.decoder is not None:
+            colors = colors + self.decoder(found.features, basis[:, 1:], 1 - found.through)
         return Seen(colors, found.through, found.depth)
 
     @torch.no_grad()

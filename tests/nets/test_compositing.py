@@ -46,6 +46,10 @@ def scene(seed, dtype=torch.float64):
     return density, features, index, rays
 
 
+def cells(vertices):
+    return F.max_pool3d(vertices.double()[None, None], 2, 1)[0, 0] > 0
+
+
 def composite_plainly(density, features, index, rays):
     """One ray after the other, one sample after the other, the grid as a dense tensor."""
     side = len(index)
@@ -98,7 +102,7 @@ def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
     density, features, index, rays = scene(seed)
     slow = with_gradients(composite_plainly, density, features, index, rays)
     rays = Rays(*(x.to(dtype) for x in rays))
-    given = density.to(dtype), features.to(dtype), index, empty_distance(index), rays, STEP, LENGTH
+    given = density.to(dtype), features.to(dtype), index, empty_distance(cells(index != 0)), rays, STEP, LENGTH
     ours = with_gradients(fast, *given)
     assert slow[2].isfinite().sum() > 5
     assert slow[3].any()
@@ -112,7 +116,7 @@ def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
 
 def test_gradients_do_not_depend_on_the_number_of_threads():
     density, features, index, rays = scene(3, torch.float32)
-    given = density, features, index, empty_distance(index), rays, STEP, LENGTH
+    given = density, features, index, empty_distance(cells(index != 0)), rays, STEP, LENGTH
     found = []
     threads = torch.get_num_threads()
     try:
@@ -128,7 +132,7 @@ def test_gradients_do_not_depend_on_the_number_of_threads():
 def test_a_sample_at_a_threshold_harms_no_other(monkeypatch, change):
     """Rounded otherwise, it is counted on one way and not on the other: the last of a ray has no gradient at most."""
     density, features, index, rays = scene(3)
-    given = density, features, index, empty_distance(index), rays, STEP, LENGTH
+    given = density, features, index, empty_distance(cells(index != 0)), rays, STEP, LENGTH
     exact = with_gradients(composite, *given)
     forward = compositing_cpu.forward
 
@@ -144,14 +148,15 @@ def test_a_sample_at_a_threshold_harms_no_other(monkeypatch, change):
         assert (a - b).norm() <= (1e-12 if change > 0 else 0.7) * b.norm()
 
 
-def test_distance_is_that_to_the_nearest_cell_with_something():
-    index = torch.zeros(7, 7, 7, dtype=torch.int32)
-    index[1, 2, 3] = 1
-    distance = empty_distance(index)
-    z, y, x = torch.meshgrid(*[torch.arange(6)] * 3, indexing="ij")
-    per_axis = [torch.stack([(a - c + 1).abs(), (a - c).abs()]).amin(0) for a, c in ((z, 1), (y, 2), (x, 3))]
-    assert torch.equal(distance.long(), torch.stack(per_axis).amax(0))
-    assert torch.equal(empty_distance(index, most=2).long(), torch.stack(per_axis).amax(0).clamp(max=2))
+def test_no_cell_within_the_distance_is_full():
+    full = torch.zeros(6, 30, 50, dtype=torch.bool)
+    full[1, 2, 3] = full[5, 20, 25] = True
+    distance = empty_distance(full)
+    at = torch.stack(torch.meshgrid(*(torch.arange(n) for n in full.shape), indexing="ij"), -1)
+    exact = (at[..., None, :] - torch.nonzero(full)).abs().amax(-1).amin(-1)
+    steps = torch.tensor([0, 1, 2, 3, 5, 9, 17, 33])  # the largest of these that is right
+    assert torch.equal(distance.long(), steps[torch.searchsorted(steps, exact, right=True) - 1])
+    assert int(exact.max()) > 17
 
 
 def test_a_ray_that_misses_sees_nothing():

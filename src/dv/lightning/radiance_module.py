@@ -22,6 +22,7 @@ from dv.lightning.pictures import MOST_POINTS
 from dv.radiance import STEP, RadianceGrid, RadianceSizes
 
 SMALLEST_SIDE = 8
+FIND_EMPTY_EVERY = 50  # steps
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class RadianceSettings:
     view_from: float  # until then colours do not depend on the view: surfaces come first
     density_rate: float  # learning rate of the density, in that of the features
     background_rate: float
+    decoder_rate: float
     sparsity: float  # gradient added to every density, times the schedule
 
     def check(self) -> None:
@@ -44,7 +46,7 @@ class RadianceSettings:
         for key in ("refine_at", "prune_at"):
             if any(not 0 < at < 1 for at in getattr(self, key)):
                 raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
-        for key in ("fine_at", "view_from", "density_rate", "background_rate", "sparsity"):
+        for key in ("fine_at", "view_from", "density_rate", "background_rate", "decoder_rate", "sparsity"):
             if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
                 raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
 
@@ -98,8 +100,16 @@ class RadianceModule(ObjectModule):
         """One Adam, a parameter group for features, density and background each."""
         parameters = (self.model.voxels.features, self.model.voxels.density, self.model.background)
         groups = [
-            {"params": [p], "lr": rate} for p, rate in zip(parameters, self.learning_rates().values(), strict=True)
+            {"params": [p], "lr": rate}
+            for p, rate in zip(parameters, list(self.learning_rates().values())[:3], strict=True)
         ]
+        if self.model.decoder is not None:
+            groups.append(
+                {
+                    "params": list(self.model.decoder.parameters()),
+                    "lr": self.settings.decoder_rate * self.optimizer_settings.learning_rate,
+                }
+            )
         # ε is far below the gradients of a mean over thousands of rays; β₂ forgets what a coarser surface was like
         return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
@@ -110,7 +120,8 @@ class RadianceModule(ObjectModule):
     def learning_rates(self) -> dict[str, float]:
         """Of features, density and background."""
         rate, s = self.optimizer_settings.learning_rate, self.settings
-        return {"features": rate, "density": rate * s.density_rate, "background": rate * s.background_rate}
+        rates = {"features": rate, "density": rate * s.density_rate, "background": rate * s.background_rate}
+        return rates | ({} if self.model.decoder is None else {"decoder": rate * s.decoder_rate})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the shape that the voxels had."""
@@ -127,6 +138,8 @@ class RadianceModule(ObjectModule):
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         progress = self._set_learning_rates(optimizer)
         self._change_vertices(progress, optimizer)
+        if self.global_step % FIND_EMPTY_EVERY == 0:
+            self.model.voxels.find_empty()
         optimizer.zero_grad()
         numbers = [number for turn in batch for number in turn]
         step = STEP if progress >= self.settings.fine_at else 2 * STEP
@@ -175,6 +188,10 @@ class RadianceModule(ObjectModule):
         density[0], features[0] = 0, 0
         if progress < self.settings.view_from:
             features[:, 3:] = 0
+            if self.model.decoder is not None:
+                for p in self.model.decoder.parameters():
+                    assert p.grad is not None
+                    p.grad.zero_()
 
     def _change_vertices(self, progress: float, optimizer: torch.optim.Optimizer) -> None:
         """Refine and prune when it is time. Moments go with their vertices; refined ones begin anew."""

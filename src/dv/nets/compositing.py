@@ -6,7 +6,7 @@ density and features from the eight vertices around it, by trilinear interpolati
 it, ``T = Π (1 - α)`` over the samples before, makes its weight ``T·α`` (Max 1995). A ray sees the weighted sum of
 features.
 
-Samples count that lie in a cell with a vertex that is there, have an α of at least ``LEAST_ALPHA``, and have at least
+Samples count that lie in a cell that is not empty, have an α of at least ``LEAST_ALPHA``, and have at least
 ``LEAST_THROUGH`` of the light left in front of them.
 
 Grid coordinates: vertex (x, y, z) lies at (x, y, z), in tensors ``[z, y, x]``; the grid spans [0, G-1]³.
@@ -14,6 +14,7 @@ Grid coordinates: vertex (x, y, z) lies at (x, y, z), in tensors ``[z, y, x]``; 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEAST_ALPHA = 1e-3
-LEAST_THROUGH = 1e-3
+LEAST_THROUGH = 1e-2
 
 
 class Rays(NamedTuple):
@@ -56,8 +57,7 @@ def composite(
         density: raw, ``[N]``, of the vertices that are there; row 0 stands for all others and is constant.
         features: ``[N, F]``, likewise.
         index: int32 ``[G, G, G]``, row of each vertex.
-        distance: uint8 ``[G-1, G-1, G-1]``, cells from each cell to the nearest that has a vertex that is there;
-            the part of it that is known, at least 1 unless the cell has one itself.
+        distance: uint8 ``[G-1, G-1, G-1]``, 0 in cells that are not empty, else within how many cells none is.
         rays: ``[R]``.
         step: between samples, in vertices.
         length: optical depth of a step at density 1.
@@ -73,7 +73,7 @@ class _Composite(torch.autograd.Function):
     def forward(
         ctx: Any, density: Tensor, features: Tensor, index: Tensor, distance: Tensor,
         origins: Tensor, directions: Tensor, offsets: Tensor, step: float, length: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         from dv.nets import compositing_cpu  # numba takes half a second to import, and only this needs it
 
         compositing_cpu.threads()
@@ -81,7 +81,7 @@ class _Composite(torch.autograd.Function):
         out, through, depth = features.new_empty(count, features.shape[1]), *features.new_empty(2, count).unbind()
         counts = torch.empty(count, dtype=torch.int64)
         given = compositing_cpu.arrays(density, features, index, distance, origins, directions, offsets)
-        constants = [density.numpy(force=True).dtype.type(x) for x in (step, length, LEAST_ALPHA, LEAST_THROUGH)]
+        constants = [density.numpy(force=True).dtype.type(x) for x in (step, length, least_raw(length), LEAST_THROUGH)]
         compositing_cpu.forward(*given, *constants, *compositing_cpu.arrays(out, through, depth, counts))
         ctx.given, ctx.constants, ctx.counts = given, constants, counts
         ctx.save_for_backward(out, through)
@@ -157,6 +157,11 @@ def composite_by_tensors(
     return Composited(seen, torch.exp(-passed), depth)
 
 
+def least_raw(length: float) -> float:
+    """Raw density at which a step of optical depth ``length`` at density 1 has an opacity of LEAST_ALPHA."""
+    return math.log(math.expm1(-math.log1p(-LEAST_ALPHA) / length))
+
+
 def span(rays: Rays, side: int) -> tuple[Tensor, Tensor]:
     """Where rays ``[R]`` enter and leave the grid, in camera z, not behind the camera; one that misses leaves first."""
     o, d = rays.origins, rays.directions
@@ -167,16 +172,27 @@ def span(rays: Rays, side: int) -> tuple[Tensor, Tensor]:
     return low, torch.where(outside.any(1), -torch.ones_like(high), high)
 
 
-def empty_distance(index: Tensor, most: int = 64) -> Tensor:
-    """``distance`` of :func:`composite` for an ``index``, up to ``most`` cells, by one dilation a cell."""
-    there = (index != 0).to(torch.float32)[None, None]
-    full = F.max_pool3d(there, 2, 1)
-    distance = torch.zeros(full.shape[2:], dtype=torch.uint8, device=index.device)
-    for _ in range(most):
-        empty = full[0, 0] == 0
-        if not empty.any():
-            break
-        distance += empty.to(torch.uint8)
-        for kernel in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
-            full = F.max_pool3d(full, kernel, 1, [k // 2 for k in kernel])
+def empty_distance(full: Tensor, most: int = 32) -> Tensor:
+    """``distance`` of :func:`composite` for cells ``[D, H, W]`` of which some are ``full``.
+
+    One more than the largest of 0, 1, 2, 4 … ``most`` cells, along the longest axis, within which there is none.
+    """
+    distance, near, radius = (~full).to(torch.uint8), full, 0
+    while radius < most:
+        reach = max(1, radius)
+        for axis in range(3):
+            near = _widened(near, reach, axis)
+        radius += reach
+        distance.masked_fill_(~near, radius + 1)
     return distance
+
+
+def _widened(cells: Tensor, reach: int, axis: int) -> Tensor:
+    """Cells, and those that lie ``reach`` before and behind them."""
+    count = cells.shape[axis] - reach
+    if count <= 0:
+        return cells
+    wide = cells.clone()
+    wide.narrow(axis, reach, count).logical_or_(cells.narrow(axis, 0, count))
+    wide.narrow(axis, 0, count).logical_or_(cells.narrow(axis, reach, count))
+    return wide

@@ -38,6 +38,27 @@ def _cell(x: Any, side: Any) -> Any:
 
 
 @njit(cache=True, fastmath=FAST, inline="always")
+def _steps_to(edge: Any, t: Any, dt: Any) -> Any:
+    """Steps from a sample at t to the first behind an edge, where the cells between are known to be empty."""
+    return max(1, int((edge - t) / dt) + 1)
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
+def _edge(o: Any, inverse: Any, empty: Any, ix: Any, iy: Any, iz: Any) -> Any:
+    """t at which a ray leaves the block of cells less than ``empty`` from its own."""
+    x = (ix + (empty if inverse[0] > 0 else 1 - empty) - o[0]) * inverse[0]
+    y = (iy + (empty if inverse[1] > 0 else 1 - empty) - o[1]) * inverse[1]
+    z = (iz + (empty if inverse[2] > 0 else 1 - empty) - o[2]) * inverse[2]
+    return min(x, y, z)
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
+def _inverse(d: Any) -> Any:
+    x, y, z = d[0], d[1], d[2]
+    return (1.0 / x if x else 1e30), (1.0 / y if y else 1e30), (1.0 / z if z else 1e30)
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
 def _corners(index: Any, ix: Any, iy: Any, iz: Any) -> Any:
     a, b = index[iz, iy], index[iz, iy + 1]
     c, d = index[iz + 1, iy], index[iz + 1, iy + 1]
@@ -52,6 +73,21 @@ def _weights(fx: Any, fy: Any, fz: Any) -> Any:
 
 
 @njit(cache=True, fastmath=FAST, inline="always")
+def _sum(w: Any, v: Any) -> Any:
+    return w[0] * v[0] + w[1] * v[1] + w[2] * v[2] + w[3] * v[3] + w[4] * v[4] + w[5] * v[5] + w[6] * v[6] + w[7] * v[7]
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
+def _density(d: Any, r: Any) -> Any:
+    return d[r[0]], d[r[1]], d[r[2]], d[r[3]], d[r[4]], d[r[5]], d[r[6]], d[r[7]]
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
+def _feature(f: Any, r: Any, c: Any) -> Any:
+    return f[r[0], c], f[r[1], c], f[r[2], c], f[r[3], c], f[r[4], c], f[r[5], c], f[r[6], c], f[r[7], c]
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
 def _softplus(x: Any) -> Any:
     return x if x > 20.0 else math.log1p(math.exp(x))
 
@@ -59,7 +95,7 @@ def _softplus(x: Any) -> Any:
 @njit(parallel=True, cache=True, fastmath=FAST)
 def forward(
     density: Any, features: Any, index: Any, distance: Any, origins: Any, directions: Any, offsets: Any,
-    step: Any, length: Any, least_alpha: Any, least_through: Any, out: Any, through: Any, depth: Any, counts: Any,
+    step: Any, length: Any, least_raw: Any, least_through: Any, out: Any, through: Any, depth: Any, counts: Any,
 ) -> None:  # fmt: skip
     """Fill ``out`` ``[R, F]``, ``through`` ``[R]``, ``depth`` ``[R]`` and ``counts`` ``[R]`` of samples that count."""
     side, channels = index.shape[0], features.shape[1]
@@ -67,7 +103,7 @@ def forward(
     for ray in prange(len(origins)):
         o, d = origins[ray], directions[ray]
         enter, leave = _span(o, d, side - 1.0)
-        widest = max(abs(d[0]), abs(d[1]), abs(d[2]))
+        inverse = _inverse(d)
         dt = step / math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
         left, half, count = one, math.inf, 0
         for c in range(channels):
@@ -77,26 +113,19 @@ def forward(
         while t < leave and left >= least_through:
             x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
             ix, iy, iz = _cell(x, side), _cell(y, side), _cell(z, side)
-            empty = distance[iz, iy, ix]
+            empty = int(distance[iz, iy, ix])
             if empty:
-                n += max(1, int((empty - 1) / (dt * widest)))
+                n += _steps_to(_edge(o, inverse, empty, ix, iy, iz), t, dt)
                 t = enter + (n + offsets[ray]) * dt
                 continue
             w = _weights(density.dtype.type(x - ix), density.dtype.type(y - iy), density.dtype.type(z - iz))
             r = _corners(index, ix, iy, iz)
-            raw = (
-                w[0] * density[r[0]] + w[1] * density[r[1]] + w[2] * density[r[2]] + w[3] * density[r[3]]
-                + w[4] * density[r[4]] + w[5] * density[r[5]] + w[6] * density[r[6]] + w[7] * density[r[7]]
-            )  # fmt: skip
-            stays = math.exp(-_softplus(raw) * length)
-            if one - stays >= least_alpha:
+            raw = _sum(w, _density(density, r))
+            if raw >= least_raw:
+                stays = math.exp(-_softplus(raw) * length)
                 weight = left * (one - stays)
-                f = features
                 for c in range(channels):
-                    out[ray, c] += weight * (
-                        w[0] * f[r[0], c] + w[1] * f[r[1], c] + w[2] * f[r[2], c] + w[3] * f[r[3], c]
-                        + w[4] * f[r[4], c] + w[5] * f[r[5], c] + w[6] * f[r[6], c] + w[7] * f[r[7], c]
-                    )  # fmt: skip
+                    out[ray, c] += weight * _sum(w, _feature(features, r, c))
                 before = left
                 left *= stays
                 if before > HALF and left <= HALF:
@@ -110,7 +139,7 @@ def forward(
 @njit(parallel=True, cache=True, fastmath=FAST)
 def backward(
     density: Any, features: Any, index: Any, distance: Any, origins: Any, directions: Any, offsets: Any,
-    step: Any, length: Any, least_alpha: Any, least_through: Any, out: Any, through: Any, firsts: Any, ends: Any,
+    step: Any, length: Any, least_raw: Any, least_through: Any, out: Any, through: Any, firsts: Any, ends: Any,
     out_gradient: Any, through_gradient: Any, cells: Any, fractions: Any, weights: Any, raw_gradients: Any, rays: Any,
 ) -> None:  # fmt: skip
     """March again and record each sample that counts: cell, place in it, weight, and the gradient of raw density.
@@ -124,7 +153,7 @@ def backward(
     for ray in prange(len(origins)):
         o, d = origins[ray], directions[ray]
         enter, leave = _span(o, d, side - 1.0)
-        widest = max(abs(d[0]), abs(d[1]), abs(d[2]))
+        inverse = _inverse(d)
         dt = step / math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
         left, behind = one, zero
         for c in range(channels):
@@ -136,28 +165,21 @@ def backward(
         while t < leave and left >= least_through and at < end_of_ray:
             x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
             ix, iy, iz = _cell(x, side), _cell(y, side), _cell(z, side)
-            empty = distance[iz, iy, ix]
+            empty = int(distance[iz, iy, ix])
             if empty:
-                n += max(1, int((empty - 1) / (dt * widest)))
+                n += _steps_to(_edge(o, inverse, empty, ix, iy, iz), t, dt)
                 t = enter + (n + offsets[ray]) * dt
                 continue
             fx, fy, fz = density.dtype.type(x - ix), density.dtype.type(y - iy), density.dtype.type(z - iz)
             w = _weights(fx, fy, fz)
             r = _corners(index, ix, iy, iz)
-            raw = (
-                w[0] * density[r[0]] + w[1] * density[r[1]] + w[2] * density[r[2]] + w[3] * density[r[3]]
-                + w[4] * density[r[4]] + w[5] * density[r[5]] + w[6] * density[r[6]] + w[7] * density[r[7]]
-            )  # fmt: skip
-            stays = math.exp(-_softplus(raw) * length)
-            if one - stays >= least_alpha:
+            raw = _sum(w, _density(density, r))
+            if raw >= least_raw:
+                stays = math.exp(-_softplus(raw) * length)
                 weight = left * (one - stays)
                 here = zero
-                f = features
                 for c in range(channels):
-                    here += out_gradient[ray, c] * (
-                        w[0] * f[r[0], c] + w[1] * f[r[1], c] + w[2] * f[r[2], c] + w[3] * f[r[3], c]
-                        + w[4] * f[r[4], c] + w[5] * f[r[5], c] + w[6] * f[r[6], c] + w[7] * f[r[7], c]
-                    )  # fmt: skip
+                    here += out_gradient[ray, c] * _sum(w, _feature(features, r, c))
                 behind -= weight * here
                 left *= stays
                 cells[at, 0], cells[at, 1], cells[at, 2] = ix, iy, iz

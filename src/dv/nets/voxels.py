@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dv.nets.compositing import Composited, Rays, composite, empty_distance
+from dv.nets.compositing import Composited, Rays, composite, empty_distance, least_raw
 
 NOTHING = -10.0  # raw density of vertices that are not there
 PERCENT = 100.0  # a density is per hundredth of the grid's side, whatever its resolution
@@ -20,7 +20,8 @@ class SparseVoxels(nn.Module):
 
     ``density`` ``[N]`` and ``features`` ``[N, F]`` have a first row for all vertices that are not there, which stays as
     it is. ``index`` int32 ``[G, G, G]`` (z, y, x) says which row a vertex has. Vertex (x, y, z) lies at (x, y, z) in
-    grid coordinates, the corners of the cube at 0 and G - 1.
+    grid coordinates, the corners of the cube at 0 and G - 1. ``distance`` uint8 ``[G-1, G-1, G-1]`` says how far the
+    next cell is that holds anything, as of the last time the vertices changed or :meth:`find_empty` was called.
     """
 
     index: Tensor
@@ -34,7 +35,8 @@ class SparseVoxels(nn.Module):
         self.density, self.features = nn.Parameter(rows), nn.Parameter(torch.zeros(count + 1, features))
         index = torch.arange(1, count + 1, dtype=torch.int32).view(side, side, side)
         self.register_buffer("index", index)
-        self.register_buffer("distance", empty_distance(index), persistent=False)
+        self.register_buffer("distance", torch.zeros((side - 1,) * 3, dtype=torch.uint8))
+        self.find_empty()
 
     @property
     def side(self) -> int:
@@ -52,8 +54,16 @@ class SparseVoxels(nn.Module):
     def meets(self, rays: Rays) -> Tensor:
         """Which rays ``[R]`` meet any vertex that is there."""
         opaque, nothing = torch.full_like(self.density, PERCENT), self.features[:, :0]
-        found = composite(opaque, nothing, self.index, self.distance, rays, 0.5, self.length(0.5))
+        distance = empty_distance(_cells(self.index != 0))
+        found = composite(opaque, nothing, self.index, distance, rays, 0.5, self.length(0.5))
         return found.through < 0.5
+
+    @torch.no_grad()
+    def find_empty(self) -> None:
+        """Find the cells in which no sample counts, even a whole vertex apart: they have no vertex of any density."""
+        dense = self.density >= least_raw(self.length(1.0))
+        there = dense.index_select(0, self.index.flatten()).view_as(self.index)
+        self.distance = empty_distance(_cells(there))
 
     @torch.no_grad()
     def prune(self) -> Tensor:
@@ -78,16 +88,15 @@ class SparseVoxels(nn.Module):
         self.density = nn.Parameter(torch.cat([self.density[:1], density[there]]))
         table = torch.stack(features, 1)
         self.features = nn.Parameter(torch.cat([self.features[:1], table]))
-        self.distance = empty_distance(self.index)
+        self.find_empty()
 
     def fit_to(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
         """Take the shape of a saved state, so that it can be loaded."""
-        for name in ("density", "features", "index"):
+        for name in ("density", "features", "index", "distance"):
             shape = state[prefix + name].shape
             old = getattr(self, name)
             new = old.new_zeros(shape)
             setattr(self, name, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
-        self.distance = empty_distance(state[prefix + "index"].to(self.index.device))
 
     def positions(self) -> Tensor:
         """Grid coordinates ``[N - 1, 3]`` (x, y, z) of the vertices that are there, by row."""
@@ -104,5 +113,13 @@ class SparseVoxels(nn.Module):
         self.index = torch.zeros_like(self.index)
         self.index[there] = torch.arange(1, len(kept), dtype=torch.int32, device=kept.device)
         self.density, self.features = nn.Parameter(self.density[kept]), nn.Parameter(self.features[kept])
-        self.distance = empty_distance(self.index)
+        self.find_empty()
         return kept
+
+
+def _cells(vertices: Tensor) -> Tensor:
+    """Which cells ``[G-1, G-1, G-1]`` have one of the ``vertices`` ``[G, G, G]`` at a corner."""
+    for axis in range(3):
+        count = vertices.shape[axis] - 1
+        vertices = vertices.narrow(axis, 0, count) | vertices.narrow(axis, 1, count)
+    return vertices

@@ -91,7 +91,7 @@ def _radiance_grid(config: DictConfig, source: ObjectSource, side: int, common: 
     if config.loss.gan_weight:
         raise UserError("model=radiance_grid learns from single pixels, which no discriminator can judge; use loss=l2")
     m = config.model
-    sizes = RadianceSizes(side, config.grid.side, m.view_degree, m.initial_density)
+    sizes = RadianceSizes(side, config.grid.side, m.view_degree, m.decoder_features, m.decoder_width, m.initial_density)
     sizes.check()
     settings = RadianceSettings(
         rays=m.rays,
@@ -101,6 +101,7 @@ def _radiance_grid(config: DictConfig, source: ObjectSource, side: int, common: 
         view_from=m.view_from,
         density_rate=m.density_rate,
         background_rate=m.background_rate,
+        decoder_rate=m.decoder_rate,
         sparsity=m.sparsity,
     )
     return RadianceModule(sizes, settings=settings, views=source.views("train"), **common)

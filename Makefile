@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := outputs/demo
+EXPERIMENT ?= demo
+DEMO := outputs/$(EXPERIMENT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -18,12 +19,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[synthetic,capture,official,sweeps,dashboards,notebooks,dev]'
 	touch $@
 
-demo: $(DEMO)/.done ## object to novel views, depth, video and a PSNR table, in 10 minutes on 2 CPU cores
+demo: $(DEMO)/.done ## novel views, depth, video and a PSNR table, in 10 minutes on 2 CPU cores; EXPERIMENT=demo_paper
 	@cat $(DEMO)/.done
 
 $(DEMO)/.done: $(VENV)/.ready
-	$(BIN)/python prepare.py source=synthetic object=vase object.root=data/demo source.image_side=64
-	$(BIN)/python train.py experiment=demo hydra.run.dir=$(DEMO) resume=auto
+	$(BIN)/python prepare.py source=synthetic object=vase object.root=data/demo source.image_side=128
+	$(BIN)/python train.py experiment=$(EXPERIMENT) hydra.run.dir=$(DEMO) resume=auto
 	$(BIN)/python evaluate.py ckpt=$(DEMO)/checkpoints/best.ckpt trainer.gpus=0 > $(DEMO)/table.txt
 	$(BIN)/python render.py ckpt=$(DEMO)/checkpoints/best.ckpt trainer.gpus=0 trajectory=spiral >> $(DEMO)/table.txt
 	@echo 'video:   $(DEMO)/render/spiral/video.mp4' >> $(DEMO)/table.txt
@@ -44,4 +45,4 @@ bench: $(VENV)/.ready ## time and memory beside a plain baseline; ARGS="--sizes 
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 clean: ## remove the demo and the caches; data/, other runs and .venv stay
-	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf outputs/demo outputs/demo_paper .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ from dv.tasks.command import config_folder, quote_group_numbers
 
 CONF = Path(__file__).parents[1] / "conf"
 TASKS = ("train", "evaluate", "render", "prepare", "report")
-TRAIN_GROUPS = ("object", "grid", "model", "loss", "trainer", "logger", "experiment", "launcher", "sweep")
+TRAIN_GROUPS = ("object", "grid", "model", "loss", "trainer", "logger", "experiment", "launcher", "sweep", "ablation")
 VALUES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 
 
@@ -36,7 +36,7 @@ def test_value_composes(group, value):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(task, [f"{group}='{value}'", *custom], return_hydra_config=True)
     plain = OmegaConf.to_container(config, resolve=False)
-    assert plain.get("object" if group in ("experiment", "launcher", "sweep") else group) is not None
+    assert plain.get("object" if group in ("experiment", "launcher", "sweep", "ablation") else group) is not None
     if group == "launcher":
         assert value.replace("slurm", "submitit") in plain["hydra"]["launcher"]["_target_"]
 
@@ -47,7 +47,9 @@ def test_study_is_a_sweep_with_scores(command, of_ball, tmp_path, value):
     key = {"study_grid": "grid", "study_occlusion": "model", "study_views": "data.training_views"}.get(value)
     few = {"grid": "grid=16,32", "data.training_views": "data.training_views=2,4"}.get(key, "seed=0")
     few = "data.noise_angle=0,5" if value == "study_noise" else few
-    base = [a for a in of_ball if not (value == "study_grid" and a.startswith("grid.side"))]
+    few = "ablation=recipe,diffuse" if value == "study_radiance" else few
+    unfit = {"study_grid": "grid.side", "study_radiance": "model."}.get(value, "none")
+    base = [a for a in of_ball if not a.startswith(unfit)]
     result = command(
         "train", *base, f"experiment={value}", few, "loss=l1", "trainer.max_steps=1", f"hydra.sweep.dir={tmp_path}"
     )
@@ -63,7 +65,7 @@ def test_study_is_a_sweep_with_scores(command, of_ball, tmp_path, value):
 def test_value_trains_one_step(command, ball, tmp_path, group, value, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     small = [a for a in TINY if not a.startswith(("grid.side", "trainer="))]
-    if value in ("radiance", "radiance_grid"):  # which has no channels, and its own kind of features
+    if value in ("radiance", "radiance_grid", "demo") or group == "ablation":  # which has no channels
         small = [a for a in small if not a.startswith("model.")]
     small += ["trainer.gpus=0", "trainer.max_steps=1", "trainer.validation_views=1", "trainer.picture_every_steps=1"]
     side = ["grid.side=8"] if (group, value) != ("grid", value) else []
@@ -78,6 +80,7 @@ def test_value_trains_one_step(command, ball, tmp_path, group, value, monkeypatc
         source += [f"object.root={tmp_path / 'objects'}"] + (["object.name=custom"] if value == "custom" else [])
     else:
         source += ["object=custom"] if group != "experiment" else []
+        source += ["model=radiance_grid"] if group == "ablation" else []
         source += [f"object.root={ball}", "object.name=ball"]
     result = command("train", *source, f"{group}={value}", *small, *side, "data.image_side=32")
     assert result.code == 0, result.err

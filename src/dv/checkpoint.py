@@ -44,8 +44,10 @@ class Checkpoint:
         if isinstance(model, RadianceGrid) != isinstance(self.sizes, RadianceSizes):
             raise UserError(f"{self.path} holds another kind of model; use model={MODELS[type(self.sizes)]}")
         if isinstance(model, RadianceGrid):
-            if model.voxels.features.shape[1] != self.model_state["voxels.features"].shape[1]:
-                raise UserError(f"{self.path} does not fit the configured model: it has another model.view_degree")
+            for key in ("view_degree", "decoder_features", "decoder_width"):
+                ours, theirs = getattr(model.sizes, key), getattr(self.sizes, key)
+                if ours != theirs:
+                    raise UserError(f"{self.path} has model.{key}={theirs}, not {ours}; add model.{key}={theirs}")
             model.voxels.fit_to(self.model_state, "voxels.")
             _load(model, self.model_state, self.path)
         elif self.reference:

@@ -2,11 +2,12 @@
 
 DeepVoxels' idea, a 3D grid of features that belongs to one object, without the networks around it. The vertices of a
 sparse grid hold density and features. A ray sees the features that emission and absorption leave of those along it
-(:mod:`dv.nets.compositing`), once, as a vector; its colour is what these features, taken as spherical harmonics'
-coefficients, are in the direction of the ray.
+(:mod:`dv.nets.compositing`), once, as a vector f with the light T that comes through. A pixel's colour is
 
-A pixel's colour is ``Σ_k Y_k(direction) · f_k + T · background`` with composited features f and the light T that comes
-through; the harmonics are summed after compositing, which is the same as before it, since both are linear.
+    ``Σ_k Y_k(direction) · f_k + (1 - T) · decoder(f, direction) + T · background``.
+
+The first features are coefficients of spherical harmonics Y, summed after compositing, which is the same as before it,
+since both are linear; the decoder is a small network.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dv.nets.voxels import SparseVoxels
 STEP = 0.5  # vertices between samples when a picture is rendered
 RAYS_TOGETHER = 1 << 18
 MOST_DEGREE = 2
-DECODER_DEGREE = 2
+DECODER_DEGREE = 2  # of the harmonics that tell the decoder a direction
 VIEW_SCALE = 0.25  # of the harmonics that depend on the view: what does not is learned first, and by four times
 
 
@@ -39,9 +40,7 @@ class RadianceSizes:
 
     image_side: int = field(metadata={"key": "data.image_side"})  # px
     grid_side: int = field(metadata={"key": "grid.side"})  # vertices along an edge, at the end of the training
-    view_degree: int = field(
-        default=1, metadata={"key": "model.view_degree"}
-    )  # of the harmonics; 0: no view dependence
+    view_degree: int = field(default=0, metadata={"key": "model.view_degree"})  # of the harmonics; 0: one colour
     decoder_features: int = field(default=0, metadata={"key": "model.decoder_features"})  # 0: no decoder
     decoder_width: int = field(default=32, metadata={"key": "model.decoder_width"})
     initial_density: float = field(default=-5.0, metadata={"key": "model.initial_density"})  # raw
@@ -62,6 +61,10 @@ class RadianceSizes:
             raise UserError(f"grid.side={self.grid_side} must be at least 8 with model=radiance_grid")
         if self.view_degree not in range(MOST_DEGREE + 1):
             raise UserError(f"model.view_degree={self.view_degree} must be 0 to {MOST_DEGREE}")
+        for key, least in (("decoder_features", 0), ("decoder_width", 1)):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"model.{key}={value} must be a whole number of at least {least}")
 
     def as_dict(self) -> dict[str, Any]:
         """The sizes as plain data."""

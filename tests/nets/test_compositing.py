@@ -221,3 +221,21 @@ def test_a_saved_state_is_loaded_whatever_its_shape():
     other.load_state_dict(voxels.state_dict())
     rays = some_rays(20)
     assert torch.equal(other.composite(rays, 0.5).features, voxels.composite(rays, 0.5).features)
+
+
+@pytest.mark.parametrize("step", [0.5, 1.0])
+def test_what_is_found_empty_holds_no_sample_that_counts(step):
+    voxels = SparseVoxels(17, 3, -5.0)
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        voxels.density[1:] = torch.randn(17**3, generator=g) * 2 - 9
+        voxels.features[1:] = torch.randn(17**3, 3, generator=g)
+    voxels.find_empty()
+    assert 0.1 < float((voxels.distance == 0).float().mean()) < 0.9
+    ours = voxels.composite(some_rays(17), step)
+    voxels.distance.zero_()
+    theirs = voxels.composite(some_rays(17), step)
+    assert (theirs.through < 0.99).any()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a.isfinite(), b.isfinite())
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)

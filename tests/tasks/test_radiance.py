@@ -13,6 +13,8 @@ from conftest import write_object
 from dv.checkpoint import read_checkpoint
 from dv.data.object import ObjectSource
 from faults import assert_equal_runs, weights
+from frames import frame_seconds
+from wandb_runs import runs
 
 SMALL = [
     "model=radiance_grid",
@@ -46,7 +48,7 @@ def learned(tmp_path_factory):
     ]
     command += [
         "grid.side=32",
-        "model.view_degree=0",
+        "model.decoder_features=0",
         "trainer.max_steps=800",
         "trainer.validate_every_steps=800",
         "optimizer.learning_rate=0.1",
@@ -133,6 +135,36 @@ def test_ranks_make_the_step_of_one_process(command, arguments, tmp_path):
     assert rows(shared, "val/psnr") == pytest.approx(rows(alone, "val/psnr"), rel=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_it_trains_and_renders_in_other_precisions(command, arguments, tmp_path, precision):
+    arguments = [*arguments, "optimizer.learning_rate=0.1", f"trainer.precision={precision}"]
+    result = command("train", *arguments, "trainer.max_steps=60", "trainer.log_every_steps=5", "model.refine_at=[]")
+    assert result.code == 0, result.err
+    psnr = rows(tmp_path / "run", "train/psnr")
+    assert psnr[-1] > psnr[0] + 3
+    result = command(
+        "evaluate", f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", f"trainer.precision={precision}"
+    )
+    assert result.code == 0, result.err
+
+
+@pytest.mark.slow
+def test_wandb_shows_a_radiance_grid(command, arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    done = command("train", *arguments, "logger=wandb", "logger.frames=2", "trainer.picture_every_steps=2")
+    assert done.code == 0, done.err
+    (run,) = runs(tmp_path / "run")
+    assert {"val/psnr", "train/psnr", "time/step", "views", "voxels", "validation", "trajectory"} <= run.names()
+    assert run.config["model"]["kind"] == "radiance_grid"
+    assert "model" in run.artifacts
+
+
+def test_frames_a_second_are_measured(learned):
+    seconds = frame_seconds(learned / "checkpoints" / "best.ckpt", torch.device("cpu"), 3, "32-true")
+    assert len(seconds) == 3
+    assert all(s > 0 for s in seconds)
+
+
 def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_path):
     assert command("train", *arguments, "loss.border=12").code == 0
     from dv.lightning import radiance_module
@@ -141,7 +173,7 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
 
     source = ObjectSource(ball, "ball")
     calibration, views = source.calibration(), source.views("train")
-    settings = radiance_module.RadianceSettings(16, (0.5,), (), 0.5, 0.0, 1.0, 0.1, 0.0)
+    settings = radiance_module.RadianceSettings(16, (0.5,), (), 0.5, 0.0, 1.0, 0.1, 0.1, 0.0)
     loss, optimizer = LossSettings(0, 0, 12, 1), OptimizerSettings(0.1, 0.1)
     module = radiance_module.RadianceModule(
         RadianceSizes(32, 16), calibration.intrinsics, calibration.placement, loss, optimizer, settings, views
@@ -158,6 +190,8 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
         ("loss=l1_gan", "which no discriminator can judge"),
         ("model.rays=0", "model.rays=0 must be a whole number"),
         ("model.view_degree=3", "model.view_degree=3 must be 0 to 2"),
+        ("model.decoder_features=-1", "model.decoder_features=-1 must be a whole number"),
+        ("trainer.max_steps=null trainer.max_epochs=null", "nothing ends the training"),
         ("model.refine_at=[2]", "model.refine_at=[2] must lie between 0 and 1"),
         ("grid.side=4", "grid.side=4 must be at least 8"),
         ("model.kind=nerf", "model.kind=nerf must be one of deepvoxels, radiance_grid"),
@@ -165,7 +199,7 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
 )
 def test_what_cannot_be_is_said(command, arguments, override, message):
     arguments = [a for a in arguments if a.partition("=")[0] != override.partition("=")[0]]
-    result = command("train", *arguments, override, *(["loss.border=4"] if override == "loss=l1_gan" else []))
+    result = command("train", *arguments, *override.split(), *(["loss.border=4"] if override == "loss=l1_gan" else []))
     assert result.code == 1
     assert message in result.err
 
@@ -181,7 +215,7 @@ def test_checkpoints_of_one_model_are_not_taken_for_the_other(command, arguments
 
 
 def test_training_goes_on_from_the_weights_of_another_run(command, arguments, learned, tmp_path):
-    arguments += ["grid.side=32", "model.view_degree=0"]
+    arguments += ["grid.side=32", "model.decoder_features=0"]
     result = command("train", *arguments, f"init_from={learned / 'checkpoints' / 'best.ckpt'}")
     assert result.code == 0, result.err
     assert rows(tmp_path / "run", "train/psnr")[0] > 20

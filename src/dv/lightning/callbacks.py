@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from dv.checkpoint import write_atomically
 from dv.errors import Interrupted
 from dv.lightning.object_module import ObjectModule
+
+ENDLESS = 10**9  # steps of a training that the clock ends
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -167,6 +170,11 @@ class Clock(Callback):
 
 class ProgressBar(TQDMProgressBar):
     """Steps done, the latest training and validation PSNR, and the time left, by steps or by ``max_time``."""
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Steps in all, infinite if the clock alone ends the training."""
+        return math.inf if self.trainer.max_steps >= ENDLESS else super().total_train_batches
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""

@@ -97,19 +97,13 @@ class RadianceModule(ObjectModule):
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # how many of settings.events are over
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One Adam, a parameter group for features, density and background each."""
-        parameters = (self.model.voxels.features, self.model.voxels.density, self.model.background)
-        groups = [
-            {"params": [p], "lr": rate}
-            for p, rate in zip(parameters, list(self.learning_rates().values())[:3], strict=True)
-        ]
-        if self.model.decoder is not None:
-            groups.append(
-                {
-                    "params": list(self.model.decoder.parameters()),
-                    "lr": self.settings.decoder_rate * self.optimizer_settings.learning_rate,
-                }
-            )
+        """One Adam, with a parameter group for each of the learning rates."""
+        model = self.model
+        parameters = {
+            "features": [model.voxels.features], "density": [model.voxels.density], "background": [model.background],
+            "decoder": list(model.decoder.parameters()) if model.decoder else [],
+        }  # fmt: skip
+        groups = [{"params": parameters[name], "lr": rate} for name, rate in self.learning_rates().items()]
         # ε is far below the gradients of a mean over thousands of rays; β₂ forgets what a coarser surface was like
         return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
@@ -118,10 +112,10 @@ class RadianceModule(ObjectModule):
         return math.ceil(len(views) * self.model.sizes.image_side**2 / self.settings.rays)
 
     def learning_rates(self) -> dict[str, float]:
-        """Of features, density and background."""
+        """Of features, density, background and, where there is one, decoder."""
         rate, s = self.optimizer_settings.learning_rate, self.settings
         rates = {"features": rate, "density": rate * s.density_rate, "background": rate * s.background_rate}
-        return rates | ({} if self.model.decoder is None else {"decoder": rate * s.decoder_rate})
+        return rates | ({"decoder": rate * s.decoder_rate} if self.model.decoder else {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the shape that the voxels had."""
@@ -189,9 +183,7 @@ class RadianceModule(ObjectModule):
         if progress < self.settings.view_from:
             features[:, 3:] = 0
             if self.model.decoder is not None:
-                for p in self.model.decoder.parameters():
-                    assert p.grad is not None
-                    p.grad.zero_()
+                self.model.decoder.zero_grad(set_to_none=False)
 
     def _change_vertices(self, progress: float, optimizer: torch.optim.Optimizer) -> None:
         """Refine and prune when it is time. Moments go with their vertices; refined ones begin anew."""

@@ -16,7 +16,8 @@ from dv.data.object import ObjectSource
 from dv.errors import UserError
 
 log = logging.getLogger(__name__)
-OPTIONAL = {"trainer.max_steps": 1, "data.training_views": 2}  # least values of numbers that may be null
+# least values of numbers that may be null
+OPTIONAL = {"trainer.max_steps": 1, "trainer.max_epochs": 1, "data.training_views": 2}
 
 
 def check_devices(gpus: int | str) -> int:
@@ -122,7 +123,6 @@ def check_numbers(config: DictConfig) -> None:
         "trainer.nodes": 1,
         "trainer.processes": 1,
         "trainer.accumulate_grad_batches": 1,
-        "trainer.max_epochs": 1,
         "trainer.save_every_steps": 1,
         "trainer.validate_every_steps": 1,
         "trainer.picture_every_steps": 0,
@@ -135,7 +135,10 @@ def check_numbers(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key}={value} must be a whole number of at least {least}")
-    views = config.trainer.validation_views
+    t = config.trainer
+    if t.max_steps is None and t.max_epochs is None and t.max_time is None:
+        raise UserError("nothing ends the training; give trainer.max_steps, trainer.max_epochs or trainer.max_time")
+    views = t.validation_views
     if not isinstance(views, int | float) or views <= 0 or (isinstance(views, float) and views > 1):
         raise UserError(f"trainer.validation_views={views} must be a number of views or a fraction in (0, 1]")
     for key in (

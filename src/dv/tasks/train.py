@@ -69,7 +69,7 @@ def train_on_rank(config: DictConfig) -> float:
     from dv.checkpoint import read_checkpoint
     from dv.data.datamodule import ObjectDataModule
     from dv.data.sampling import StepShape
-    from dv.lightning.callbacks import LastCheckpoint
+    from dv.lightning.callbacks import ENDLESS, LastCheckpoint
     from dv.radiance import RadianceGrid
     from dv.tasks.build import build
     from dv.tasks.settings import image_side_of, object_source, processes_here, resolved
@@ -81,7 +81,8 @@ def train_on_rank(config: DictConfig) -> float:
     t = config.trainer
     shape = StepShape(config.data.batch_size, t.accumulate_grad_batches, processes_here(config) * t.nodes)
     module = build(config, source, shape.samples)
-    steps = t.max_steps or math.ceil(t.max_epochs * module.samples_of(source.views("train")) / shape.samples)
+    epoch = module.samples_of(source.views("train")) / shape.samples
+    steps = t.max_steps or (math.ceil(t.max_epochs * epoch) if t.max_epochs else ENDLESS)
     if resume:
         _check_resume(resume, config, module)
     if not has_depth(module.model):

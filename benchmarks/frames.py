@@ -1,0 +1,50 @@
+"""Frames a second that a trained model renders of its test views, colour and depth, nothing written.
+
+python benchmarks/frames.py outputs/train/vase/RUN/checkpoints/best.ckpt --device cpu
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from dv.checkpoint import read_checkpoint
+from dv.data.object import ObjectSource
+from dv.tasks.restored import ready
+
+
+def frame_seconds(ckpt: Path, device: torch.device, count: int, precision: str) -> list[float]:
+    """Seconds of each of ``count`` frames, after two that warm up."""
+    checkpoint = read_checkpoint(ckpt)
+    assert checkpoint.config is not None
+    assert checkpoint.placement is not None
+    settings = checkpoint.config["object"]
+    source = ObjectSource(Path(settings["root"]), settings["name"], image_side=checkpoint.sizes.image_side)
+    restored = ready(checkpoint, source, checkpoint.placement, device, precision)
+    poses = source.views("test").poses
+    chosen = poses[torch.arange(count + 2) % len(poses)]
+    seconds, before = [], time.perf_counter()
+    for image, _ in restored.views(chosen, source.calibration("test").intrinsics, 1):
+        image.cpu()  # a GPU has finished then
+        now = time.perf_counter()
+        seconds.append(now - before)
+        before = now
+    return seconds[2:]
+
+
+def main() -> None:
+    """Print frames a second by the median, and the slowest frame."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ckpt", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--precision", default="32-true")
+    arguments = parser.parse_args()
+    seconds = frame_seconds(arguments.ckpt, torch.device(arguments.device), arguments.frames, arguments.precision)
+    print(f"{1 / statistics.median(seconds):.1f} frames a second; the slowest took {1e3 * max(seconds):.0f} ms")
+
+
+if __name__ == "__main__":
+    main()

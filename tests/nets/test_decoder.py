@@ -1,0 +1,45 @@
+"""The decoder adds nothing at first, then what depends on the direction, and only where something is."""
+
+import torch
+
+from dv.geometry.grid import GridPlacement
+from dv.nets.decoder import ViewDecoder
+from dv.radiance import RadianceGrid, RadianceSizes
+
+
+def test_it_begins_by_adding_nothing():
+    decoder = ViewDecoder(4, 3, 8)
+    given = torch.randn(5, 4), torch.randn(5, 3), torch.rand(5)
+    assert not decoder(*given).any()
+    decoder(*given).square().sum().backward()
+    assert all(p.grad is not None for p in decoder.parameters())
+
+
+def test_what_it_adds_depends_on_direction_and_is_times_opacity():
+    torch.manual_seed(0)
+    decoder = ViewDecoder(4, 3, 8)
+    torch.nn.init.normal_(decoder.layers[-1].weight)
+    features, opacity = torch.randn(1, 4).expand(2, 4), torch.tensor([1.0, 0.5])
+    one, other = torch.randn(2, 1, 3).expand(2, 2, 3)
+    seen = decoder(features, one, opacity)
+    torch.testing.assert_close(seen[1], seen[0] / 2)
+    assert (seen - decoder(features, other, opacity)).abs().max() > 0.01
+
+
+def test_colours_of_a_grid_depend_on_the_direction_through_it_alone():
+    torch.manual_seed(0)
+    grid = RadianceGrid(RadianceSizes(8, 8, decoder_features=2), GridPlacement((0.0, 0.0, 0.0), 1.0))
+    with torch.no_grad():
+        grid.voxels.density.fill_(8.0)
+        grid.voxels.features.fill_(0.3)
+        grid.background.fill_(-0.5)
+    grid.voxels.find_empty()
+    origins = torch.tensor([[0.0, 0, -2], [-2.0, 0, 0], [0.0, 3, -2]])
+    directions = torch.tensor([[0.0, 0, 1], [1.0, 0, 0], [0.0, 0, 1]])  # the last passes by
+    before = grid(origins, directions, torch.full((3,), 0.5)).colors
+    torch.testing.assert_close(before[0], before[1], rtol=0, atol=1e-3)
+    assert grid.decoder is not None
+    torch.nn.init.normal_(grid.decoder.layers[-1].weight)
+    after = grid(origins, directions, torch.full((3,), 0.5)).colors
+    assert (after[0] - after[1]).abs().max() > 0.01
+    assert torch.equal(after[2], torch.full((3,), -0.5))

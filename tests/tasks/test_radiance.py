@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from frames import frame_seconds
 
 from conftest import write_object
 from dv.checkpoint import read_checkpoint
 from dv.data.object import ObjectSource
 from faults import assert_equal_runs, weights
-from frames import frame_seconds
 from wandb_runs import runs
 
 SMALL = [

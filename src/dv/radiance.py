@@ -30,7 +30,7 @@ from dv.nets.voxels import SparseVoxels
 STEP = 0.5  # vertices between samples when a picture is rendered
 RAYS_TOGETHER = 1 << 18
 MOST_DEGREE = 2
-DECODER_DEGREE = 2  # of the harmonics that tell the decoder a direction
+DECODER_DEGREE = 1  # of the harmonics that tell the decoder a direction
 VIEW_SCALE = 0.25  # of the harmonics that depend on the view: what does not is learned first, and by four times
 
 

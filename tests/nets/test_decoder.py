@@ -28,7 +28,7 @@ def test_what_it_adds_depends_on_direction_and_is_times_opacity():
 
 def test_colours_of_a_grid_depend_on_the_direction_through_it_alone():
     torch.manual_seed(0)
-    grid = RadianceGrid(RadianceSizes(8, 8, decoder_features=2), GridPlacement((0.0, 0.0, 0.0), 1.0))
+    grid = RadianceGrid(RadianceSizes(8, 8, decoder_features=2), GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5))
     with torch.no_grad():
         grid.voxels.density.fill_(8.0)
         grid.voxels.features.fill_(0.3)

@@ -8,22 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from frames import opened
 
-from dv.checkpoint import read_checkpoint
-from dv.data.object import ObjectSource
 from dv.data.scene import load_scene, mitsuba_module, render_depth
 from dv.data.synthetic import SCENES
-from dv.tasks.restored import ready
 
 
 def depth_errors(ckpt: Path, shape: str, count: int) -> tuple[np.ndarray, float]:
     """Absolute errors of pixels that see the object, in sides of the grid, and the share of them that show none."""
-    checkpoint = read_checkpoint(ckpt)
-    assert checkpoint.config is not None
-    assert checkpoint.placement is not None
-    settings = checkpoint.config["object"]
-    source = ObjectSource(Path(settings["root"]), settings["name"], image_side=checkpoint.sizes.image_side)
-    restored = ready(checkpoint, source, checkpoint.placement, torch.device("cpu"), "32-true")
+    restored = opened(ckpt, torch.device("cpu"), "32-true")
+    source, scale = restored.source, restored.placement.scale
     mitsuba_module().set_variant("scalar_rgb")
     scene = load_scene(SCENES[shape]())
     views = source.views("test")
@@ -34,7 +28,7 @@ def depth_errors(ckpt: Path, shape: str, count: int) -> tuple[np.ndarray, float]
         assert depth is not None
         truth = render_depth(scene, pose.numpy(), views.images.shape[-1])
         there = np.isfinite(truth)
-        error = np.abs(depth[0].numpy() - truth)[there] / checkpoint.placement.scale
+        error = np.abs(depth[0].numpy() - truth)[there] / scale
         errors.append(error)
         missed, seen = missed + int((error > 0.25).sum()), seen + len(error)
     return np.concatenate(errors), missed / seen

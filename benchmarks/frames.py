@@ -12,21 +12,26 @@ import torch
 
 from dv.checkpoint import read_checkpoint
 from dv.data.object import ObjectSource
-from dv.tasks.restored import ready
+from dv.tasks.restored import Restored, ready
 
 
-def frame_seconds(ckpt: Path, device: torch.device, count: int, precision: str) -> list[float]:
-    """Seconds of each of ``count`` frames, after two that warm up."""
+def opened(ckpt: Path, device: torch.device, precision: str) -> Restored:
+    """The model of a checkpoint with the object that it was trained on."""
     checkpoint = read_checkpoint(ckpt)
     assert checkpoint.config is not None
     assert checkpoint.placement is not None
     settings = checkpoint.config["object"]
     source = ObjectSource(Path(settings["root"]), settings["name"], image_side=checkpoint.sizes.image_side)
-    restored = ready(checkpoint, source, checkpoint.placement, device, precision)
-    poses = source.views("test").poses
+    return ready(checkpoint, source, checkpoint.placement, device, precision)
+
+
+def frame_seconds(ckpt: Path, device: torch.device, count: int, precision: str) -> list[float]:
+    """Seconds of each of ``count`` frames, after two that warm up."""
+    restored = opened(ckpt, device, precision)
+    poses = restored.source.views("test").poses
     chosen = poses[torch.arange(count + 2) % len(poses)]
     seconds, before = [], time.perf_counter()
-    for image, _ in restored.views(chosen, source.calibration("test").intrinsics, 1):
+    for image, _ in restored.views(chosen, restored.source.calibration("test").intrinsics, 1):
         image.cpu()  # a GPU has finished then
         now = time.perf_counter()
         seconds.append(now - before)

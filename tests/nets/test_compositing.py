@@ -167,7 +167,7 @@ def test_a_ray_that_misses_sees_nothing():
     found = voxels.composite(rays, 0.5)
     assert found.through == 1
     assert not found.features.any()
-    assert not voxels.meets(rays).any()
+    assert not voxels.meets(rays, voxels.distance_to_vertices()).any()
 
 
 def ball(side=17, radius=0.5):

@@ -136,15 +136,15 @@ def test_ranks_make_the_step_of_one_process(command, arguments, tmp_path):
 
 
 def test_it_trains_and_renders_in_bf16(command, arguments, tmp_path):
-    precision = "bf16-mixed"
-    arguments = [*arguments, "optimizer.learning_rate=0.1", f"trainer.precision={precision}"]
-    result = command("train", *arguments, "trainer.max_steps=60", "trainer.log_every_steps=5", "model.refine_at=[]")
+    precision = "trainer.precision=bf16-mixed"
+    arguments = [*arguments, "optimizer.learning_rate=0.1"]
+    result = command(
+        "train", *arguments, precision, "trainer.max_steps=60", "trainer.log_every_steps=5", "model.refine_at=[]"
+    )
     assert result.code == 0, result.err
     psnr = rows(tmp_path / "run", "train/psnr")
     assert psnr[-1] > psnr[0] + 3
-    result = command(
-        "evaluate", f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", f"trainer.precision={precision}"
-    )
+    result = command("evaluate", f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", precision)
     assert result.code == 0, result.err
 
 

@@ -205,10 +205,11 @@ class RadianceModule(ObjectModule):
         side, border = self.model.sizes.image_side, self.loss.border
         pixels = all_pixels(side, self.device)
         inner = pixels[((pixels >= border) & (pixels < side - border)).all(1)]
-        found = []
+        found, voxels = [], self.model.voxels
+        distance = voxels.distance_to_vertices()
         for number, pose in enumerate(self._poses):
             rays = pixel_rays(pose.expand(len(inner), 4, 4), inner, self.intrinsics)
-            met = inner[self.model.voxels.meets(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)))]
+            met = inner[voxels.meets(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)), distance)]
             found.append((number * side**2 + met[:, 1] * side + met[:, 0]).to(torch.int32))
         met_by_any = torch.cat(found)
         if not len(met_by_any):

@@ -51,10 +51,13 @@ class SparseVoxels(nn.Module):
         """Optical depth at density 1 of a step of ``step`` vertices."""
         return step / (self.side - 1) * PERCENT
 
-    def meets(self, rays: Rays) -> Tensor:
-        """Which rays ``[R]`` meet any vertex that is there."""
+    def distance_to_vertices(self) -> Tensor:
+        """``distance`` as it were if every vertex that is there were dense."""
+        return empty_distance(_cells(self.index != 0))
+
+    def meets(self, rays: Rays, distance: Tensor) -> Tensor:
+        """Which rays ``[R]`` meet any vertex that is there; ``distance`` is :meth:`distance_to_vertices`."""
         opaque, nothing = torch.full_like(self.density, PERCENT), self.features[:, :0]
-        distance = empty_distance(_cells(self.index != 0))
         found = composite(opaque, nothing, self.index, distance, rays, 0.5, self.length(0.5))
         return found.through < 0.5
 

@@ -57,7 +57,8 @@ def composite(
         density: raw, ``[N]``, of the vertices that are there; row 0 stands for all others and is constant.
         features: ``[N, F]``, likewise.
         index: int32 ``[G, G, G]``, row of each vertex.
-        distance: uint8 ``[G-1, G-1, G-1]``, 0 in cells that are not empty, else within how many cells none is.
+        distance: uint8 ``[G-1, G-1, G-1]``, cells from each cell to the nearest that is not empty, along the longest
+            axis, or fewer; at least 1 unless the cell itself is not empty.
         rays: ``[R]``.
         step: between samples, in vertices.
         length: optical depth of a step at density 1.

@@ -39,13 +39,13 @@ def _cell(x: Any, side: Any) -> Any:
 
 @njit(cache=True, fastmath=FAST, inline="always")
 def _steps_to(edge: Any, t: Any, dt: Any) -> Any:
-    """Steps from a sample at t to the first behind an edge, where the cells between are known to be empty."""
+    """Steps of ``dt`` from a sample at t to the first that lies behind an edge; all in camera z."""
     return max(1, int((edge - t) / dt) + 1)
 
 
 @njit(cache=True, fastmath=FAST, inline="always")
 def _edge(o: Any, inverse: Any, empty: Any, ix: Any, iy: Any, iz: Any) -> Any:
-    """t at which a ray leaves the block of cells less than ``empty`` from its own."""
+    """Camera z at which a ray leaves the block of cells nearer than ``empty`` cells to its own; 1/d is ``inverse``."""
     x = (ix + (empty if inverse[0] > 0 else 1 - empty) - o[0]) * inverse[0]
     y = (iy + (empty if inverse[1] > 0 else 1 - empty) - o[1]) * inverse[1]
     z = (iz + (empty if inverse[2] > 0 else 1 - empty) - o[2]) * inverse[2]
@@ -54,6 +54,7 @@ def _edge(o: Any, inverse: Any, empty: Any, ix: Any, iy: Any, iz: Any) -> Any:
 
 @njit(cache=True, fastmath=FAST, inline="always")
 def _inverse(d: Any) -> Any:
+    """1/d, where d is 0 too large for that axis to be left first."""
     x, y, z = d[0], d[1], d[2]
     return (1.0 / x if x else 1e30), (1.0 / y if y else 1e30), (1.0 / z if z else 1e30)
 

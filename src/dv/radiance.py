@@ -4,7 +4,9 @@ DeepVoxels' idea, a 3D grid of features that belongs to one object, without the 
 sparse grid hold density and features. A ray sees the features that emission and absorption leave of those along it
 (:mod:`dv.nets.compositing`), once, as a vector f with the light T that comes through. A pixel's colour is
 
-    ``Σ_k Y_k(direction) · f_k + (1 - T) · decoder(f, direction) + T · background``.
+    ``Σ_k Y_k(direction) · f_k + (1 - T) · decoder(f, direction) + T · background``,
+
+averaged over its rays: a camera's pixel has an area, and what lies in it is mixed.
 
 The first features are coefficients of spherical harmonics Y, summed after compositing, which is the same as before it,
 since both are linear; the decoder is a small network.
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
-from dv.geometry.rays import all_pixels, pixel_rays
+from dv.geometry.rays import all_pixels, pixel_rays, within_pixel
 from dv.nets.compositing import Rays
 from dv.nets.decoder import ViewDecoder
 from dv.nets.voxels import SparseVoxels
@@ -44,6 +46,7 @@ class RadianceSizes:
     decoder_features: int = field(default=0, metadata={"key": "model.decoder_features"})  # 0: no decoder
     decoder_width: int = field(default=32, metadata={"key": "model.decoder_width"})
     initial_density: float = field(default=-5.0, metadata={"key": "model.initial_density"})  # raw
+    supersampling: int = field(default=1, metadata={"key": "model.supersampling"})  # rays along a pixel's edge
 
     @property
     def features(self) -> int:
@@ -61,7 +64,7 @@ class RadianceSizes:
             raise UserError(f"grid.side={self.grid_side} must be at least 8 with model=radiance_grid")
         if self.view_degree not in range(MOST_DEGREE + 1):
             raise UserError(f"model.view_degree={self.view_degree} must be 0 to {MOST_DEGREE}")
-        for key, least in (("decoder_features", 0), ("decoder_width", 1)):
+        for key, least in (("decoder_features", 0), ("decoder_width", 1), ("supersampling", 1)):
             value = getattr(self, key)
             if not isinstance(value, int) or value < least:
                 raise UserError(f"model.{key}={value} must be a whole number of at least {least}")
@@ -73,7 +76,7 @@ class RadianceSizes:
 
 @dataclass
 class Seen:
-    """What R rays see: colours ``[R, 3]``, about [-0.5, 0.5], light let through and depth ``[R]``."""
+    """What R rays or pixels see: colours ``[R, 3]``, about [-0.5, 0.5], light let through and depth ``[R]``."""
 
     colors: Tensor
     through: Tensor
@@ -132,6 +135,26 @@ class RadianceGrid(nn.Module):
             colors = colors + self.decoder(found.features, basis[:, 1:], 1 - found.through)
         return Seen(colors, found.through, found.depth)
 
+    def pixels(
+        self, poses: Tensor, pixels: Tensor, intrinsics: Intrinsics, offsets: Tensor | None = None, step: float = STEP
+    ) -> Seen:
+        """What pixels see: the mean of their rays, and of their depths the median, the nearer of two.
+
+        Args:
+            poses: ``[P, 4, 4]``, of each pixel's view.
+            pixels: column and row ``[P, 2]``.
+            intrinsics: of all views.
+            offsets: ``[P · supersampling²]`` of the samples of the rays, as in :meth:`forward`; left out: halves.
+            step: between samples, in vertices.
+        """
+        rays = self.sizes.supersampling**2
+        points = (pixels[:, None] + within_pixel(self.sizes.supersampling, pixels.device)).view(-1, 2)
+        origins, directions = pixel_rays(poses.repeat_interleave(rays, 0), points, intrinsics)
+        offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
+        seen = self(origins, directions, offsets, step)
+        colors, through = seen.colors.view(-1, rays, 3).mean(1), seen.through.view(-1, rays).mean(1)
+        return Seen(colors, through, seen.depth.view(-1, rays).median(1).values)
+
     @torch.no_grad()
     def render(self, pose: Tensor, intrinsics: Intrinsics) -> tuple[Tensor, Tensor]:
         """Image ``[3, S, S]`` in [-0.5, 0.5] and depth ``[1, S, S]`` of a view with pose ``[4, 4]``.
@@ -142,9 +165,8 @@ class RadianceGrid(nn.Module):
         side = self.sizes.image_side
         pixels, camera = all_pixels(side, pose.device), intrinsics.at_side(side)
         seen = []
-        for part in torch.split(pixels, RAYS_TOGETHER):
-            origins, directions = pixel_rays(pose.expand(len(part), 4, 4), part, camera)
-            seen.append(self(origins, directions, torch.full((len(part),), 0.5, device=pose.device)))
+        for part in torch.split(pixels, max(1, RAYS_TOGETHER // self.sizes.supersampling**2)):
+            seen.append(self.pixels(pose.expand(len(part), 4, 4), part, camera))
         depth = torch.cat([s.depth for s in seen])
         depth = torch.where(depth.isfinite(), depth, self._farthest(pose).to(depth.dtype))
         image = torch.cat([s.colors for s in seen]).T.reshape(3, side, side)

@@ -189,6 +189,8 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
     [
         ("loss=l1_gan", "which no discriminator can judge"),
         ("model.rays=0", "model.rays=0 must be a whole number"),
+        ("model.rays=3", "model.rays=3 is less than one pixel has"),
+        ("model.supersampling=0", "model.supersampling=0 must be a whole number of at least 1"),
         ("model.view_degree=3", "model.view_degree=3 must be 0 to 2"),
         ("model.decoder_features=-1", "model.decoder_features=-1 must be a whole number"),
         ("trainer.max_steps=null trainer.max_epochs=null", "nothing ends the training"),

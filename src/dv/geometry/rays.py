@@ -24,6 +24,11 @@ def pixel_rays(poses: Tensor, pixels: Tensor, intrinsics: Intrinsics) -> tuple[T
     return poses[:, :3, 3], axes[:, :, 0] * x[:, None] + axes[:, :, 1] * y[:, None] + axes[:, :, 2]
 
 
+def within_pixel(count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Column and row ``[count², 2]``, from a pixel's centre, of the centres of the count² squares that make it up."""
+    return (all_pixels(count, device) + 0.5) / count - 0.5
+
+
 def all_pixels(side: int, device: torch.device | str = "cpu") -> Tensor:
     """Column and row ``[side², 2]`` of every pixel, row by row."""
     row, column = torch.meshgrid(torch.arange(side, device=device), torch.arange(side, device=device), indexing="ij")

@@ -29,7 +29,7 @@ FIND_EMPTY_EVERY = 50  # steps
 class RadianceSettings:
     """The ``model`` configuration of a radiance grid, but for its sizes. Times are parts of the training, in [0, 1]."""
 
-    rays: int  # of a sample
+    rays: int  # of a sample, of all its pixels together
     refine_at: tuple[float, ...]  # each doubles the side
     prune_at: tuple[float, ...]
     fine_at: float  # until then samples lie twice as far apart
@@ -63,9 +63,9 @@ class RadianceSettings:
 class RadianceModule(ObjectModule):
     """Training and evaluation of a radiance grid of one object.
 
-    A sample is ``settings.rays`` random pixels, drawn by the seed and the sample's number alone, among those whose rays
-    meet vertices that are there. The parameters change their size on the way; so their gradients are averaged over the
-    ranks here, and not by DDP.
+    A sample is random pixels with ``settings.rays`` rays together, drawn by the seed and the sample's number alone,
+    among those whose rays meet vertices that are there. The parameters change their size on the way; so their gradients
+    are averaged over the ranks here, and not by DDP.
     """
 
     model: RadianceGrid
@@ -87,6 +87,8 @@ class RadianceModule(ObjectModule):
         samples_per_step: int = 1,
     ) -> None:
         settings.check()
+        if settings.rays < sizes.supersampling**2:
+            raise UserError(f"model.rays={settings.rays} is less than one pixel has: model.supersampling, squared")
         about = description(sizes, intrinsics, placement, config or {})
         super().__init__(loss, optimizer, about, placement, seed=seed, samples_per_step=samples_per_step)
         self.settings = settings
@@ -109,7 +111,12 @@ class RadianceModule(ObjectModule):
 
     def samples_of(self, views: Views) -> int:
         """As many as it takes to draw all pixels once, on average and were none left out."""
-        return math.ceil(len(views) * self.model.sizes.image_side**2 / self.settings.rays)
+        return math.ceil(len(views) * self.model.sizes.image_side**2 / self.pixels)
+
+    @property
+    def pixels(self) -> int:
+        """Of a sample."""
+        return self.settings.rays // self.model.sizes.supersampling**2
 
     def learning_rates(self) -> dict[str, float]:
         """Of features, density, background and, where there is one, decoder."""
@@ -153,13 +160,13 @@ class RadianceModule(ObjectModule):
     def _learn(self, number: int, samples: int, step: float) -> dict[str, Tensor]:
         """Add the gradients of a sample in a step of ``samples``; returns what to log."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_000_007 + number)
-        count, side = self.settings.rays, self.model.sizes.image_side
+        count, side = self.pixels, self.model.sizes.image_side
         chosen = self._pixels[torch.randint(len(self._pixels), (count,), generator=generator).to(self.device)].long()
-        offsets = torch.rand(count, generator=generator).to(self.device)
+        offsets = torch.rand(count * self.model.sizes.supersampling**2, generator=generator).to(self.device)
         view, at = chosen // side**2, chosen % side**2
         pixels = torch.stack([at % side, at // side], 1)
         truth = to_model(self._images[view, :, pixels[:, 1], pixels[:, 0]])
-        seen = self.model(*pixel_rays(self._poses[view], pixels, self.intrinsics), offsets, step)
+        seen = self.model.pixels(self._poses[view], pixels, self.intrinsics, offsets, step)
         error = seen.colors - truth
         l1, l2 = error.abs().mean(), error.square().mean()
         loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2

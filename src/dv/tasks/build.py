@@ -91,7 +91,9 @@ def _radiance_grid(config: DictConfig, source: ObjectSource, side: int, common: 
     if config.loss.gan_weight:
         raise UserError("model=radiance_grid learns from single pixels, which no discriminator can judge; use loss=l2")
     m = config.model
-    sizes = RadianceSizes(side, config.grid.side, m.view_degree, m.decoder_features, m.decoder_width, m.initial_density)
+    sizes = RadianceSizes(
+        side, config.grid.side, m.view_degree, m.decoder_features, m.decoder_width, m.initial_density, m.supersampling
+    )
     sizes.check()
     settings = RadianceSettings(
         rays=m.rays,

@@ -1,0 +1,49 @@
+"""Pixels of a radiance grid are the mean of the rays through them."""
+
+import pytest
+import torch
+
+from dv.geometry.camera import Intrinsics
+from dv.geometry.grid import GridPlacement
+from dv.geometry.rays import all_pixels, pixel_rays
+from dv.geometry.trajectory import look_at
+from dv.radiance import RadianceGrid, RadianceSizes
+
+SIDE = 6
+
+
+@pytest.fixture
+def grid():
+    torch.manual_seed(0)
+    sizes = RadianceSizes(SIDE, 8, decoder_features=2, supersampling=2)
+    grid = RadianceGrid(sizes, GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5), torch.rand(3) - 0.5)
+    with torch.no_grad():
+        for parameter in grid.parameters():
+            parameter.normal_()
+        grid.voxels.density += 2
+        grid.voxels.density[0] = -10
+    grid.voxels.find_empty()
+    return grid
+
+
+POSE = look_at(torch.tensor([0.0, -2, 1]), torch.zeros(3), torch.tensor([0.0, 0, 1]))
+
+
+def test_a_pixel_is_the_mean_of_the_rays_of_a_picture_of_twice_the_side(grid):
+    """A camera of twice the side has those rays as its own pixels: image centres agree where centres are at 0.5."""
+    camera = Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
+    seen = grid.pixels(POSE.expand(SIDE**2, 4, 4), all_pixels(SIDE), camera)
+    fine = all_pixels(2 * SIDE)
+    rays = pixel_rays(POSE.expand(len(fine), 4, 4), fine, camera.at_side(2 * SIDE))
+    single = grid(*rays, torch.full((len(fine),), 0.5))
+
+    def blocks(values):
+        return values.view(SIDE, 2, SIDE, 2, -1).transpose(1, 2).reshape(SIDE**2, 4, -1)
+
+    torch.testing.assert_close(seen.colors, blocks(single.colors).mean(1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen.through, blocks(single.through).mean(1)[:, 0], rtol=0, atol=1e-5)
+    depths = blocks(single.depth)[..., 0]
+    assert depths.isfinite().any()
+    torch.testing.assert_close(seen.depth, depths.sort(1).values[:, 1], rtol=0, atol=1e-5)
+    image, _ = grid.render(POSE, camera)
+    torch.testing.assert_close(image, seen.colors.T.view(3, SIDE, SIDE).clamp(-0.5, 0.5), rtol=0, atol=1e-5)

@@ -58,6 +58,11 @@ class RadianceSizes:
         """Of harmonics of three colours."""
         return int(3 * (self.view_degree + 1) ** 2)
 
+    @property
+    def rays_per_pixel(self) -> int:
+        """Rays through a pixel, in a square pattern."""
+        return self.supersampling**2
+
     def check(self) -> None:
         """Raise :class:`UserError` naming the configuration key if the sizes cannot be."""
         if self.grid_side < 8:
@@ -135,7 +140,7 @@ class RadianceGrid(nn.Module):
             colors = colors + self.decoder(found.features, basis[:, 1:], 1 - found.through)
         return Seen(colors, found.through, found.depth)
 
-    def pixels(
+    def see_pixels(
         self, poses: Tensor, pixels: Tensor, intrinsics: Intrinsics, offsets: Tensor | None = None, step: float = STEP
     ) -> Seen:
         """What pixels see: the mean of their rays, and of their depths the median, the nearer of two.
@@ -144,10 +149,10 @@ class RadianceGrid(nn.Module):
             poses: ``[P, 4, 4]``, of each pixel's view.
             pixels: column and row ``[P, 2]``.
             intrinsics: of all views.
-            offsets: ``[P · supersampling²]`` of the samples of the rays, as in :meth:`forward`; left out: halves.
+            offsets: ``[P · rays_per_pixel]`` of the samples of the rays, as in :meth:`forward`; left out: halves.
             step: between samples, in vertices.
         """
-        rays = self.sizes.supersampling**2
+        rays = self.sizes.rays_per_pixel
         points = (pixels[:, None] + within_pixel(self.sizes.supersampling, pixels.device)).view(-1, 2)
         origins, directions = pixel_rays(poses.repeat_interleave(rays, 0), points, intrinsics)
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
@@ -165,8 +170,8 @@ class RadianceGrid(nn.Module):
         side = self.sizes.image_side
         pixels, camera = all_pixels(side, pose.device), intrinsics.at_side(side)
         seen = []
-        for part in torch.split(pixels, max(1, RAYS_TOGETHER // self.sizes.supersampling**2)):
-            seen.append(self.pixels(pose.expand(len(part), 4, 4), part, camera))
+        for part in torch.split(pixels, max(1, RAYS_TOGETHER // self.sizes.rays_per_pixel)):
+            seen.append(self.see_pixels(pose.expand(len(part), 4, 4), part, camera))
         depth = torch.cat([s.depth for s in seen])
         depth = torch.where(depth.isfinite(), depth, self._farthest(pose).to(depth.dtype))
         image = torch.cat([s.colors for s in seen]).T.reshape(3, side, side)

@@ -32,7 +32,7 @@ POSE = look_at(torch.tensor([0.0, -2, 1]), torch.zeros(3), torch.tensor([0.0, 0,
 def test_a_pixel_is_the_mean_of_the_rays_of_a_picture_of_twice_the_side(grid):
     """A camera of twice the side has those rays as its own pixels: image centres agree where centres are at 0.5."""
     camera = Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
-    seen = grid.pixels(POSE.expand(SIDE**2, 4, 4), all_pixels(SIDE), camera)
+    seen = grid.see_pixels(POSE.expand(SIDE**2, 4, 4), all_pixels(SIDE), camera)
     fine = all_pixels(2 * SIDE)
     rays = pixel_rays(POSE.expand(len(fine), 4, 4), fine, camera.at_side(2 * SIDE))
     single = grid(*rays, torch.full((len(fine),), 0.5))

@@ -25,7 +25,7 @@ def pixel_rays(poses: Tensor, pixels: Tensor, intrinsics: Intrinsics) -> tuple[T
 
 
 def within_pixel(count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Column and row ``[count², 2]``, from a pixel's centre, of the centres of the count² squares that make it up."""
+    """Column and row ``[count², 2]``, px from a pixel's centre, of the centres of the count² squares in it."""
     return (all_pixels(count, device) + 0.5) / count - 0.5
 
 

@@ -64,8 +64,8 @@ class RadianceModule(ObjectModule):
     """Training and evaluation of a radiance grid of one object.
 
     A sample is random pixels with ``settings.rays`` rays together, drawn by the seed and the sample's number alone,
-    among those whose rays meet vertices that are there. The parameters change their size on the way; so their gradients
-    are averaged over the ranks here, and not by DDP.
+    among those whose central rays meet vertices that are there. The parameters change their size on the way; so their
+    gradients are averaged over the ranks here, and not by DDP.
     """
 
     model: RadianceGrid
@@ -87,8 +87,11 @@ class RadianceModule(ObjectModule):
         samples_per_step: int = 1,
     ) -> None:
         settings.check()
-        if settings.rays < sizes.supersampling**2:
-            raise UserError(f"model.rays={settings.rays} is less than one pixel has: model.supersampling, squared")
+        if settings.rays < sizes.rays_per_pixel:
+            raise UserError(
+                f"model.rays={settings.rays} is less than one pixel has; with model.supersampling="
+                f"{sizes.supersampling} it must be at least {sizes.rays_per_pixel}"
+            )
         about = description(sizes, intrinsics, placement, config or {})
         super().__init__(loss, optimizer, about, placement, seed=seed, samples_per_step=samples_per_step)
         self.settings = settings
@@ -111,12 +114,12 @@ class RadianceModule(ObjectModule):
 
     def samples_of(self, views: Views) -> int:
         """As many as it takes to draw all pixels once, on average and were none left out."""
-        return math.ceil(len(views) * self.model.sizes.image_side**2 / self.pixels)
+        return math.ceil(len(views) * self.model.sizes.image_side**2 / self.pixels_per_sample)
 
     @property
-    def pixels(self) -> int:
-        """Of a sample."""
-        return self.settings.rays // self.model.sizes.supersampling**2
+    def pixels_per_sample(self) -> int:
+        """Pixels that the rays of a sample are enough for."""
+        return self.settings.rays // self.model.sizes.rays_per_pixel
 
     def learning_rates(self) -> dict[str, float]:
         """Of features, density, background and, where there is one, decoder."""
@@ -160,13 +163,13 @@ class RadianceModule(ObjectModule):
     def _learn(self, number: int, samples: int, step: float) -> dict[str, Tensor]:
         """Add the gradients of a sample in a step of ``samples``; returns what to log."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_000_007 + number)
-        count, side = self.pixels, self.model.sizes.image_side
+        count, side = self.pixels_per_sample, self.model.sizes.image_side
         chosen = self._pixels[torch.randint(len(self._pixels), (count,), generator=generator).to(self.device)].long()
-        offsets = torch.rand(count * self.model.sizes.supersampling**2, generator=generator).to(self.device)
+        offsets = torch.rand(count * self.model.sizes.rays_per_pixel, generator=generator).to(self.device)
         view, at = chosen // side**2, chosen % side**2
         pixels = torch.stack([at % side, at // side], 1)
         truth = to_model(self._images[view, :, pixels[:, 1], pixels[:, 0]])
-        seen = self.model.pixels(self._poses[view], pixels, self.intrinsics, offsets, step)
+        seen = self.model.see_pixels(self._poses[view], pixels, self.intrinsics, offsets, step)
         error = seen.colors - truth
         l1, l2 = error.abs().mean(), error.square().mean()
         loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
@@ -208,7 +211,10 @@ class RadianceModule(ObjectModule):
 
     @torch.no_grad()
     def _find_pixels(self) -> Tensor:
-        """Numbers (view, row, column) of the pixels within the border whose rays meet vertices that are there."""
+        """Numbers (view, row, column) of the pixels within the border whose central rays meet vertices that are there.
+
+        A ray beside the centre meets nothing dense then either: around all that is dense, vertices are kept.
+        """
         side, border = self.model.sizes.image_side, self.loss.border
         pixels = all_pixels(side, self.device)
         inner = pixels[((pixels >= border) & (pixels < side - border)).all(1)]

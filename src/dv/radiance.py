@@ -27,12 +27,12 @@ from dv.geometry.grid import GridPlacement
 from dv.geometry.rays import all_pixels, pixel_rays, within_pixel
 from dv.nets.compositing import Rays
 from dv.nets.decoder import ViewDecoder
+from dv.nets.light import decoded, encoded
 from dv.nets.voxels import SparseVoxels
 
 STEP = 0.5  # vertices between samples when a picture is rendered
 RAYS_TOGETHER = 1 << 18
 MOST_DEGREE = 2
-DECODER_DEGREE = 1  # of the harmonics that tell the decoder a direction
 VIEW_SCALE = 0.25  # of the harmonics that depend on the view: what does not is learned first, and by four times
 
 
@@ -45,8 +45,12 @@ class RadianceSizes:
     view_degree: int = field(default=0, metadata={"key": "model.view_degree"})  # of the harmonics; 0: one colour
     decoder_features: int = field(default=0, metadata={"key": "model.decoder_features"})  # 0: no decoder
     decoder_width: int = field(default=32, metadata={"key": "model.decoder_width"})
+    decoder_degree: int = field(
+        default=1, metadata={"key": "model.decoder_degree"}
+    )  # of harmonics that tell directions
     initial_density: float = field(default=-5.0, metadata={"key": "model.initial_density"})  # raw
     supersampling: int = field(default=1, metadata={"key": "model.supersampling"})  # rays along a pixel's edge
+    linear_light: bool = field(default=False, metadata={"key": "model.linear_light"})  # rays are averaged as light
 
     @property
     def features(self) -> int:
@@ -67,8 +71,11 @@ class RadianceSizes:
         """Raise :class:`UserError` naming the configuration key if the sizes cannot be."""
         if self.grid_side < 8:
             raise UserError(f"grid.side={self.grid_side} must be at least 8 with model=radiance_grid")
-        if self.view_degree not in range(MOST_DEGREE + 1):
-            raise UserError(f"model.view_degree={self.view_degree} must be 0 to {MOST_DEGREE}")
+        for key in ("view_degree", "decoder_degree"):
+            if getattr(self, key) not in range(MOST_DEGREE + 1):
+                raise UserError(f"model.{key}={getattr(self, key)} must be 0 to {MOST_DEGREE}")
+        if not isinstance(self.linear_light, bool):
+            raise UserError(f"model.linear_light={self.linear_light} must be true or false")
         for key, least in (("decoder_features", 0), ("decoder_width", 1), ("supersampling", 1)):
             value = getattr(self, key)
             if not isinstance(value, int) or value < least:
@@ -107,7 +114,7 @@ class RadianceGrid(nn.Module):
         self.placement = placement
         self.voxels = SparseVoxels(side or sizes.grid_side, sizes.features, sizes.initial_density)
         self.decoder = (
-            ViewDecoder(sizes.features, (DECODER_DEGREE + 1) ** 2 - 1, sizes.decoder_width)
+            ViewDecoder(sizes.features, (sizes.decoder_degree + 1) ** 2 - 1, sizes.decoder_width)
             if sizes.decoder_features
             else None
         )
@@ -131,13 +138,14 @@ class RadianceGrid(nn.Module):
         """
         found = self.voxels.composite(self.rays(origins, directions, offsets), step)
         s = self.sizes
-        degree = max(s.view_degree, DECODER_DEGREE if self.decoder else 0)
+        degree = max(s.view_degree, s.decoder_degree if self.decoder else 0)
         basis = spherical_harmonics(F.normalize(directions, dim=1), degree).to(found.features.dtype)
         harmonics = torch.cat([basis[:, :1], VIEW_SCALE * basis[:, 1 : (s.view_degree + 1) ** 2]], 1)
         coefficients = found.features[:, : s.coefficients].view(len(origins), -1, 3)
         colors = (coefficients * harmonics[..., None]).sum(1) + found.through[:, None] * self.background
         if self.decoder is not None:
-            colors = colors + self.decoder(found.features, basis[:, 1:], 1 - found.through)
+            told = basis[:, 1 : (s.decoder_degree + 1) ** 2]
+            colors = colors + self.decoder(found.features, told, 1 - found.through)
         return Seen(colors, found.through, found.depth)
 
     def see_pixels(
@@ -157,7 +165,8 @@ class RadianceGrid(nn.Module):
         origins, directions = pixel_rays(poses.repeat_interleave(rays, 0), points, intrinsics)
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
         seen = self(origins, directions, offsets, step)
-        colors, through = seen.colors.view(-1, rays, 3).mean(1), seen.through.view(-1, rays).mean(1)
+        through, colors = seen.through.view(-1, rays).mean(1), seen.colors.view(-1, rays, 3)
+        colors = encoded(decoded(colors + 0.5).mean(1)) - 0.5 if self.sizes.linear_light else colors.mean(1)
         return Seen(colors, through, seen.depth.view(-1, rays).median(1).values)
 
     @torch.no_grad()

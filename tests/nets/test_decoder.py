@@ -1,5 +1,6 @@
 """The decoder adds nothing at first, then what depends on the direction, and only where something is."""
 
+import pytest
 import torch
 
 from dv.geometry.grid import GridPlacement
@@ -26,12 +27,15 @@ def test_what_it_adds_depends_on_direction_and_is_times_opacity():
     assert (seen - decoder(features, other, opacity)).abs().max() > 0.01
 
 
-def test_colours_of_a_grid_depend_on_the_direction_through_it_alone():
+@pytest.mark.parametrize(("view_degree", "decoder_degree"), [(0, 1), (0, 2), (2, 1), (1, 2)])
+def test_colours_of_a_grid_depend_on_the_direction_through_it_alone(view_degree, decoder_degree):
     torch.manual_seed(0)
-    grid = RadianceGrid(RadianceSizes(8, 8, decoder_features=2), GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5))
+    sizes = RadianceSizes(8, 8, view_degree, decoder_features=2, decoder_degree=decoder_degree)
+    grid = RadianceGrid(sizes, GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5))
     with torch.no_grad():
         grid.voxels.density.fill_(8.0)
         grid.voxels.features.fill_(0.3)
+        grid.voxels.features[:, 3 : sizes.coefficients] = 0  # harmonics that depend on the view
         grid.background.fill_(-0.5)
     grid.voxels.find_empty()
     origins = torch.tensor([[0.0, 0, -2], [-2.0, 0, 0], [0.0, 3, -2]])

@@ -7,15 +7,16 @@ from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.geometry.rays import all_pixels, pixel_rays
 from dv.geometry.trajectory import look_at
+from dv.nets.light import decoded, encoded
 from dv.radiance import RadianceGrid, RadianceSizes
 
 SIDE = 6
 
 
-@pytest.fixture
-def grid():
+@pytest.fixture(params=[False, True], ids=["code", "light"])
+def grid(request):
     torch.manual_seed(0)
-    sizes = RadianceSizes(SIDE, 8, decoder_features=2, supersampling=2)
+    sizes = RadianceSizes(SIDE, 8, decoder_features=2, supersampling=2, linear_light=request.param)
     grid = RadianceGrid(sizes, GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5), torch.rand(3) - 0.5)
     with torch.no_grad():
         for parameter in grid.parameters():
@@ -40,7 +41,12 @@ def test_a_pixel_is_the_mean_of_the_rays_of_a_picture_of_twice_the_side(grid):
     def blocks(values):
         return values.view(SIDE, 2, SIDE, 2, -1).transpose(1, 2).reshape(SIDE**2, 4, -1)
 
-    torch.testing.assert_close(seen.colors, blocks(single.colors).mean(1), rtol=0, atol=1e-5)
+    mean = blocks(single.colors).mean(1)
+    if grid.sizes.linear_light:
+        in_light = encoded(decoded(blocks(single.colors) + 0.5).mean(1)) - 0.5
+        assert (in_light - mean).abs().max() > 0.01
+        mean = in_light
+    torch.testing.assert_close(seen.colors, mean, rtol=0, atol=1e-5)
     torch.testing.assert_close(seen.through, blocks(single.through).mean(1)[:, 0], rtol=0, atol=1e-5)
     depths = blocks(single.depth)[..., 0]
     assert depths.isfinite().any()

@@ -173,7 +173,7 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
 
     source = ObjectSource(ball, "ball")
     calibration, views = source.calibration(), source.views("train")
-    settings = radiance_module.RadianceSettings(16, (0.5,), (), 0.5, 0.0, 1.0, 0.1, 0.1, 0.0)
+    settings = radiance_module.RadianceSettings(16, (0.5,), (), 0.5, 0.0, 1.0, 1.0, 0.1, 0.1, 0.0)
     loss, optimizer = LossSettings(0, 0, 12, 1), OptimizerSettings(0.1, 0.1)
     module = radiance_module.RadianceModule(
         RadianceSizes(32, 16), calibration.intrinsics, calibration.placement, loss, optimizer, settings, views
@@ -191,7 +191,9 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
         ("model.rays=0", "model.rays=0 must be a whole number"),
         ("model.rays=3", "model.rays=3 is less than one pixel has"),
         ("model.supersampling=0", "model.supersampling=0 must be a whole number of at least 1"),
+        ("model.linear_light=1", "model.linear_light=1 must be true or false"),
         ("model.view_degree=3", "model.view_degree=3 must be 0 to 2"),
+        ("model.decoder_degree=3", "model.decoder_degree=3 must be 0 to 2"),
         ("model.decoder_features=-1", "model.decoder_features=-1 must be a whole number"),
         ("trainer.max_steps=null trainer.max_epochs=null", "nothing ends the training"),
         ("model.refine_at=[2]", "model.refine_at=[2] must lie between 0 and 1"),

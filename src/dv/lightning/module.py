@@ -77,7 +77,7 @@ class DeepVoxelsModule(ObjectModule):
         """Every view is the target of one sample."""
         return len(views)
 
-    def learning_rates(self) -> dict[str, float]:
+    def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
         """Of generator and discriminator."""
         o = self.optimizer_settings
         rates = {"generator": o.learning_rate, "discriminator": o.discriminator_learning_rate}

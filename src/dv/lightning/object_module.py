@@ -109,8 +109,8 @@ class ObjectModule(pl.LightningModule):
         """Samples in one pass over the training views."""
 
     @abstractmethod
-    def learning_rates(self) -> dict[str, float]:
-        """Learning rate of each parameter group of the optimiser, by name, before any schedule."""
+    def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
+        """Learning rate of each parameter group of the optimiser, by name, before the schedule that all have."""
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count."""
@@ -165,7 +165,7 @@ class ObjectModule(pl.LightningModule):
             progress = float(cast(Tensor, self.trainer.strategy.reduce(now, reduce_op="max")))
         factor = self.optimizer_settings.factor(self.global_step, progress)
         # not what a checkpoint remembers
-        for group, rate in zip(optimizer.param_groups, self.learning_rates().values(), strict=True):
+        for group, rate in zip(optimizer.param_groups, self.learning_rates(progress).values(), strict=True):
             group["lr"] = self.optimizer_settings.scaled(rate, self.samples_per_step) * factor
         return progress
 

@@ -34,7 +34,8 @@ class RadianceSettings:
     prune_at: tuple[float, ...]
     fine_at: float  # until then samples lie twice as far apart
     view_from: float  # until then colours do not depend on the view: surfaces come first
-    density_rate: float  # learning rate of the density, in that of the features
+    density_rate: float  # learning rate of the density at the beginning, in that of the features
+    density_last_rate: float  # at the end, exponentially nearing it
     background_rate: float
     decoder_rate: float
     sparsity: float  # gradient added to every density, times the schedule
@@ -46,7 +47,8 @@ class RadianceSettings:
         for key in ("refine_at", "prune_at"):
             if any(not 0 < at < 1 for at in getattr(self, key)):
                 raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
-        for key in ("fine_at", "view_from", "density_rate", "background_rate", "decoder_rate", "sparsity"):
+        rates = ("density_rate", "density_last_rate", "background_rate", "decoder_rate")
+        for key in ("fine_at", "view_from", *rates, "sparsity"):
             if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
                 raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
 
@@ -121,10 +123,11 @@ class RadianceModule(ObjectModule):
         """Pixels that the rays of a sample are enough for."""
         return self.settings.rays // self.model.sizes.rays_per_pixel
 
-    def learning_rates(self) -> dict[str, float]:
+    def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
         """Of features, density, background and, where there is one, decoder."""
         rate, s = self.optimizer_settings.learning_rate, self.settings
-        rates = {"features": rate, "density": rate * s.density_rate, "background": rate * s.background_rate}
+        density_rate = s.density_rate ** (1 - progress) * s.density_last_rate**progress
+        rates = {"features": rate, "density": rate * density_rate, "background": rate * s.background_rate}
         return rates | ({"decoder": rate * s.decoder_rate} if self.model.decoder else {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -92,7 +92,15 @@ def _radiance_grid(config: DictConfig, source: ObjectSource, side: int, common: 
         raise UserError("model=radiance_grid learns from single pixels, which no discriminator can judge; use loss=l2")
     m = config.model
     sizes = RadianceSizes(
-        side, config.grid.side, m.view_degree, m.decoder_features, m.decoder_width, m.initial_density, m.supersampling
+        side,
+        config.grid.side,
+        view_degree=m.view_degree,
+        decoder_features=m.decoder_features,
+        decoder_width=m.decoder_width,
+        decoder_degree=m.decoder_degree,
+        initial_density=m.initial_density,
+        supersampling=m.supersampling,
+        linear_light=m.linear_light,
     )
     sizes.check()
     settings = RadianceSettings(
@@ -102,6 +110,7 @@ def _radiance_grid(config: DictConfig, source: ObjectSource, side: int, common: 
         fine_at=m.fine_at,
         view_from=m.view_from,
         density_rate=m.density_rate,
+        density_last_rate=m.density_last_rate,
         background_rate=m.background_rate,
         decoder_rate=m.decoder_rate,
         sparsity=m.sparsity,

@@ -6,7 +6,8 @@ sparse grid hold density and features. A ray sees the features that emission and
 
     ``Σ_k Y_k(direction) · f_k + (1 - T) · decoder(f, direction) + T · background``,
 
-averaged over its rays: a camera's pixel has an area, and what lies in it is mixed.
+averaged over its rays: a camera's pixel has an area, and what lies in it is mixed. Lenses and renderers mix light,
+programs that make pictures smaller mostly its sRGB code; ``light_share`` says how much of the first, and is learned.
 
 The first features are coefficients of spherical harmonics Y, summed after compositing, which is the same as before it,
 since both are linear; the decoder is a small network.
@@ -50,7 +51,7 @@ class RadianceSizes:
     )  # of harmonics that tell directions
     initial_density: float = field(default=-5.0, metadata={"key": "model.initial_density"})  # raw
     supersampling: int = field(default=1, metadata={"key": "model.supersampling"})  # rays along a pixel's edge
-    linear_light: bool = field(default=False, metadata={"key": "model.linear_light"})  # rays are averaged as light
+    light_share: float = field(default=0.0, metadata={"key": "model.light_share"})  # to begin with
 
     @property
     def features(self) -> int:
@@ -74,8 +75,8 @@ class RadianceSizes:
         for key in ("view_degree", "decoder_degree"):
             if getattr(self, key) not in range(MOST_DEGREE + 1):
                 raise UserError(f"model.{key}={getattr(self, key)} must be 0 to {MOST_DEGREE}")
-        if not isinstance(self.linear_light, bool):
-            raise UserError(f"model.linear_light={self.linear_light} must be true or false")
+        if not isinstance(self.light_share, int | float) or not 0 <= self.light_share <= 1:
+            raise UserError(f"model.light_share={self.light_share} must be a number from 0 to 1")
         for key, least in (("decoder_features", 0), ("decoder_width", 1), ("supersampling", 1)):
             value = getattr(self, key)
             if not isinstance(value, int) or value < least:
@@ -118,6 +119,7 @@ class RadianceGrid(nn.Module):
             if sizes.decoder_features
             else None
         )
+        self.light_share = nn.Parameter(torch.tensor(float(sizes.light_share)))
         self.background = nn.Parameter(torch.zeros(3) if background is None else background.clone())
 
     def rays(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Rays:
@@ -166,7 +168,8 @@ class RadianceGrid(nn.Module):
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
         seen = self(origins, directions, offsets, step)
         through, colors = seen.through.view(-1, rays).mean(1), seen.colors.view(-1, rays, 3)
-        colors = encoded(decoded(colors + 0.5).mean(1)) - 0.5 if self.sizes.linear_light else colors.mean(1)
+        code, light = colors.mean(1), encoded(decoded(colors + 0.5).mean(1)) - 0.5
+        colors = code + self.light_share * (light - code)
         return Seen(colors, through, seen.depth.view(-1, rays).median(1).values)
 
     @torch.no_grad()

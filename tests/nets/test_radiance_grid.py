@@ -13,13 +13,13 @@ from dv.radiance import RadianceGrid, RadianceSizes
 SIDE = 6
 
 
-@pytest.fixture(params=[False, True], ids=["code", "light"])
+@pytest.fixture(params=[0.0, 1.0], ids=["code", "light"])
 def grid(request):
     torch.manual_seed(0)
-    sizes = RadianceSizes(SIDE, 8, decoder_features=2, supersampling=2, linear_light=request.param)
+    sizes = RadianceSizes(SIDE, 8, decoder_features=2, supersampling=2, light_share=request.param)
     grid = RadianceGrid(sizes, GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5), torch.rand(3) - 0.5)
     with torch.no_grad():
-        for parameter in grid.parameters():
+        for parameter in (*grid.voxels.parameters(), *grid.decoder.parameters()):
             parameter.normal_()
         grid.voxels.density += 2
         grid.voxels.density[0] = -10
@@ -42,7 +42,7 @@ def test_a_pixel_is_the_mean_of_the_rays_of_a_picture_of_twice_the_side(grid):
         return values.view(SIDE, 2, SIDE, 2, -1).transpose(1, 2).reshape(SIDE**2, 4, -1)
 
     mean = blocks(single.colors).mean(1)
-    if grid.sizes.linear_light:
+    if grid.light_share:
         in_light = encoded(decoded(blocks(single.colors) + 0.5).mean(1)) - 0.5
         assert (in_light - mean).abs().max() > 0.01
         mean = in_light
@@ -53,3 +53,19 @@ def test_a_pixel_is_the_mean_of_the_rays_of_a_picture_of_twice_the_side(grid):
     torch.testing.assert_close(seen.depth, depths.sort(1).values[:, 1], rtol=0, atol=1e-5)
     image, _ = grid.render(POSE, camera)
     torch.testing.assert_close(image, seen.colors.T.view(3, SIDE, SIDE).clamp(-0.5, 0.5), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_the_share_of_light_is_learned_from_pictures(grid, share):
+    """Pixels of a grid with one share teach another grid, that differs in nothing else, this share."""
+    given = POSE.expand(SIDE**2, 4, 4), all_pixels(SIDE), Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
+    with torch.no_grad():
+        begun, _ = grid.light_share.clone(), grid.light_share.fill_(share)
+        truth = grid.see_pixels(*given).colors
+        grid.light_share.copy_(begun)
+    optimizer = torch.optim.Adam([grid.light_share], lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        (grid.see_pixels(*given).colors - truth).square().mean().backward()
+        optimizer.step()
+    assert abs(float(grid.light_share) - share) < 0.02

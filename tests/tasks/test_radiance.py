@@ -173,7 +173,7 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
 
     source = ObjectSource(ball, "ball")
     calibration, views = source.calibration(), source.views("train")
-    settings = radiance_module.RadianceSettings(16, (0.5,), (), 0.5, 0.0, 1.0, 1.0, 0.1, 0.1, 0.0)
+    settings = radiance_module.RadianceSettings(16, (0.5,), (), 0.5, 0.0, 1.0, 1.0, 0.1, 0.1, 0.1, 0.0)
     loss, optimizer = LossSettings(0, 0, 12, 1), OptimizerSettings(0.1, 0.1)
     module = radiance_module.RadianceModule(
         RadianceSizes(32, 16), calibration.intrinsics, calibration.placement, loss, optimizer, settings, views
@@ -184,6 +184,14 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
     assert all(12 <= int(x) < 20 for x in (*(pixels % 32), *(pixels // 32)))
 
 
+def test_checkpoints_from_before_there_was_a_share_of_light_have_none(learned):
+    checkpoint = read_checkpoint(learned / "checkpoints" / "last.ckpt")
+    share = float(checkpoint.model_state.pop("light_share"))
+    assert share != 1, "it is learned"
+    model = checkpoint.make_model(checkpoint.placement)
+    assert float(model.light_share) == 0
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -191,7 +199,8 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
         ("model.rays=0", "model.rays=0 must be a whole number"),
         ("model.rays=3", "model.rays=3 is less than one pixel has"),
         ("model.supersampling=0", "model.supersampling=0 must be a whole number of at least 1"),
-        ("model.linear_light=1", "model.linear_light=1 must be true or false"),
+        ("model.light_share=2", "model.light_share=2 must be a number from 0 to 1"),
+        ("model.light_share_rate=-1", "model.light_share_rate=-1 must be a number that is not negative"),
         ("model.view_degree=3", "model.view_degree=3 must be 0 to 2"),
         ("model.decoder_degree=3", "model.decoder_degree=3 must be 0 to 2"),
         ("model.decoder_features=-1", "model.decoder_features=-1 must be a whole number"),

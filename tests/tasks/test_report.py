@@ -156,16 +156,17 @@ def test_choices_of_groups_stand_for_the_keys_that_they_explain(command, tmp_pat
     assert [(row["loss.gan\\_weight"], row["seed"]) for row in rows] == [("0", "0")] + [("1", "0")] * 3
 
 
-def test_an_experiment_explains_what_no_command_line_says(command, tmp_path):
+@pytest.mark.parametrize("group", ["experiment", "ablation"])
+def test_an_experiment_explains_what_no_command_line_says(command, tmp_path, group):
     runs = tmp_path / "runs"
     for i in range(4):
         demo = {"grid.features": 16, "optimizer.learning_rate": 2e-3, "loss.gan_weight": 0} if i % 2 else {}
-        typed = (*(["experiment=demo"] if i % 2 else []), f"seed={i // 2}")
-        chosen = {"experiment": "demo", "loss": "l1"} if i % 2 else {}
+        typed = (*([f"{group}=demo"] if i % 2 else []), f"seed={i // 2}")
+        chosen = {group: "demo", "loss": "l1"} if i % 2 else {}
         write_run(runs / str(i), demo | {"seed": i // 2}, chosen, typed=typed)
     assert command("report", f"runs={runs}").code == 0
     rows = markdown_table((runs / "report" / "report.md").read_text())
-    assert [(row["experiment"], row["seed"], row["run"]) for row in rows] == [
+    assert [(row[group], row["seed"], row["run"]) for row in rows] == [
         ("demo", "0", "1"), ("demo", "1", "3"), ("null", "0", "0"), ("null", "1", "2"),
     ]  # fmt: skip
     assert "loss" not in rows[0]

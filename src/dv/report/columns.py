@@ -18,7 +18,7 @@ NOT_TELLING = (
     "trainer.progress_every_steps",
 )
 ABSENT = ""  # the value of a key that a run does not have
-EVERYTHING = "experiment"  # the group whose choices reach into all others
+EVERYTHING = ("experiment", "ablation")  # groups whose choices reach into all others
 Columns = dict[str, list[Value]]  # name → value of each run
 
 
@@ -47,14 +47,14 @@ def with_choices(keys: Columns, runs: Sequence[Run]) -> Columns:
     """
     if not all(run.choices for run in runs):
         return keys
-    groups = dict.fromkeys([EVERYTHING, *(group for run in runs for group in run.choices if "/" not in group)])
+    groups = dict.fromkeys([*EVERYTHING, *(group for run in runs for group in run.choices if "/" not in group)])
     chosen: Columns = {}
     for group in groups:
         choices: list[Value] = [run.choices.get(group) for run in runs]
         explained = {
             key: values
             for key, values in keys.items()
-            if (group == EVERYTHING or key.startswith(f"{group}."))
+            if (group in EVERYTHING or key.startswith(f"{group}."))
             and _determines(choices, values)
             and not any(_says(run, key, group) for run in runs)
         }

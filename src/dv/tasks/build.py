@@ -100,7 +100,7 @@ def _radiance_grid(config: DictConfig, source: ObjectSource, side: int, common: 
         decoder_degree=m.decoder_degree,
         initial_density=m.initial_density,
         supersampling=m.supersampling,
-        linear_light=m.linear_light,
+        light_share=m.light_share,
     )
     sizes.check()
     settings = RadianceSettings(
@@ -112,6 +112,7 @@ def _radiance_grid(config: DictConfig, source: ObjectSource, side: int, common: 
         density_rate=m.density_rate,
         density_last_rate=m.density_last_rate,
         background_rate=m.background_rate,
+        light_share_rate=m.light_share_rate,
         decoder_rate=m.decoder_rate,
         sparsity=m.sparsity,
     )

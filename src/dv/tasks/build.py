@@ -18,6 +18,7 @@ from dv.lightning.radiance_module import RadianceModule, RadianceSettings
 from dv.model import ModelSizes
 from dv.nets.discriminator import SMALLEST_SIDE
 from dv.radiance import RadianceSizes
+from dv.tasks.fields import filled
 from dv.tasks.settings import resolved
 
 if TYPE_CHECKING:
@@ -90,30 +91,7 @@ def _deepvoxels(config: DictConfig, _: ObjectSource, side: int, common: dict[str
 def _radiance_grid(config: DictConfig, source: ObjectSource, side: int, common: dict[str, Any]) -> ObjectModule:
     if config.loss.gan_weight:
         raise UserError("model=radiance_grid learns from single pixels, which no discriminator can judge; use loss=l2")
-    m = config.model
-    sizes = RadianceSizes(
-        side,
-        config.grid.side,
-        view_degree=m.view_degree,
-        decoder_features=m.decoder_features,
-        decoder_width=m.decoder_width,
-        decoder_degree=m.decoder_degree,
-        initial_density=m.initial_density,
-        supersampling=m.supersampling,
-        light_share=m.light_share,
-    )
+    sizes = filled(RadianceSizes, config.model, image_side=side, grid_side=config.grid.side)
     sizes.check()
-    settings = RadianceSettings(
-        rays=m.rays,
-        refine_at=tuple(m.refine_at),
-        prune_at=tuple(m.prune_at),
-        fine_at=m.fine_at,
-        view_from=m.view_from,
-        density_rate=m.density_rate,
-        density_last_rate=m.density_last_rate,
-        background_rate=m.background_rate,
-        light_share_rate=m.light_share_rate,
-        decoder_rate=m.decoder_rate,
-        sparsity=m.sparsity,
-    )
+    settings = filled(RadianceSettings, config.model)
     return RadianceModule(sizes, settings=settings, views=source.views("train"), **common)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from dv.errors import UserError
 from dv.tasks.command import run
+from dv.tasks.fields import filled
 
 if TYPE_CHECKING:
     from dv.data.photographs import PhotographSet
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = Path("data/deepvoxels")  # where the object groups of train.py look
 PUBLISHED = {"vase": "vase", "cube": "cube", "greek": "pedestal", "armchair": "chair"}
-
-Settings = TypeVar("Settings")
 
 
 def prepare(config: DictConfig) -> None:
@@ -74,19 +73,11 @@ def _override(key: str, value: str) -> str:
     return shlex.quote(f"{key}={value}")
 
 
-def _settings(kind: Callable[..., Settings], config: DictConfig, **given: Any) -> Settings:
-    """The fields of ``kind`` that ``config`` has, as plain data, and those given."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    known = {f.name for f in fields(cast(Any, kind))}
-    return kind(**{str(key): value for key, value in plain.items() if key in known} | given)
-
-
 def _write_settings(config: DictConfig) -> WriteSettings:
     from dv.data.writing import WriteSettings
 
     grid, views, noise = config.grid, config.views, config.noise
-    return _settings(
+    return filled(
         WriteSettings,
         config.source,
         origin=None if grid.origin is None else list(grid.origin),
@@ -125,7 +116,7 @@ def _official(config: DictConfig) -> None:
     from dv.data.official import OfficialSettings, install_official
 
     root = Path(config.output_dir or config.object.root or DEFAULT_ROOT)
-    for name in install_official(root, _settings(OfficialSettings, config.source)):
+    for name in install_official(root, filled(OfficialSettings, config.source)):
         print(f"next: {next_command(root, name)}")
 
 
@@ -190,8 +181,8 @@ def _capture(config: DictConfig) -> None:
     matching = str(config.source.matching)
     if matching == "auto":
         matching = "sequential" if video else "exhaustive"
-    capture = _settings(CaptureSettings, config.source, up=config.grid.up and list(config.grid.up))
-    structure = _settings(StructureSettings, config.source, matching=matching)
+    capture = filled(CaptureSettings, config.source, up=config.grid.up and list(config.grid.up))
+    structure = filled(StructureSettings, config.source, matching=matching)
     settings = _write_settings(config)
     inputs = [path] if video else find_photographs(path)
     record = record_of("capture", path, settings, inputs, **asdict(capture), **asdict(structure))

@@ -284,7 +284,7 @@ def test_times_of_older_runs_are_estimated(command, tmp_path):
 
 
 def test_many_runs_are_coloured_by_what_was_swept(command, tmp_path):
-    for i in range(15):
+    for i in range(22):
         write_run(tmp_path / "runs" / str(i), {"optimizer.learning_rate": 1e-4 * 2**i}, psnr=20 + i % 5)
     assert command("report", f"runs={tmp_path / 'runs'}", "sort=val/psnr").code == 0
     rows = table(tmp_path / "runs" / "report" / "report.csv")

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that is too light for lines
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-MARKERS, DASHES = "osD^vP*", ("-", "--")
+MARKERS, DASHES = "osD^vP*", ("-", "--", ":")
 MOST_LINES = len(COLORS) * len(DASHES)  # with a look of their own
 
 
 def plot_courses(path: Path, rows: Sequence[Row], against: str) -> bool:
     """Validation PSNR of every row against ``steps`` or ``seconds``; merged runs as mean and standard deviation.
 
-    More rows than 14 are coloured by a value that was swept. Returns False, and writes nothing, without data.
+    More rows than 21 are coloured by a value that was swept. Returns False, and writes nothing, without data.
     """
     courses = [(row, course) for row in rows if (course := _course(row, against))]
     if not courses:

@@ -49,8 +49,8 @@ class Checkpoint:
                 if ours != theirs:
                     raise UserError(f"{self.path} has model.{key}={theirs}, not {ours}; add model.{key}={theirs}")
             model.voxels.fit_to(self.model_state, "voxels.")
-            code_alone = {"light_share": torch.tensor(0.0)}  # before there was a share
-            _load(model, code_alone | self.model_state, self.path)
+            srgb_alone = {"linear_share": torch.tensor(0.0)}  # before there was a share
+            _load(model, srgb_alone | self.model_state, self.path)
         elif self.reference:
             load_reference(model, self.model_state)
         else:

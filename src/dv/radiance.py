@@ -6,8 +6,9 @@ sparse grid hold density and features. A ray sees the features that emission and
 
     ``Σ_k Y_k(direction) · f_k + (1 - T) · decoder(f, direction) + T · background``,
 
-averaged over its rays: a camera's pixel has an area, and what lies in it is mixed. Lenses and renderers mix light,
-programs that make pictures smaller mostly its sRGB code; ``light_share`` says how much of the first, and is learned.
+averaged over its rays: a camera's pixel has an area, and what lies in it is mixed. Lenses and renderers mix linear
+light, programs that make pictures smaller mostly sRGB values; ``linear_share`` says how much of the first. It is
+learned, and not bounded: a camera whose response is steeper than sRGB goes beyond 1.
 
 The first features are coefficients of spherical harmonics Y, summed after compositing, which is the same as before it,
 since both are linear; the decoder is a small network.
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor, nn
 
 from dv.errors import UserError
@@ -28,7 +30,6 @@ from dv.geometry.grid import GridPlacement
 from dv.geometry.rays import all_pixels, pixel_rays, within_pixel
 from dv.nets.compositing import Rays
 from dv.nets.decoder import ViewDecoder
-from dv.nets.light import decoded, encoded
 from dv.nets.voxels import SparseVoxels
 
 STEP = 0.5  # vertices between samples when a picture is rendered
@@ -46,12 +47,10 @@ class RadianceSizes:
     view_degree: int = field(default=0, metadata={"key": "model.view_degree"})  # of the harmonics; 0: one colour
     decoder_features: int = field(default=0, metadata={"key": "model.decoder_features"})  # 0: no decoder
     decoder_width: int = field(default=32, metadata={"key": "model.decoder_width"})
-    decoder_degree: int = field(
-        default=1, metadata={"key": "model.decoder_degree"}
-    )  # of harmonics that tell directions
+    decoder_degree: int = field(default=1, metadata={"key": "model.decoder_degree"})  # of harmonics of directions
     initial_density: float = field(default=-5.0, metadata={"key": "model.initial_density"})  # raw
     supersampling: int = field(default=1, metadata={"key": "model.supersampling"})  # rays along a pixel's edge
-    light_share: float = field(default=0.0, metadata={"key": "model.light_share"})  # to begin with
+    linear_share: float = field(default=0.0, metadata={"key": "model.linear_share"})  # to begin with
 
     @property
     def features(self) -> int:
@@ -75,8 +74,8 @@ class RadianceSizes:
         for key in ("view_degree", "decoder_degree"):
             if getattr(self, key) not in range(MOST_DEGREE + 1):
                 raise UserError(f"model.{key}={getattr(self, key)} must be 0 to {MOST_DEGREE}")
-        if not isinstance(self.light_share, int | float) or not 0 <= self.light_share <= 1:
-            raise UserError(f"model.light_share={self.light_share} must be a number from 0 to 1")
+        if not isinstance(self.linear_share, int | float) or not 0 <= self.linear_share <= 1:
+            raise UserError(f"model.linear_share={self.linear_share} must be a number from 0 to 1")
         for key, least in (("decoder_features", 0), ("decoder_width", 1), ("supersampling", 1)):
             value = getattr(self, key)
             if not isinstance(value, int) or value < least:
@@ -119,7 +118,7 @@ class RadianceGrid(nn.Module):
             if sizes.decoder_features
             else None
         )
-        self.light_share = nn.Parameter(torch.tensor(float(sizes.light_share)))
+        self.linear_share = nn.Parameter(torch.tensor(float(sizes.linear_share)))
         self.background = nn.Parameter(torch.zeros(3) if background is None else background.clone())
 
     def rays(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Rays:
@@ -153,7 +152,7 @@ class RadianceGrid(nn.Module):
     def see_pixels(
         self, poses: Tensor, pixels: Tensor, intrinsics: Intrinsics, offsets: Tensor | None = None, step: float = STEP
     ) -> Seen:
-        """What pixels see: the mean of their rays, and of their depths the median, the nearer of two.
+        """What pixels see: the mean of their rays, colours by ``linear_share``, and the lower median of their depths.
 
         Args:
             poses: ``[P, 4, 4]``, of each pixel's view.
@@ -167,10 +166,11 @@ class RadianceGrid(nn.Module):
         origins, directions = pixel_rays(poses.repeat_interleave(rays, 0), points, intrinsics)
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
         seen = self(origins, directions, offsets, step)
-        through, colors = seen.through.view(-1, rays).mean(1), seen.colors.view(-1, rays, 3)
-        code, light = colors.mean(1), encoded(decoded(colors + 0.5).mean(1)) - 0.5
-        colors = code + self.light_share * (light - code)
-        return Seen(colors, through, seen.depth.view(-1, rays).median(1).values)
+        colors = seen.colors.view(-1, rays, 3, 1).transpose(1, 2)  # as kornia has them, [P, 3, rays, 1]
+        srgb = colors.mean(2, keepdim=True)
+        linear = linear_rgb_to_rgb(rgb_to_linear_rgb(colors + 0.5).mean(2, keepdim=True)) - 0.5
+        mixed = torch.lerp(srgb, linear, self.linear_share).flatten(1)
+        return Seen(mixed, seen.through.view(-1, rays).mean(1), seen.depth.view(-1, rays).median(1).values)
 
     @torch.no_grad()
     def render(self, pose: Tensor, intrinsics: Intrinsics) -> tuple[Tensor, Tensor]:

@@ -173,7 +173,10 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
 
     source = ObjectSource(ball, "ball")
     calibration, views = source.calibration(), source.views("train")
-    settings = radiance_module.RadianceSettings(16, (0.5,), (), 0.5, 0.0, 1.0, 1.0, 0.1, 0.1, 0.1, 0.0)
+    settings = radiance_module.RadianceSettings(
+        rays=16, refine_at=(0.5,), prune_at=(), fine_at=0.5, view_from=0, density_rate=1, density_final_rate=1,
+        background_rate=0.1, linear_share_rate=0.1, decoder_rate=0.1, sparsity=0,
+    )  # fmt: skip
     loss, optimizer = LossSettings(0, 0, 12, 1), OptimizerSettings(0.1, 0.1)
     module = radiance_module.RadianceModule(
         RadianceSizes(32, 16), calibration.intrinsics, calibration.placement, loss, optimizer, settings, views
@@ -184,12 +187,29 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
     assert all(12 <= int(x) < 20 for x in (*(pixels % 32), *(pixels // 32)))
 
 
-def test_checkpoints_from_before_there_was_a_share_of_light_have_none(learned):
+def test_checkpoints_from_before_there_was_a_linear_share_have_none(learned):
     checkpoint = read_checkpoint(learned / "checkpoints" / "last.ckpt")
-    share = float(checkpoint.model_state.pop("light_share"))
+    share = float(checkpoint.model_state.pop("linear_share"))
     assert share != 1, "it is learned"
     model = checkpoint.make_model(checkpoint.placement)
-    assert float(model.light_share) == 0
+    assert model.linear_share.detach() == 0
+
+
+def test_trainings_from_before_there_was_a_linear_share_do_not_go_on(command, arguments, tmp_path):
+    assert command("train", *arguments).code == 0
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    old = torch.load(path, weights_only=True)
+    del old["state_dict"]["model.linear_share"]
+    torch.save(old, path)
+    result = command("train", *arguments, "resume=auto", "trainer.max_steps=100")
+    assert result.code == 1
+    assert f"begin another with its weights: init_from={path}" in result.err
+    assert "Traceback" not in result.err
+    another = f"hydra.run.dir={tmp_path / 'another'}"
+    result = command(
+        "train", *(a for a in arguments if not a.startswith("hydra.run.dir=")), another, f"init_from={path}"
+    )
+    assert result.code == 0, result.err
 
 
 @pytest.mark.parametrize(
@@ -199,8 +219,8 @@ def test_checkpoints_from_before_there_was_a_share_of_light_have_none(learned):
         ("model.rays=0", "model.rays=0 must be a whole number"),
         ("model.rays=3", "model.rays=3 is less than one pixel has"),
         ("model.supersampling=0", "model.supersampling=0 must be a whole number of at least 1"),
-        ("model.light_share=2", "model.light_share=2 must be a number from 0 to 1"),
-        ("model.light_share_rate=-1", "model.light_share_rate=-1 must be a number that is not negative"),
+        ("model.linear_share=2", "model.linear_share=2 must be a number from 0 to 1"),
+        ("model.linear_share_rate=-1", "model.linear_share_rate=-1 must be a number that is not negative"),
         ("model.view_degree=3", "model.view_degree=3 must be 0 to 2"),
         ("model.decoder_degree=3", "model.decoder_degree=3 must be 0 to 2"),
         ("model.decoder_features=-1", "model.decoder_features=-1 must be a whole number"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -30,14 +30,14 @@ class RadianceSettings:
     """The ``model`` configuration of a radiance grid, but for its sizes. Times are parts of the training, in [0, 1]."""
 
     rays: int  # of a sample, of all its pixels together
-    refine_at: tuple[float, ...]  # each doubles the side
-    prune_at: tuple[float, ...]
+    refine_at: Sequence[float]  # each doubles the side
+    prune_at: Sequence[float]
     fine_at: float  # until then samples lie twice as far apart
-    view_from: float  # until then colours do not depend on the view, and the share of light stays: surfaces come first
+    view_from: float  # until then colours do not depend on the view, and the linear share stays: surfaces come first
     density_rate: float  # learning rate of the density at the beginning, in that of the features
-    density_last_rate: float  # at the end, exponentially nearing it
+    density_final_rate: float  # at the end, exponentially nearing it, while that of the features falls by its schedule
     background_rate: float
-    light_share_rate: float
+    linear_share_rate: float
     decoder_rate: float
     sparsity: float  # gradient added to every density, times the schedule
 
@@ -48,7 +48,7 @@ class RadianceSettings:
         for key in ("refine_at", "prune_at"):
             if any(not 0 < at < 1 for at in getattr(self, key)):
                 raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
-        rates = ("density_rate", "density_last_rate", "background_rate", "light_share_rate", "decoder_rate")
+        rates = ("density_rate", "density_final_rate", "background_rate", "linear_share_rate", "decoder_rate")
         for key in ("fine_at", "view_from", *rates, "sparsity"):
             if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
                 raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
@@ -109,7 +109,7 @@ class RadianceModule(ObjectModule):
         model = self.model
         parameters = {
             "features": [model.voxels.features], "density": [model.voxels.density], "background": [model.background],
-            "light_share": [model.light_share], "decoder": list(model.decoder.parameters()) if model.decoder else [],
+            "linear_share": [model.linear_share], "decoder": list(model.decoder.parameters()) if model.decoder else [],
         }  # fmt: skip
         groups = [{"params": parameters[name], "lr": rate} for name, rate in self.learning_rates().items()]
         # ε is far below the gradients of a mean over thousands of rays; β₂ forgets what a coarser surface was like
@@ -125,17 +125,23 @@ class RadianceModule(ObjectModule):
         return self.settings.rays // self.model.sizes.rays_per_pixel
 
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
-        """Of features, density, background, share of light and, where there is one, decoder."""
+        """Of features, density, background, linear share and, where there is one, decoder."""
         rate, s = self.optimizer_settings.learning_rate, self.settings
-        density_rate = s.density_rate ** (1 - progress) * s.density_last_rate**progress
+        density_rate = s.density_rate ** (1 - progress) * s.density_final_rate**progress
         rates = {
             "features": rate, "density": rate * density_rate, "background": rate * s.background_rate,
-            "light_share": rate * s.light_share_rate,
+            "linear_share": rate * s.linear_share_rate,
         }  # fmt: skip
         return rates | ({"decoder": rate * s.decoder_rate} if self.model.decoder else {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the shape that the voxels had."""
+        """Take the shape that the voxels had. Raises :class:`UserError` if there was no linear share then."""
+        if f"{MODEL_PREFIX}linear_share" not in checkpoint["state_dict"]:
+            path = self.trainer.ckpt_path
+            raise UserError(
+                f"{path} was written before there was model.linear_share, and its training cannot go on; "
+                f"begin another with its weights: init_from={path} and another hydra.run.dir"
+            )
         self.model.voxels.fit_to(checkpoint["state_dict"], f"{MODEL_PREFIX}voxels.")
 
     def on_train_start(self) -> None:
@@ -163,9 +169,8 @@ class RadianceModule(ObjectModule):
         rates = {
             f"learning_rate/{k}": g["lr"] for k, g in zip(self.learning_rates(), optimizer.param_groups, strict=True)
         }
-        values |= {"gradient_norm": norm, "light_share": self.model.light_share.detach()} | {
-            name: torch.tensor(rate) for name, rate in rates.items()
-        }
+        values |= {"gradient_norm": norm, "linear_share": self.model.linear_share.detach()}
+        values |= {name: torch.tensor(rate) for name, rate in rates.items()}
         self.log_dict({f"train/{name}": value for name, value in values.items()})
         return values["loss/generator"]
 
@@ -201,7 +206,7 @@ class RadianceModule(ObjectModule):
         density[0], features[0] = 0, 0
         if progress < self.settings.view_from:
             features[:, 3:] = 0
-            cast(Tensor, self.model.light_share.grad).zero_()
+            cast(Tensor, self.model.linear_share.grad).zero_()
             if self.model.decoder is not None:
                 self.model.decoder.zero_grad(set_to_none=False)
 

@@ -92,6 +92,16 @@ def test_a_killed_sweep_resumes_to_the_results_of_an_undisturbed_one(of_ball, tm
         assert_equal_runs(killed / str(job), whole / str(job))
 
 
+@pytest.mark.slow
+def test_a_worker_that_waits_for_a_job_ends_with_its_sweep(of_ball, tmp_path):
+    folder = tmp_path / "sweep"
+    process = sweep(
+        folder, *of_ball, "loss=l1", "trainer.max_steps=2,100000", "launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
+    wait_for(lambda: finished(folder) == [0] and steps(folder / "1") > 0, process)
+    kill_group(process)
+
+
 def test_resume_without_a_folder_finds_the_newest_sweep_of_the_same_command(tmp_path):
     def begun(name: str, *task: str, when: int) -> None:
         (tmp_path / name).mkdir()

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dv.errors import Interrupted, UserError
 from dv.memory import keep_freed_memory
-from dv.tasks.processes import dismiss, follow, leave, orphaned, place
+from dv.tasks.processes import at_work, dismiss, follow, leave, place
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -71,10 +71,9 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     def job(config: DictConfig) -> Any:
         keep_freed_memory()
         try:
-            return task(config)
+            with at_work():
+                return task(config)
         except (UserError, OSError) as error:
-            if isinstance(error, Interrupted) and orphaned():
-                os._exit(error.exit_code)  # a worker without its sweep, which would wait for more jobs
             if not in_sweep() or isinstance(error, Interrupted) or place().ranks > 1:
                 fail(error)  # of ranks started from outside some would still be at this job when the next begins
             raise _failed_job(error) from None

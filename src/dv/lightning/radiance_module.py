@@ -23,6 +23,8 @@ from dv.radiance import STEP, RadianceGrid, RadianceSizes
 
 SMALLEST_SIDE = 8
 FIND_EMPTY_EVERY = 50  # steps
+MOST_DENSITY_RATE = 0.5  # raw, a step
+SLOW_STEPS = 10  # after the start or after resuming, which say nothing of how long a step takes
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class RadianceSettings:
     prune_at: Sequence[float]
     fine_at: float  # until then samples lie twice as far apart
     view_from: float  # until then colours do not depend on the view, and the linear share stays: surfaces come first
-    density_rate: float  # learning rate of the density at the beginning, in that of the features
-    density_final_rate: float  # at the end, exponentially nearing it, while that of the features falls by its schedule
+    density_rate: float  # learning rate of the density at the beginning, in that of the features, times expected steps
+    density_rise: float  # what it is more times that of the features at the end, exponentially nearing it
     background_rate: float
     linear_share_rate: float
     decoder_rate: float
@@ -48,7 +50,7 @@ class RadianceSettings:
         for key in ("refine_at", "prune_at"):
             if any(not 0 < at < 1 for at in getattr(self, key)):
                 raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
-        rates = ("density_rate", "density_final_rate", "background_rate", "linear_share_rate", "decoder_rate")
+        rates = ("density_rate", "density_rise", "background_rate", "linear_share_rate", "decoder_rate")
         for key in ("fine_at", "view_from", *rates, "sparsity"):
             if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
                 raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
@@ -102,6 +104,8 @@ class RadianceModule(ObjectModule):
         self.intrinsics = intrinsics.at_side(sizes.image_side)
         self.validation_intrinsics = (validation_intrinsics or intrinsics).at_side(sizes.image_side)
         self.model = RadianceGrid(sizes, placement, _background(views), settings.side(sizes.grid_side, 0))
+        self._expected_steps = math.inf  # of the whole training
+        self._slow_steps = SLOW_STEPS
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # how many of settings.events are over
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -127,10 +131,10 @@ class RadianceModule(ObjectModule):
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
         """Of features, density, background, linear share and, where there is one, decoder."""
         rate, s = self.optimizer_settings.learning_rate, self.settings
-        density_rate = s.density_rate ** (1 - progress) * s.density_final_rate**progress
+        density_rate = rate * s.density_rate / self._expected_steps * s.density_rise**progress
         rates = {
-            "features": rate, "density": rate * density_rate, "background": rate * s.background_rate,
-            "linear_share": rate * s.linear_share_rate,
+            "features": rate, "density": min(MOST_DENSITY_RATE, density_rate),
+            "background": rate * s.background_rate, "linear_share": rate * s.linear_share_rate,
         }  # fmt: skip
         return rates | ({"decoder": rate * s.decoder_rate} if self.model.decoder else {})
 
@@ -144,6 +148,10 @@ class RadianceModule(ObjectModule):
             )
         self.model.voxels.fit_to(checkpoint["state_dict"], f"{MODEL_PREFIX}voxels.")
 
+    def on_fit_start(self) -> None:
+        """Expect all steps that are allowed: with a clock endless ones, at no rate of density, until some are timed."""
+        self._expected_steps = self.trainer.max_steps
+
     def on_train_start(self) -> None:
         """Bring pictures and poses to the device, and find the pixels worth rendering."""
         self._images = self.views.images.to(self.device)
@@ -154,6 +162,7 @@ class RadianceModule(ObjectModule):
         """One step: gradients of all samples, averaged over them and the ranks; one optimiser step."""
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         progress = self._set_learning_rates(optimizer)
+        self._expect_steps(progress)
         self._change_vertices(progress, optimizer)
         if self.global_step % FIND_EMPTY_EVERY == 0:
             self.model.voxels.find_empty()
@@ -173,6 +182,16 @@ class RadianceModule(ObjectModule):
         values |= {name: torch.tensor(rate) for name, rate in rates.items()}
         self.log_dict({f"train/{name}": value for name, value in values.items()})
         return values["loss/generator"]
+
+    def _expect_steps(self, progress: float) -> None:
+        """Where the clock ends the training: as many more steps as the time left is enough for, as fast as so far."""
+        step = self.global_step
+        if self._slow_steps:
+            self._slow_steps -= 1
+            self._timed_from = step, progress
+        elif self._timers and progress > self._timed_from[1]:
+            a_step = (progress - self._timed_from[1]) / (step - self._timed_from[0])
+            self._expected_steps = min(self.trainer.max_steps, step + (1 - progress) / a_step)
 
     def _learn(self, number: int, samples: int, step: float) -> dict[str, Tensor]:
         """Add the gradients of a sample in a step of ``samples``; returns what to log."""
@@ -222,7 +241,7 @@ class RadianceModule(ObjectModule):
             side = self.settings.side(self.model.sizes.grid_side, refined)
             if refine and side > voxels.side:  # with init_from= they can be fine already
                 _carry_over(optimizer, voxels, partial(voxels.refine, side))
-                self._pixels = self._find_pixels()
+            self._pixels = self._find_pixels()  # as a run that is resumed from here does
 
     @torch.no_grad()
     def _find_pixels(self) -> Tensor:

@@ -1,5 +1,6 @@
 """Compositing against a loop over samples that is as plain as its definition, forward and backward."""
 
+import itertools
 import math
 
 import pytest
@@ -221,6 +222,27 @@ def test_a_saved_state_is_loaded_whatever_its_shape():
     other.load_state_dict(voxels.state_dict())
     rays = some_rays(20)
     assert torch.equal(other.composite(rays, 0.5).features, voxels.composite(rays, 0.5).features)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_features_spread_to_neighbours_that_are_there(seed):
+    density, features, index, _ = scene(seed)
+    side = len(index)
+    voxels = SparseVoxels(side, features.shape[1], 0.0).double()
+    voxels.density, voxels.features = torch.nn.Parameter(density), torch.nn.Parameter(features.clone())
+    voxels.index = index
+    voxels.smooth(0.4)
+    wanted = features.clone()
+    for at in index.nonzero().tolist():
+        row = index[tuple(at)]
+        for axis, offset in itertools.product(range(3), (-1, 1)):
+            place = [*at]
+            place[axis] += offset
+            if 0 <= place[axis] < side and index[tuple(place)]:
+                wanted[row] += 0.4 / 6 * (features[index[tuple(place)]] - features[row])
+    assert torch.allclose(voxels.features, wanted)
+    assert not voxels.features[0].any()
+    assert torch.allclose(voxels.features.sum(0), features.sum(0)), "as much as there was"
 
 
 @pytest.mark.parametrize("step", [0.5, 1.0])

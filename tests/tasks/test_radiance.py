@@ -175,7 +175,7 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
     calibration, views = source.calibration(), source.views("train")
     settings = radiance_module.RadianceSettings(
         rays=16, refine_at=(0.5,), prune_at=(), fine_at=0.5, view_from=0, density_rate=1, density_rise=1,
-        background_rate=0.1, linear_share_rate=0.1, decoder_rate=0.1, sparsity=0,
+        background_rate=0.1, linear_share_rate=0.1, decoder_rate=0.1, smoothing=0, sparsity=0,
     )  # fmt: skip
     loss, optimizer = LossSettings(0, 0, 12, 1), OptimizerSettings(0.1, 0.1)
     module = radiance_module.RadianceModule(

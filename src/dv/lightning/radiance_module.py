@@ -23,6 +23,7 @@ from dv.radiance import STEP, RadianceGrid, RadianceSizes
 
 SMALLEST_SIDE = 8
 FIND_EMPTY_EVERY = 50  # steps
+SMOOTH_EVERY = 50  # steps
 MOST_DENSITY_RATE = 0.5  # raw, a step
 SLOW_STEPS = 10  # after the start or after resuming, which say nothing of how long a step takes
 
@@ -41,6 +42,7 @@ class RadianceSettings:
     background_rate: float
     linear_share_rate: float
     decoder_rate: float
+    smoothing: float  # part of the way to their neighbours' mean that features go in a step, in their learning rate
     sparsity: float  # gradient added to every density, times the schedule
 
     def check(self) -> None:
@@ -51,7 +53,7 @@ class RadianceSettings:
             if any(not 0 < at < 1 for at in getattr(self, key)):
                 raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
         rates = ("density_rate", "density_rise", "background_rate", "linear_share_rate", "decoder_rate")
-        for key in ("fine_at", "view_from", *rates, "sparsity"):
+        for key in ("fine_at", "view_from", *rates, "smoothing", "sparsity"):
             if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
                 raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
 
@@ -174,6 +176,9 @@ class RadianceModule(ObjectModule):
         self._finish_gradients(optimizer, progress)
         norm = self._gradient_norm(lambda: f"random pixels of samples {numbers[0]} to {numbers[-1]}")
         optimizer.step()
+        if self.settings.smoothing and self.global_step % SMOOTH_EVERY == 0:
+            rate = optimizer.param_groups[0]["lr"]
+            self.model.voxels.smooth(min(1.0, self.settings.smoothing * rate * SMOOTH_EVERY))
         values = self._over_samples(results)
         rates = {
             f"learning_rate/{k}": g["lr"] for k, g in zip(self.learning_rates(), optimizer.param_groups, strict=True)

@@ -93,6 +93,22 @@ class SparseVoxels(nn.Module):
         self.features = nn.Parameter(torch.cat([self.features[:1], table]))
         self.find_empty()
 
+    @torch.no_grad()
+    def smooth(self, part: float) -> None:
+        """Let features spread as heat does: each goes ``part`` of the way, 0 to 1, to the mean of its six neighbours.
+
+        Those that are not there count as equal.
+        """
+        change = torch.zeros_like(self.features)
+        for axis in range(3):
+            here, there = (self.index.narrow(axis, start, self.side - 1).flatten() for start in (0, 1))
+            both = (here != 0) & (there != 0)
+            here, there = here[both], there[both]
+            difference = self.features[there] - self.features[here]
+            change.index_add_(0, here, difference)
+            change.index_add_(0, there, difference, alpha=-1)
+        self.features.add_(change, alpha=part / 6)
+
     def fit_to(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
         """Take the shape of a saved state, so that it can be loaded."""
         for name in ("density", "features", "index", "distance"):

@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dv.errors import Interrupted, UserError
 from dv.memory import keep_freed_memory
-from dv.tasks.processes import at_work, dismiss, follow, leave, place
+from dv.tasks.orphan import at_work
+from dv.tasks.processes import dismiss, follow, leave, place
 
 MULTIRUN = ("-m", "--multirun")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -32,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dv.errors import Interrupted, UserError
 from dv.memory import keep_freed_memory
+from dv.tasks.orphan import OUR_PARENT
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 Task = Callable[[DictConfig], Any]
 GRACE = 10.0  # seconds that the other ranks have to end in order after one has failed
 FOREVER, MOMENT = timedelta(days=365), timedelta(seconds=2)
-OUR_PARENT = "DV_PARENT"  # in a rank started here: the process that started it
 END = "end"
-_WORKING = threading.Lock()
 STOPPED = "interrupted; the same command with resume=auto goes on from the last checkpoint"
 
 
@@ -133,36 +131,6 @@ def leave() -> None:
 
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def orphaned() -> bool:
-    """Whether who started this process, and would collect its results, is gone."""
-    if OUR_PARENT in os.environ:
-        return os.getppid() != int(os.environ[OUR_PARENT])
-    return multiprocessing.current_process().name != "MainProcess" and os.getppid() == 1  # a worker of joblib
-
-
-@contextmanager
-def at_work() -> Iterator[None]:
-    """Around a job of this process. A worker of joblib whose sweep is gone ends with its job, or at once without one.
-
-    Of itself it would wait minutes for another.
-    """
-    _end_with_sweep()
-    with _WORKING:
-        yield
-
-
-@cache
-def _end_with_sweep() -> None:
-    def watch() -> None:
-        while not orphaned():
-            time.sleep(1)
-        with _WORKING:  # the training itself notices, and keeps a checkpoint
-            os._exit(1)
-
-    if multiprocessing.current_process().name != "MainProcess":
-        threading.Thread(target=watch, daemon=True).start()
 
 
 def _job(number: int) -> str:

@@ -17,7 +17,8 @@ from dv.errors import UserError
 from dv.tasks.command import in_sweep, run
 from dv.tasks.dashboard import log_test_scores
 from dv.tasks.evaluate import evaluate
-from dv.tasks.processes import orphaned, place, run_on_ranks
+from dv.tasks.orphan import orphaned
+from dv.tasks.processes import place, run_on_ranks
 from dv.tasks.record import recording_failure
 from dv.tasks.resume import alone_in, changed, checkpoint_to_resume, finished
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from frames import frame_seconds
 from conftest import write_object
 from dv.checkpoint import read_checkpoint
 from dv.data.object import ObjectSource
+from dv.lightning.forecast import SLOW_STEPS
 from faults import assert_equal_runs, weights
 from wandb_runs import runs
 
@@ -93,6 +95,36 @@ def test_scores_pictures_and_depth(command, ball, learned, tmp_path):
         assert depth.shape == (32, 32)
         assert np.median(depth[14:18, 14:18]) == pytest.approx(distance - 0.45, abs=0.06)  # two vertices
         assert depth[0, 0] > distance  # nothing there
+
+
+def test_density_can_change_as_much_in_few_steps_as_in_many(command, arguments, tmp_path):
+    sums = []
+    for steps in (20, 40):
+        run = tmp_path / str(steps)
+        base = [*arguments, f"trainer.max_steps={steps}", "model.density_rate=100", f"hydra.run.dir={run}"]
+        assert command("train", *base, "trainer.log_every_steps=1").code == 0
+        rates = rows(run, "train/learning_rate/density")
+        assert len(rates) == steps
+        sums.append(sum(rates))
+    assert sums[0] == pytest.approx(sums[1], rel=0.05)
+
+
+def test_density_learns_by_the_steps_that_the_clock_is_enough_for(command, arguments, tmp_path):
+    clock = ["trainer.max_steps=null", "trainer.max_epochs=null", "trainer.max_time=00:00:00:04"]
+    base = [a for a in arguments if not a.startswith("hydra.run.dir")]
+    result = command(
+        "train", *base, *clock, "model.density_rate=100", "trainer.log_every_steps=1", f"hydra.run.dir={tmp_path}"
+    )
+    assert result.code == 0, result.err
+    density, features = (rows(tmp_path, f"train/learning_rate/{name}") for name in ("density", "features"))
+    progress = [math.log(rate / 0.03) / math.log(0.05) for rate in features]  # what the schedule followed
+    expected = [100 * 4.5**p * f / d for p, f, d in zip(progress, features, density, strict=True)]
+    assert len(expected) > SLOW_STEPS + 1
+    assert min(expected[: SLOW_STEPS + 1]) > 10**8, "before any step is timed"
+    began, then = SLOW_STEPS - 1, progress[SLOW_STEPS - 1]
+    for step in range(SLOW_STEPS, len(expected) - 1):  # seen in this step, followed in the next
+        speed = (step - began) / (progress[step] - then)
+        assert expected[step + 1] == pytest.approx(step + (1 - progress[step]) * speed, rel=1e-3)
 
 
 @pytest.mark.parametrize("stop", [2, 5, 7])

@@ -150,21 +150,22 @@ class ObjectModule(pl.LightningModule):
     def progress(self) -> float:
         """Part of the training that is over, in [0, 1]: by steps or, where ``max_time`` is nearer, by the clock."""
         done = self.global_step / max(1, self.trainer.max_steps)
-        for timer in self._timers:
+        if timer := self._timer:
             elapsed, remaining = timer.time_elapsed(), timer.time_remaining()
             if remaining is not None:
                 done = max(done, elapsed / max(1e-9, elapsed + remaining))
         return min(1.0, done)
 
     @property
-    def _timers(self) -> list[Timer]:
-        """None or one, that ends the training by the clock."""
-        return [c for c in self.trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+    def _timer(self) -> Timer | None:
+        """What ends the training by the clock."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+        return next((c for c in callbacks if isinstance(c, Timer)), None)
 
     def _set_learning_rates(self, optimizer: torch.optim.Optimizer) -> float:
         """Set the rates of this step; returns the progress that they follow, the same on all ranks."""
         progress = self.progress()
-        if self._timers and self.trainer.world_size > 1:  # clocks differ, learning rates must not
+        if self._timer and self.trainer.world_size > 1:  # clocks differ, learning rates must not
             now = torch.tensor(progress, device=self.device, dtype=torch.float64)
             progress = float(cast(Tensor, self.trainer.strategy.reduce(now, reduce_op="max")))
         factor = self.optimizer_settings.factor(self.global_step, progress)

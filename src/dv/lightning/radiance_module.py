@@ -17,6 +17,7 @@ from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.geometry.rays import all_pixels, pixel_rays
+from dv.lightning.forecast import StepForecast
 from dv.lightning.object_module import LossSettings, ObjectModule, OptimizerSettings, to_model
 from dv.lightning.pictures import MOST_POINTS
 from dv.radiance import STEP, RadianceGrid, RadianceSizes
@@ -25,7 +26,6 @@ SMALLEST_SIDE = 8
 FIND_EMPTY_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
 MOST_DENSITY_RATE = 0.5  # raw, a step
-SLOW_STEPS = 10  # after the start or after resuming, which say nothing of how long a step takes
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class RadianceSettings:
     prune_at: Sequence[float]
     fine_at: float  # until then samples lie twice as far apart
     view_from: float  # until then colours do not depend on the view, and the linear share stays: surfaces come first
-    density_rate: float  # learning rate of the density at the beginning, in that of the features, times expected steps
-    density_rise: float  # what it is more times that of the features at the end, exponentially nearing it
+    density_rate: float  # through the training's steps: learning rate of density at the beginning, in the features'
+    density_rise: float  # what this ratio grows by, exponentially, to the end
     background_rate: float
     linear_share_rate: float
     decoder_rate: float
-    smoothing: float  # part of the way to their neighbours' mean that features go in a step, in their learning rate
+    smoothing: float  # times their learning rate: part of the way to their neighbours' mean that features go in a step
     sparsity: float  # gradient added to every density, times the schedule
 
     def check(self) -> None:
@@ -106,12 +106,11 @@ class RadianceModule(ObjectModule):
         self.intrinsics = intrinsics.at_side(sizes.image_side)
         self.validation_intrinsics = (validation_intrinsics or intrinsics).at_side(sizes.image_side)
         self.model = RadianceGrid(sizes, placement, _background(views), settings.side(sizes.grid_side, 0))
-        self._expected_steps = math.inf  # of the whole training
-        self._slow_steps = SLOW_STEPS
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # how many of settings.events are over
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam, with a parameter group for each of the learning rates."""
+        self._forecast = StepForecast(self.trainer.max_steps)
         model = self.model
         parameters = {
             "features": [model.voxels.features], "density": [model.voxels.density], "background": [model.background],
@@ -131,9 +130,12 @@ class RadianceModule(ObjectModule):
         return self.settings.rays // self.model.sizes.rays_per_pixel
 
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
-        """Of features, density, background, linear share and, where there is one, decoder."""
+        """Of features, density, background, linear share and, where there is one, decoder.
+
+        The rates of density of all steps have the same sum however many there are.
+        """
         rate, s = self.optimizer_settings.learning_rate, self.settings
-        density_rate = rate * s.density_rate / self._expected_steps * s.density_rise**progress
+        density_rate = rate * s.density_rate / self._forecast.steps * s.density_rise**progress
         rates = {
             "features": rate, "density": min(MOST_DENSITY_RATE, density_rate),
             "background": rate * s.background_rate, "linear_share": rate * s.linear_share_rate,
@@ -150,10 +152,6 @@ class RadianceModule(ObjectModule):
             )
         self.model.voxels.fit_to(checkpoint["state_dict"], f"{MODEL_PREFIX}voxels.")
 
-    def on_fit_start(self) -> None:
-        """Expect all steps that are allowed: with a clock endless ones, at no rate of density, until some are timed."""
-        self._expected_steps = self.trainer.max_steps
-
     def on_train_start(self) -> None:
         """Bring pictures and poses to the device, and find the pixels worth rendering."""
         self._images = self.views.images.to(self.device)
@@ -164,7 +162,8 @@ class RadianceModule(ObjectModule):
         """One step: gradients of all samples, averaged over them and the ranks; one optimiser step."""
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         progress = self._set_learning_rates(optimizer)
-        self._expect_steps(progress)
+        if self._timer:
+            self._forecast.see(self.global_step, progress)
         self._change_vertices(progress, optimizer)
         if self.global_step % FIND_EMPTY_EVERY == 0:
             self.model.voxels.find_empty()
@@ -187,16 +186,6 @@ class RadianceModule(ObjectModule):
         values |= {name: torch.tensor(rate) for name, rate in rates.items()}
         self.log_dict({f"train/{name}": value for name, value in values.items()})
         return values["loss/generator"]
-
-    def _expect_steps(self, progress: float) -> None:
-        """Where the clock ends the training: as many more steps as the time left is enough for, as fast as so far."""
-        step = self.global_step
-        if self._slow_steps:
-            self._slow_steps -= 1
-            self._timed_from = step, progress
-        elif self._timers and progress > self._timed_from[1]:
-            a_step = (progress - self._timed_from[1]) / (step - self._timed_from[0])
-            self._expected_steps = min(self.trainer.max_steps, step + (1 - progress) / a_step)
 
     def _learn(self, number: int, samples: int, step: float) -> dict[str, Tensor]:
         """Add the gradients of a sample in a step of ``samples``; returns what to log."""

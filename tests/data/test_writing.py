@@ -108,6 +108,25 @@ def test_fewer_and_noisy_training_views(taken, tmp_path):
         np.testing.assert_array_equal(pose, by_name[name].pose)
 
 
+def test_training_views_of_uneven_exposure(taken, tmp_path):
+    _, source = write(taken, tmp_path, WriteSettings(noise_exposure=0.4, seed=3))
+    files = {p.name: p.path for p in taken}
+    train, test = source.views("train"), source.views("test")
+    stops = np.random.default_rng(3).normal(0, 0.4, len(train))
+    assert np.abs(stops).max() > 0.5
+    for name, image, more in zip(train.names, train.images.numpy(), stops, strict=True):
+        before, after = (light(x / 255) for x in (np.moveaxis(iio.imread(files[name]), -1, 0), image))
+        inside = (before * 2**more < 0.9) & (before > 0.05)
+        assert np.median(after[inside] / before[inside]) == pytest.approx(2**more, rel=0.01)
+    for name, image in zip(test.names, test.images, strict=True):
+        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), iio.imread(files[name]))
+
+
+def light(srgb: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1 above its linear piece."""
+    return ((srgb + 0.055) / 1.055) ** 2.4
+
+
 def test_pictures_are_reduced_to_the_side_that_is_asked_for(taken, tmp_path):
     _, source = write(taken, tmp_path, WriteSettings(image_side=16))
     assert source.views("test").images.shape[-1] == 16
@@ -169,6 +188,7 @@ def test_stopped_between_two_names_it_is_written_again(taken, tmp_path):
         ({"random": 1}, "views.random=1"),
         ({"random": 4, "farthest": 4}, "not both"),
         ({"noise_angle": -1}, "noise.angle=-1"),
+        ({"noise_exposure": -1}, "noise.exposure=-1"),
         ({"scale": 0}, "grid.scale=0 must be a positive number"),
         ({"near": float("inf")}, "grid.near=inf"),
         ({"origin": [0.0, 1.0]}, "grid.origin=.* must be three numbers"),

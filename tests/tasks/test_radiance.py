@@ -123,10 +123,40 @@ def test_density_learns_by_the_steps_that_the_clock_is_enough_for(command, argum
     assert expected[SLOW_STEPS + 1 :] == pytest.approx([30] * (30 - SLOW_STEPS), rel=1e-4)
 
 
-@pytest.mark.parametrize("stop", [2, 5, 7])
-def test_a_resumed_run_equals_an_undisturbed_one(command, arguments, tmp_path, stop):
+def test_exposures_of_the_training_views_are_found(command, tmp_path):
+    """And the object is as bright as they are on average, which is what test views show."""
+    many = write_object(tmp_path / "many", train=30)
+    uneven = ["source=folder", f"source.path={many}", "source.object=ball", "source.mask=uniform"]
+    result = command("prepare", *uneven, "noise.exposure=0.5", f"output_dir={tmp_path / 'uneven'}", "object.name=ball")
+    assert result.code == 0, result.err
+    before, after = (ObjectSource(root, "ball").views("train").images.float() for root in (many, tmp_path / "uneven"))
+    gains = (after[..., 10:22, 10:22].sum((1, 2, 3)) / before[..., 10:22, 10:22].sum((1, 2, 3))).log()
+    scores = {}
+    for rate in (0.0, 0.1):
+        run = tmp_path / f"rate{rate}"
+        base = ["object=custom", f"object.root={tmp_path / 'uneven'}", "object.name=ball", *SMALL]
+        base += ["trainer.max_steps=200", "trainer.validate_every_steps=200", "optimizer.learning_rate=0.1"]
+        result = command("train", *base, "grid.side=32", f"model.exposure_rate={rate}", f"hydra.run.dir={run}")
+        assert result.code == 0, result.err
+        scores[rate] = rows(run, "val/psnr")[-1]
+    exposure = weights(run / "checkpoints" / "last.ckpt")["exposure"].mean(1)
+    assert float(np.corrcoef(exposure, gains)[0, 1]) > 0.85
+    assert scores[0.1] > scores[0.0] + 1
+
+
+def test_exposures_are_those_of_the_training_that_goes_on(command, arguments, tmp_path):
+    assert command("train", *arguments, "model.exposure_rate=0.1").code == 0
+    result = command("train", *arguments, "resume=auto", "trainer.max_steps=100")
+    assert result.code == 1
+    assert "last.ckpt has exposures of 8 views, and this training of 0; give model.exposure_rate" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(("stop", "exposure_rate"), [(2, 0), (5, 0.1), (7, 0)])
+def test_a_resumed_run_equals_an_undisturbed_one(command, arguments, tmp_path, stop, exposure_rate):
     """Also when it was stopped between refinements, with fewer vertices than it began with."""
     base = [*arguments, "trainer.save_every_steps=1", "trainer.validate_every_steps=4", "seed=3"]
+    base += [f"model.exposure_rate={exposure_rate}"]
     assert command("train", *base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'whole'}").code == 0
     stopped = [*base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'stopped'}"]
     with pytest.MonkeyPatch.context() as patch:
@@ -148,15 +178,16 @@ def test_a_resumed_run_equals_an_undisturbed_one(command, arguments, tmp_path, s
 
 
 def test_ranks_make_the_step_of_one_process(command, arguments, tmp_path):
-    base = [*arguments, "trainer.max_steps=6", "trainer.precision=64-true"]
+    base = [*arguments, "trainer.max_steps=6", "trainer.precision=64-true", "model.exposure_rate=0.1"]
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert command("train", *base, "data.batch_size=2", f"hydra.run.dir={alone}").code == 0
     result = command("train", *base, "trainer.processes=2", f"hydra.run.dir={shared}")
     assert result.code == 0, result.err
     ours, theirs = (weights(run / "checkpoints" / "last.ckpt") for run in (shared, alone))
     assert torch.equal(ours["model.voxels.index"], theirs["model.voxels.index"])
-    for name in ("density", "features"):
-        a, b = ours[f"model.voxels.{name}"], theirs[f"model.voxels.{name}"]
+    for name in ("model.voxels.density", "model.voxels.features", "exposure"):
+        a, b = ours[name], theirs[name]
+        assert b.any()
         assert (a - b).norm() <= 1e-9 * b.norm()
     assert rows(shared, "train/loss/l2") == pytest.approx(rows(alone, "train/loss/l2"), rel=1e-9)
     assert rows(shared, "val/psnr") == pytest.approx(rows(alone, "val/psnr"), rel=1e-6)
@@ -202,7 +233,8 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
     calibration, views = source.calibration(), source.views("train")
     settings = radiance_module.RadianceSettings(
         rays=16, refine_at=(0.5,), prune_at=(), fine_at=0.5, view_from=0, density_rate=1, density_rise=1,
-        background_rate=0.1, linear_share_rate=0.1, decoder_rate=0.1, smoothing=0, sparsity=0,
+        background_rate=0.1, linear_share_rate=0.1, decoder_rate=0.1, exposure_rate=0, smoothing=0,
+        sparsity=0,
     )  # fmt: skip
     loss, optimizer = LossSettings(0, 0, 12, 1), OptimizerSettings(0.1, 0.1)
     module = radiance_module.RadianceModule(
@@ -248,6 +280,7 @@ def test_trainings_from_before_there_was_a_linear_share_do_not_go_on(command, ar
         ("model.supersampling=0", "model.supersampling=0 must be a whole number of at least 1"),
         ("model.linear_share=2", "model.linear_share=2 must be a number from 0 to 1"),
         ("model.linear_share_rate=-1", "model.linear_share_rate=-1 must be a number that is not negative"),
+        ("model.exposure_rate=-1", "model.exposure_rate=-1 must be a number that is not negative"),
         ("model.view_degree=3", "model.view_degree=3 must be 0 to 2"),
         ("model.decoder_degree=3", "model.decoder_degree=3 must be 0 to 2"),
         ("model.decoder_features=-1", "model.decoder_features=-1 must be a whole number"),

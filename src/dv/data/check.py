@@ -66,7 +66,8 @@ def check_pictures(splits: dict[str, Views], calibration: Calibration) -> list[F
     jumps = _outliers(brightness - np.median(brightness[nearest], axis=1), least=0.2)
     if len(jumps):
         messages.append(f"{few([train.names[i] for i in jumps])}: much brighter or darker than the views beside them; "
-                        "was exposure fixed? remove them or correct them")  # fmt: skip
+                        "was exposure fixed? remove or correct them, or train with "
+                        "experiment=radiance model.exposure_rate=0.1")  # fmt: skip
     sharpness = np.log([max(float(cv2.Laplacian(picture, cv2.CV_32F).var()), 1e-9) for picture in grey])
     dull = sharpness - np.median(sharpness[nearest], axis=1)
     blurred = [i for i in _outliers(dull, least=1.0) if dull[i] < 0]

@@ -113,7 +113,8 @@ class Lens:
 class Photograph:
     """A picture file with its pose (camera-to-world ``[4, 4]``, OpenCV axes) and lens.
 
-    ``mask``, if there is one, is a picture that is white on the object.
+    ``mask``, if there is one, is a picture that is white on the object. ``stops`` is by how much more light the
+    picture is to look, in powers of two.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Photograph:
     pose: Array
     lens: Lens
     mask: Path | None = None
+    stops: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -108,12 +110,20 @@ def rectified(
 
 
 def masked(photograph: Photograph, background: Array, *, mask: str | None, upright: bool) -> Image:
-    """The photograph ``[H, W, 3]`` in [0, 1] with what is not the object in the background's colour, if masked."""
+    """The photograph ``[H, W, 3]`` in [0, 1], exposed by its ``stops``; if masked, with what is not the object in the
+    background's colour, which stays.
+    """
     image = read_image(photograph.path, background, upright)
+    exposed = _exposed(image, photograph.stops) if photograph.stops else image
     if mask is None:
-        return image
+        return exposed
     weight = object_mask(photograph, image, mask, upright)[..., None]
-    return np.asarray(image * weight + background.astype(np.float32) * (1 - weight), np.float32)
+    return np.asarray(exposed * weight + background.astype(np.float32) * (1 - weight), np.float32)
+
+
+def _exposed(image: Image, stops: float) -> Image:
+    light = rgb_to_linear_rgb(torch.from_numpy(image).movedim(-1, 0)) * 2**stops
+    return np.asarray(linear_rgb_to_rgb(light).clamp(0, 1).movedim(0, -1), np.float32)
 
 
 def object_mask(photograph: Photograph, image: Image, mask: str, upright: bool = False) -> Image:

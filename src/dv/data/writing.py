@@ -50,6 +50,7 @@ class WriteSettings:
     farthest: int | None = None
     noise_angle: float = 0.0
     noise_distance: float = 0.0
+    noise_exposure: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,9 +66,10 @@ class WriteSettings:
                 raise UserError(f"{key}={value} must be a whole number of at least {least}")
         if self.random and self.farthest:
             raise UserError("give views.random or views.farthest, not both")
-        for key, number in (("noise.angle", self.noise_angle), ("noise.distance", self.noise_distance)):
+        for noise in ("angle", "distance", "exposure"):
+            number = getattr(self, f"noise_{noise}")
             if not isinstance(number, int | float) or not 0 <= number < np.inf:
-                raise UserError(f"{key}={number} must be a number that is not negative")
+                raise UserError(f"noise.{noise}={number} must be a number that is not negative")
         for key, size in (("grid.scale", self.scale), ("grid.near", self.near)):
             if size is not None and (not isinstance(size, int | float) or not 0 < size < np.inf):
                 raise UserError(f"{key}={size} must be a positive number")
@@ -227,6 +229,9 @@ def _varied(views: list[Photograph], settings: WriteSettings) -> list[Photograph
         poses = np.stack([view.pose for view in views])
         noisy = perturb(poses, settings.noise_angle, settings.noise_distance, settings.seed)
         views = [replace(view, pose=pose) for view, pose in zip(views, noisy, strict=True)]
+    if settings.noise_exposure:
+        stops = np.random.default_rng(settings.seed).normal(0, settings.noise_exposure, len(views))
+        views = [replace(view, stops=float(more)) for view, more in zip(views, stops, strict=True)]
     return views
 
 

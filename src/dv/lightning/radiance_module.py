@@ -20,7 +20,7 @@ from dv.geometry.rays import all_pixels, pixel_rays
 from dv.lightning.forecast import StepForecast
 from dv.lightning.object_module import LossSettings, ObjectModule, OptimizerSettings, to_model
 from dv.lightning.pictures import MOST_POINTS
-from dv.radiance import STEP, RadianceGrid, RadianceSizes
+from dv.radiance import STEP, RadianceGrid, RadianceSizes, Seen
 
 SMALLEST_SIDE = 8
 FIND_EMPTY_EVERY = 50  # steps
@@ -42,6 +42,7 @@ class RadianceSettings:
     background_rate: float
     linear_share_rate: float
     decoder_rate: float
+    exposure_rate: float  # of the views' exposures; 0: all have the same
     smoothing: float  # times their learning rate: part of the way to their neighbours' mean that features go in a step
     sparsity: float  # gradient added to every density, times the schedule
 
@@ -52,7 +53,14 @@ class RadianceSettings:
         for key in ("refine_at", "prune_at"):
             if any(not 0 < at < 1 for at in getattr(self, key)):
                 raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
-        rates = ("density_rate", "density_rise", "background_rate", "linear_share_rate", "decoder_rate")
+        rates = (
+            "density_rate",
+            "density_rise",
+            "background_rate",
+            "linear_share_rate",
+            "decoder_rate",
+            "exposure_rate",
+        )
         for key in ("fine_at", "view_from", *rates, "smoothing", "sparsity"):
             if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
                 raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
@@ -77,6 +85,7 @@ class RadianceModule(ObjectModule):
 
     model: RadianceGrid
     changes: Tensor
+    exposure: nn.Parameter | None
 
     def __init__(
         self,
@@ -106,6 +115,8 @@ class RadianceModule(ObjectModule):
         self.intrinsics = intrinsics.at_side(sizes.image_side)
         self.validation_intrinsics = (validation_intrinsics or intrinsics).at_side(sizes.image_side)
         self.model = RadianceGrid(sizes, placement, _background(views), settings.side(sizes.grid_side, 0))
+        # logarithms of the views' gains; of its own view one is used in training, of other views their mean, 0
+        self.exposure = nn.Parameter(torch.zeros(len(views), 3)) if settings.exposure_rate else None
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # how many of settings.events are over
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -115,6 +126,7 @@ class RadianceModule(ObjectModule):
         parameters = {
             "features": [model.voxels.features], "density": [model.voxels.density], "background": [model.background],
             "linear_share": [model.linear_share], "decoder": list(model.decoder.parameters()) if model.decoder else [],
+            "exposure": [self.exposure],
         }  # fmt: skip
         groups = [{"params": parameters[name], "lr": rate} for name, rate in self.learning_rates().items()]
         # ε is far below the gradients of a mean over thousands of rays; β₂ forgets what a coarser surface was like
@@ -130,7 +142,7 @@ class RadianceModule(ObjectModule):
         return self.settings.rays // self.model.sizes.rays_per_pixel
 
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
-        """Of features, density, background, linear share and, where there is one, decoder.
+        """Of features, density, background, linear share and, where there are some, decoder and exposures.
 
         The rates of density of all steps have the same sum however many there are.
         """
@@ -140,10 +152,23 @@ class RadianceModule(ObjectModule):
             "features": rate, "density": min(MOST_DENSITY_RATE, density_rate),
             "background": rate * s.background_rate, "linear_share": rate * s.linear_share_rate,
         }  # fmt: skip
-        return rates | ({"decoder": rate * s.decoder_rate} if self.model.decoder else {})
+        if self.model.decoder:
+            rates["decoder"] = rate * s.decoder_rate
+        if self.exposure is not None:
+            rates["exposure"] = rate * s.exposure_rate
+        return rates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the shape that the voxels had. Raises :class:`UserError` if there was no linear share then."""
+        """Take the shape that the voxels had.
+
+        Raises :class:`UserError` if there was no linear share then, or other exposures.
+        """
+        had, have = checkpoint["state_dict"].get("exposure"), self.exposure
+        if (None if had is None else len(had)) != (None if have is None else len(have)):
+            raise UserError(
+                f"{self.trainer.ckpt_path} has exposures of {0 if had is None else len(had)} views, and this training "
+                f"of {0 if have is None else len(have)}; give model.exposure_rate and the views that it was begun with"
+            )
         if f"{MODEL_PREFIX}linear_share" not in checkpoint["state_dict"]:
             path = self.trainer.ckpt_path
             raise UserError(
@@ -178,12 +203,16 @@ class RadianceModule(ObjectModule):
         if self.settings.smoothing and self.global_step % SMOOTH_EVERY == 0:
             rate = optimizer.param_groups[0]["lr"]
             self.model.voxels.smooth(min(1.0, self.settings.smoothing * rate * SMOOTH_EVERY))
+        if self.exposure is not None:
+            self.exposure.data -= self.exposure.data.mean(0)  # all together would be the object's brightness
         values = self._over_samples(results)
         rates = {
             f"learning_rate/{k}": g["lr"] for k, g in zip(self.learning_rates(), optimizer.param_groups, strict=True)
         }
         values |= {"gradient_norm": norm, "linear_share": self.model.linear_share.detach()}
         values |= {name: torch.tensor(rate) for name, rate in rates.items()}
+        if self.exposure is not None:
+            values["exposure_spread"] = self.exposure.detach().std(0).mean()
         self.log_dict({f"train/{name}": value for name, value in values.items()})
         return values["loss/generator"]
 
@@ -197,7 +226,7 @@ class RadianceModule(ObjectModule):
         pixels = torch.stack([at % side, at // side], 1)
         truth = to_model(self._images[view, :, pixels[:, 1], pixels[:, 0]])
         seen = self.model.see_pixels(self._poses[view], pixels, self.intrinsics, offsets, step)
-        error = seen.colors - truth
+        error = self._exposed(seen, view) - truth
         l1, l2 = error.abs().mean(), error.square().mean()
         loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
         if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(loss.detach())), all=True):
@@ -205,6 +234,16 @@ class RadianceModule(ObjectModule):
         self.manual_backward(loss / samples)
         values = {"loss/generator": loss, "loss/l1": l1, "loss/l2": l2, "psnr": -10 * l2.detach().log10()}
         return {name: value.detach() for name, value in values.items()}
+
+    def _exposed(self, seen: Seen, view: Tensor) -> Tensor:
+        """Colours ``[P, 3]`` of pixels in pictures of the numbers ``view`` ``[P]``.
+
+        A view's gain is one of sRGB values, which near enough are a power of light; what lies behind all is as it is.
+        """
+        if self.exposure is None:
+            return seen.colors
+        behind = seen.through[:, None] * (self.model.background + 0.5)
+        return seen.colors + (seen.colors + 0.5 - behind) * self.exposure[view].expm1()
 
     def _finish_gradients(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Average over the ranks; push densities down that nothing holds up; leave the row for what is not there."""

@@ -88,6 +88,7 @@ def _write_settings(config: DictConfig) -> WriteSettings:
         farthest=views.farthest,
         noise_angle=noise.angle,
         noise_distance=noise.distance,
+        noise_exposure=noise.exposure,
         seed=views.seed,
     )
 

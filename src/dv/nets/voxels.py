@@ -99,15 +99,18 @@ class SparseVoxels(nn.Module):
 
         Those that are not there count as equal.
         """
-        change = torch.zeros_like(self.features)
+        pairs = []
         for axis in range(3):
             here, there = (self.index.narrow(axis, start, self.side - 1).flatten() for start in (0, 1))
             both = (here != 0) & (there != 0)
-            here, there = here[both], there[both]
-            difference = self.features[there] - self.features[here]
-            change.index_add_(0, here, difference)
-            change.index_add_(0, there, difference, alpha=-1)
-        self.features.add_(change, alpha=part / 6)
+            pairs.append((here[both], there[both]))
+        for feature in self.features.T:  # one by one, for a third of the memory
+            change = torch.zeros_like(feature)
+            for here, there in pairs:
+                difference = feature[there] - feature[here]
+                change.index_add_(0, here, difference)
+                change.index_add_(0, there, difference, alpha=-1)
+            feature.add_(change, alpha=part / 6)
 
     def fit_to(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
         """Take the shape of a saved state, so that it can be loaded."""

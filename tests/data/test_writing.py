@@ -168,6 +168,20 @@ def test_the_same_import_again_has_nothing_to_do_and_another_is_refused(taken, t
         already_written(tmp_path / "out", "thing", record_of("test", tmp_path / "photos", WriteSettings(), paths))
 
 
+def test_settings_that_are_new_are_at_their_defaults_in_an_old_record(taken, tmp_path):
+    record = record_of("test", tmp_path / "photos", WriteSettings(), [p.path for p in taken])
+    write(taken, tmp_path)
+    for path in (tmp_path / "out").glob("*/thing/dataset.json"):
+        old = json.loads(path.read_text())
+        del old["settings"]["noise_exposure"]
+        path.write_text(json.dumps(old))
+    assert already_written(tmp_path / "out", "thing", record)
+    paths = [p.path for p in taken]
+    other = record_of("test", tmp_path / "photos", WriteSettings(noise_exposure=0.5), paths)
+    with pytest.raises(UserError, match="with other settings or pictures"):
+        already_written(tmp_path / "out", "thing", other)
+
+
 def test_stopped_between_two_names_it_is_written_again(taken, tmp_path):
     import shutil
 

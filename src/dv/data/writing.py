@@ -92,19 +92,27 @@ def fingerprint(paths: list[Path]) -> str:
 
 def record_of(source: str, path: Path, settings: WriteSettings, inputs: list[Path], **more: Any) -> dict[str, Any]:
     """What decides the result of an import; equal records mean that there is nothing left to do."""
-    asked = {key: value for key, value in asdict(settings).items() if value is not None}
-    return {"source": source, "path": str(path.resolve()), "settings": {**asked, **more}, "inputs": fingerprint(inputs)}
+    asked = {**_asked(settings), **more}
+    return {"source": source, "path": str(path.resolve()), "settings": asked, "inputs": fingerprint(inputs)}
+
+
+def _asked(settings: WriteSettings) -> dict[str, Any]:
+    return {key: value for key, value in asdict(settings).items() if value is not None}
 
 
 def already_written(output_dir: Path, name: str, record: dict[str, Any]) -> bool:
-    """Whether the object is there whole with an equal record. Raises :class:`UserError` if another one is there."""
+    """Whether the object is there whole with an equal record. Raises :class:`UserError` if another one is there.
+
+    Settings that there were not yet when it was written are at their defaults in it.
+    """
     found = [split for split in SPLITS if (output_dir / split / name).exists()]
     for split in found:
         folder = output_dir / split / name
         try:
             there = json.loads((folder / "dataset.json").read_text())
+            there["settings"] = {**_asked(WriteSettings()), **there.get("settings", {})}
             same = all(there.get(key) == json.loads(json.dumps(value)) for key, value in record.items())
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, TypeError):
             same = False
         if not same:
             raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, cast
 
@@ -53,15 +53,7 @@ class RadianceSettings:
         for key in ("refine_at", "prune_at"):
             if any(not 0 < at < 1 for at in getattr(self, key)):
                 raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
-        rates = (
-            "density_rate",
-            "density_rise",
-            "background_rate",
-            "linear_share_rate",
-            "decoder_rate",
-            "exposure_rate",
-        )
-        for key in ("fine_at", "view_from", *rates, "smoothing", "sparsity"):
+        for key in (field.name for field in fields(self) if field.type == "float"):
             if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
                 raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
 
@@ -115,7 +107,7 @@ class RadianceModule(ObjectModule):
         self.intrinsics = intrinsics.at_side(sizes.image_side)
         self.validation_intrinsics = (validation_intrinsics or intrinsics).at_side(sizes.image_side)
         self.model = RadianceGrid(sizes, placement, _background(views), settings.side(sizes.grid_side, 0))
-        # logarithms of the views' gains; of its own view one is used in training, of other views their mean, 0
+        # [V, 3], logarithms of the gains of the training views' channels; their mean, 0, is what is rendered
         self.exposure = nn.Parameter(torch.zeros(len(views), 3)) if settings.exposure_rate else None
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # how many of settings.events are over
 
@@ -163,11 +155,14 @@ class RadianceModule(ObjectModule):
 
         Raises :class:`UserError` if there was no linear share then, or other exposures.
         """
-        had, have = checkpoint["state_dict"].get("exposure"), self.exposure
-        if (None if had is None else len(had)) != (None if have is None else len(have)):
+        had, have = (
+            len(checkpoint["state_dict"].get("exposure", ())),
+            0 if self.exposure is None else len(self.exposure),
+        )
+        if had != have:
             raise UserError(
-                f"{self.trainer.ckpt_path} has exposures of {0 if had is None else len(had)} views, and this training "
-                f"of {0 if have is None else len(have)}; give model.exposure_rate and the views that it was begun with"
+                f"{self.trainer.ckpt_path} has exposures of {had} views, and this training of {have}; "
+                "give model.exposure_rate and the views that it was begun with"
             )
         if f"{MODEL_PREFIX}linear_share" not in checkpoint["state_dict"]:
             path = self.trainer.ckpt_path
@@ -236,7 +231,7 @@ class RadianceModule(ObjectModule):
         return {name: value.detach() for name, value in values.items()}
 
     def _exposed(self, seen: Seen, view: Tensor) -> Tensor:
-        """Colours ``[P, 3]`` of pixels in pictures of the numbers ``view`` ``[P]``.
+        """Colours ``[P, 3]`` in about [-0.5, 0.5] as the training views numbered ``view`` ``[P]`` expose them.
 
         A view's gain is one of sRGB values, which near enough are a power of light; what lies behind all is as it is.
         """

@@ -104,7 +104,7 @@ class SparseVoxels(nn.Module):
             here, there = (self.index.narrow(axis, start, self.side - 1).flatten() for start in (0, 1))
             both = (here != 0) & (there != 0)
             pairs.append((here[both], there[both]))
-        for feature in self.features.T:  # one by one, for a third of the memory
+        for feature in self.features.T:  # one by one, for less than half the memory
             change = torch.zeros_like(feature)
             for here, there in pairs:
                 difference = feature[there] - feature[here]

@@ -32,6 +32,12 @@ TINY = [
 ]
 
 
+def training(count: int) -> list[str]:
+    """Overrides of a training of ``count`` steps that validates, saves and draws at the last one only."""
+    events = ("save", "validate", "picture")
+    return [f"trainer.max_steps={count}", *[f"trainer.{event}_every_steps={count}" for event in events]]
+
+
 def write_views(folder: Path, count: int, side: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> None:
     """Pictures of a sphere shaded by its normals, seen from ``count`` poses on the upper hemisphere."""
     height, width = size or (side, side)

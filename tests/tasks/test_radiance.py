@@ -10,7 +10,7 @@ import pytest
 import torch
 from frames import frame_seconds
 
-from conftest import write_object
+from conftest import training, write_object
 from dv.checkpoint import read_checkpoint
 from dv.data.object import ObjectSource
 from dv.lightning.forecast import SLOW_STEPS
@@ -51,9 +51,8 @@ def learned(tmp_path_factory):
     command += [
         "grid.side=32",
         "model.decoder_features=0",
-        "trainer.max_steps=800",
-        "trainer.validate_every_steps=800",
         "optimizer.learning_rate=0.1",
+        *training(800),
     ]
     subprocess.run([*command, f"hydra.run.dir={run}"], check=True, capture_output=True)
     return run
@@ -135,7 +134,7 @@ def test_exposures_of_the_training_views_are_found(command, tmp_path):
     for rate in (0.0, 0.1):
         run = tmp_path / f"rate{rate}"
         base = ["object=custom", f"object.root={tmp_path / 'uneven'}", "object.name=ball", *SMALL]
-        base += ["trainer.max_steps=200", "trainer.validate_every_steps=200", "optimizer.learning_rate=0.1"]
+        base += [*training(200), "optimizer.learning_rate=0.1"]
         result = command("train", *base, "grid.side=32", f"model.exposure_rate={rate}", f"hydra.run.dir={run}")
         assert result.code == 0, result.err
         scores[rate] = np.mean(rows(run, "train/psnr")[-20:])
@@ -197,9 +196,7 @@ def test_ranks_make_the_step_of_one_process(command, arguments, tmp_path):
 def test_it_trains_and_renders_in_bf16(command, arguments, tmp_path):
     precision = "trainer.precision=bf16-mixed"
     arguments = [*arguments, "optimizer.learning_rate=0.1"]
-    result = command(
-        "train", *arguments, precision, "trainer.max_steps=60", "trainer.log_every_steps=5", "model.refine_at=[]"
-    )
+    result = command("train", *arguments, precision, *training(60), "trainer.log_every_steps=5", "model.refine_at=[]")
     assert result.code == 0, result.err
     psnr = rows(tmp_path / "run", "train/psnr")
     assert psnr[-1] > psnr[0] + 3

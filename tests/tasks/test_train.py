@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import TINY, write_object
+from conftest import TINY, training, write_object
 from dv.checkpoint import read_checkpoint
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
@@ -48,7 +48,7 @@ def test_a_run_leaves_checkpoints_metrics_config_and_pictures(command, of_ball, 
 
 
 def test_training_learns(command, of_ball, tmp_path):
-    result = command("train", *of_ball, "loss=l1", "trainer.max_steps=60", "optimizer.learning_rate=2e-3")
+    result = command("train", *of_ball, "loss=l1", *training(60), "optimizer.learning_rate=2e-3")
     assert result.code == 0, result.err
     losses = [float(r["train/loss/l1"]) for r in rows(tmp_path / "run") if r["train/loss/l1"]]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])

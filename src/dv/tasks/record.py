@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import resource
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dv.errors import Interrupted
+from dv.memory import peak_memory
 from dv.revision import revision
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def write_record(
 ) -> None:
     """Record a finished training: steps, wall-clock seconds, its final ``val/`` scores and the best of the run.
 
-    Memory is the most that this process had at a time, of a GPU if it used one, in units of 1e9 bytes.
+    Memory is the most that this process had at a time in the training, of a GPU if it used one, in units of 1e9 bytes.
     """
     import torch
 
@@ -43,7 +43,7 @@ def write_record(
             if row.get("val/psnr")
         ]
     on_gpu = device.type == "cuda"
-    memory = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
     write_json(
         run_dir / "run.json",
         {

@@ -14,6 +14,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from dv.errors import UserError
+from dv.memory import forget_peak
 from dv.tasks.command import in_sweep, run
 from dv.tasks.dashboard import log_test_scores
 from dv.tasks.evaluate import evaluate
@@ -66,6 +67,7 @@ def train(config: DictConfig) -> float:
 def train_on_rank(config: DictConfig) -> float:
     """What every process of a training does; returns the best validation PSNR in dB."""
     import pytorch_lightning as pl
+    import torch
 
     from dv.checkpoint import read_checkpoint
     from dv.data.datamodule import ObjectDataModule
@@ -76,6 +78,7 @@ def train_on_rank(config: DictConfig) -> float:
     from dv.tasks.settings import image_side_of, object_source, processes_here, resolved
     from dv.viewing import has_depth
 
+    forget_peak()
     run_dir = Path(config.output_dir)
     resume = read_checkpoint(Path(config.resume)) if config.resume else None
     source = object_source(config, image_side_of(config.data.image_side))
@@ -94,6 +97,8 @@ def train_on_rank(config: DictConfig) -> float:
     )
     pl.seed_everything(config.seed, verbose=False)
     trainer = _trainer(config, run_dir, steps, resume)
+    if trainer.strategy.root_device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
     if place().rank == 0:
         OmegaConf.save(OmegaConf.create(resolved(config) | {"resume": None}), run_dir / "config.yaml")
         for name in ("run.json", "metrics.json"):  # of what was trained here before

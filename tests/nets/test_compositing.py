@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -113,6 +115,14 @@ def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
         assert torch.equal(there, a.isfinite())
         difference = (a - b)[there].abs().max()
         assert difference <= (1e-9 if dtype == torch.float64 else 2e-4) * b[there].abs().max()
+
+
+def test_a_process_keeps_its_number_of_threads():
+    """Starting numba's threads gives all cores to PyTorch too, so that jobs side by side wait for each other."""
+    code = "import torch; torch.set_num_threads(1); from dv.nets.compositing_cpu import threads; "
+    code += "print(threads(), torch.get_num_threads())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
 
 
 def test_gradients_do_not_depend_on_the_number_of_threads():

@@ -231,8 +231,11 @@ def scatter(
 
 def threads() -> int:
     """Threads that the parallel loops have from now on: as many as PyTorch has."""
-    count = min(torch.get_num_threads(), int(numba.config.NUMBA_NUM_THREADS))
+    given = torch.get_num_threads()
+    count = min(given, int(numba.config.NUMBA_NUM_THREADS))
     numba.set_num_threads(count)
+    if torch.get_num_threads() != given:  # where both use one OpenMP, numba's start has set all cores for both
+        torch.set_num_threads(given)
     return count
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import resource
 import sys
 from contextlib import suppress
@@ -24,24 +23,22 @@ def keep_freed_memory() -> bool:
     return bool(mallopt and mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 
 
-def forget_peak() -> None:
+def reset_peak_memory() -> None:
     """Let `peak_memory` count from now on, without what was freed before: a sweep's runs can share their process.
 
-    Where the kernel cannot be told (proc(5), ``clear_refs``, Linux only), it goes on counting from the process's start.
+    Only Linux can be told so (proc(5), ``clear_refs``); elsewhere it goes on counting from the process's start.
     """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim:
-            trim(0)  # freed memory that is kept would be part of every later peak
-        with suppress(OSError):  # a sandbox may have it read-only
-            Path("/proc/self/clear_refs").write_text("5")
+    if sys.platform != "linux":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)  # freed memory that is kept would be part of every later peak
+    with suppress(OSError):  # a sandbox may have it read-only
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> int:
-    """The most bytes of main memory that this process had at a time since `forget_peak`."""
-    status = Path("/proc/self/status")
-    high = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
-    if high:
-        return int(high[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """The most bytes of main memory that this process had at a time since `reset_peak_memory`."""
+    if sys.platform == "linux":  # getrusage's is there at least that of the process that started this one
+        return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -230,7 +230,7 @@ def scatter(
 
 
 def threads() -> int:
-    """Threads that the parallel loops have from now on: as many as PyTorch has."""
+    """Threads that the parallel loops have from now on: as many as PyTorch has, which keeps its number."""
     given = torch.get_num_threads()
     count = min(given, int(numba.config.NUMBA_NUM_THREADS))
     numba.set_num_threads(count)

@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from dv.errors import UserError
-from dv.memory import forget_peak
+from dv.memory import reset_peak_memory
 from dv.tasks.command import in_sweep, run
 from dv.tasks.dashboard import log_test_scores
 from dv.tasks.evaluate import evaluate
@@ -78,7 +78,7 @@ def train_on_rank(config: DictConfig) -> float:
     from dv.tasks.settings import image_side_of, object_source, processes_here, resolved
     from dv.viewing import has_depth
 
-    forget_peak()
+    reset_peak_memory()
     run_dir = Path(config.output_dir)
     resume = read_checkpoint(Path(config.resume)) if config.resume else None
     source = object_source(config, image_side_of(config.data.image_side))

@@ -26,7 +26,7 @@ def depth_errors(ckpt: Path, shape: str, count: int) -> tuple[np.ndarray, float]
     rendered = restored.views(views.poses[chosen], source.calibration("test").intrinsics, 1)
     for pose, (_, depth) in zip(views.poses[chosen], rendered, strict=True):
         assert depth is not None
-        truth = render_depth(scene, pose.numpy(), views.images.shape[-1])
+        truth = render_depth(scene, pose.numpy(), depth.shape[-1])  # the paper's model has it at feature_side
         there = np.isfinite(truth)
         error = np.abs(depth[0].numpy() - truth)[there] / scale
         errors.append(error)

@@ -44,7 +44,7 @@ class Checkpoint:
         if isinstance(model, RadianceGrid) != isinstance(self.sizes, RadianceSizes):
             raise UserError(f"{self.path} holds another kind of model; use model={MODELS[type(self.sizes)]}")
         if isinstance(model, RadianceGrid):
-            for key in ("view_degree", "decoder_features", "decoder_width", "decoder_degree"):
+            for key in ("view_degree", "decoder_features", "decoder_width", "decoder_degree", "reflection_degree"):
                 ours, theirs = getattr(model.sizes, key), getattr(self.sizes, key)
                 if ours != theirs:
                     raise UserError(f"{self.path} has model.{key}={theirs}, not {ours}; add model.{key}={theirs}")

@@ -4,18 +4,21 @@ DeepVoxels' idea, a 3D grid of features that belongs to one object, without the 
 sparse grid hold density and features. A ray sees the features that emission and absorption leave of those along it
 (:mod:`dv.nets.compositing`), once, as a vector f with the light T that comes through. A pixel's colour is
 
-    ``Σ_k Y_k(direction) · f_k + (1 - T) · decoder(f, direction) + T · background``,
+    ``Σ_k Y_k(direction) · f_k + (1 - T) · decoder(f, direction, mirrored) + T · background``,
 
 averaged over its rays: a camera's pixel has an area, and what lies in it is mixed. Lenses and renderers mix linear
 light, programs that make pictures smaller mostly sRGB values; ``linear_share`` says how much of the first. It is
 learned, and not bounded: a camera whose response is steeper than sRGB goes beyond 1.
 
 The first features are coefficients of spherical harmonics Y, summed after compositing, which is the same as before it,
-since both are linear; the decoder is a small network.
+since both are linear; the decoder is a small network. The last three are a normal, at which the direction is mirrored:
+what a glossy surface shows comes from there, whatever its slope (Verbin et al. 2022, Ref-NeRF). Voxels that do not have
+more than the coefficients yet are seen without a decoder.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -34,7 +37,9 @@ from dv.nets.voxels import SparseVoxels
 
 STEP = 0.5  # vertices between samples when a picture is rendered
 RAYS_TOGETHER = 1 << 18
-MOST_DEGREE = 2
+MOST_DEGREE = 4
+LEAST_NORMAL = 1e-3  # length of a composited normal below which it counts less
+MIRRORED_SCALE = 0.25  # of the harmonics of mirrored directions: with 1, what is not glossy is learned more slowly
 VIEW_SCALE = 0.25  # of the harmonics that depend on the view: what does not is learned first, and by four times
 
 
@@ -48,14 +53,26 @@ class RadianceSizes:
     decoder_features: int = field(default=0, metadata={"key": "model.decoder_features"})  # 0: no decoder
     decoder_width: int = field(default=32, metadata={"key": "model.decoder_width"})
     decoder_degree: int = field(default=1, metadata={"key": "model.decoder_degree"})  # of harmonics of directions
+    reflection_degree: int = field(default=0, metadata={"key": "model.reflection_degree"})  # of mirrored ones; 0: none
     initial_density: float = field(default=-5.0, metadata={"key": "model.initial_density"})  # raw
     supersampling: int = field(default=1, metadata={"key": "model.supersampling"})  # rays along a pixel's edge
     linear_share: float = field(default=0.0, metadata={"key": "model.linear_share"})  # to begin with
 
     @property
     def features(self) -> int:
-        """Features of a vertex: coefficients of three colours, and what the decoder alone reads."""
-        return self.coefficients + self.decoder_features
+        """Features of a vertex: coefficients of three colours, what the decoder alone reads, and a normal."""
+        return self.coefficients + self.decoder_features + 3 * self.has_normals
+
+    @property
+    def has_normals(self) -> bool:
+        """Whether a vertex's last three features are a normal."""
+        return self.decoder_features > 0 and self.reflection_degree > 0
+
+    @property
+    def told(self) -> int:
+        """Values that tell the decoder a direction: its harmonics, its slope to the surface, its mirror image's."""
+        mirrored = (self.reflection_degree + 1) ** 2 if self.has_normals else 0
+        return (self.decoder_degree + 1) ** 2 - 1 + mirrored
 
     @property
     def coefficients(self) -> int:
@@ -71,7 +88,7 @@ class RadianceSizes:
         """Raise :class:`UserError` naming the configuration key if the sizes cannot be."""
         if self.grid_side < 8:
             raise UserError(f"grid.side={self.grid_side} must be at least 8 with model=radiance_grid")
-        for key in ("view_degree", "decoder_degree"):
+        for key in ("view_degree", "decoder_degree", "reflection_degree"):
             if getattr(self, key) not in range(MOST_DEGREE + 1):
                 raise UserError(f"model.{key}={getattr(self, key)} must be 0 to {MOST_DEGREE}")
         if not isinstance(self.linear_share, int | float) or not 0 <= self.linear_share <= 1:
@@ -114,7 +131,7 @@ class RadianceGrid(nn.Module):
         self.placement = placement
         self.voxels = SparseVoxels(side or sizes.grid_side, sizes.features, sizes.initial_density)
         self.decoder = (
-            ViewDecoder(sizes.features, (sizes.decoder_degree + 1) ** 2 - 1, sizes.decoder_width)
+            ViewDecoder(sizes.features - 3 * sizes.has_normals, sizes.told, sizes.decoder_width)
             if sizes.decoder_features
             else None
         )
@@ -139,14 +156,23 @@ class RadianceGrid(nn.Module):
         """
         found = self.voxels.composite(self.rays(origins, directions, offsets), step)
         s = self.sizes
-        degree = max(s.view_degree, s.decoder_degree if self.decoder else 0)
-        basis = spherical_harmonics(F.normalize(directions, dim=1), degree).to(found.features.dtype)
+        decoder = self.decoder if found.features.shape[1] > s.coefficients else None
+        degree = max(s.view_degree, s.decoder_degree if decoder else 0)
+        unit = F.normalize(directions, dim=1).to(found.features.dtype)
+        basis = spherical_harmonics(unit, degree)
         harmonics = torch.cat([basis[:, :1], VIEW_SCALE * basis[:, 1 : (s.view_degree + 1) ** 2]], 1)
         coefficients = found.features[:, : s.coefficients].view(len(origins), -1, 3)
         colors = (coefficients * harmonics[..., None]).sum(1) + found.through[:, None] * self.background
-        if self.decoder is not None:
-            told = basis[:, 1 : (s.decoder_degree + 1) ** 2]
-            colors = colors + self.decoder(found.features, told, 1 - found.through)
+        if decoder is not None:
+            told = [basis[:, 1 : (s.decoder_degree + 1) ** 2]]
+            if s.has_normals:
+                normals = F.normalize(found.features[:, -3:], dim=1, eps=LEAST_NORMAL)
+                slope = (unit * normals).sum(1, keepdim=True)
+                mirrored = spherical_harmonics(unit - 2 * slope * normals, s.reflection_degree)
+                told += [slope, MIRRORED_SCALE * mirrored[:, 1:]]
+            colors = colors + decoder(
+                found.features[:, : s.coefficients + s.decoder_features], torch.cat(told, 1), 1 - found.through
+            )
         return Seen(colors, found.through, found.depth)
 
     def see_pixels(
@@ -204,11 +230,24 @@ class RadianceGrid(nn.Module):
 
 
 def spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
-    """Real spherical harmonics ``[R, (degree + 1)²]`` of unit directions ``[R, 3]``, without their constant factors."""
+    """Real spherical harmonics ``[R, (degree + 1)²]`` of unit directions ``[R, 3]``.
+
+    Up to the second degree without their constant factors, then with those of Schmidt's semi-normalisation.
+    """
     x, y, z = directions.unbind(1)
     basis = [torch.ones_like(x)]
     if degree > 0:
         basis += [x, y, z]
     if degree > 1:
-        basis += [x * y, y * z, x * z, x * x - y * y, 3 * z * z - 1]
+        xx, yy, zz, xy = x * x, y * y, z * z, x * y
+        basis += [xy, y * z, x * z, xx - yy, 3 * zz - 1]
+    if degree > 2:
+        a, b, c = math.sqrt(5 / 8), math.sqrt(3 / 8), math.sqrt(15)
+        basis += [a * y * (3 * xx - yy), c * xy * z, b * y * (5 * zz - 1), z * (5 * zz - 3) / 2]
+        basis += [b * x * (5 * zz - 1), c / 2 * z * (xx - yy), a * x * (xx - 3 * yy)]
+    if degree > 3:
+        a, b, c, d = math.sqrt(35) / 2, math.sqrt(35 / 8), math.sqrt(5) / 2, math.sqrt(5 / 8)
+        basis += [a * xy * (xx - yy), b * y * z * (3 * xx - yy), c * xy * (7 * zz - 1), d * y * z * (7 * zz - 3)]
+        basis += [(zz * (35 * zz - 30) + 3) / 8, d * x * z * (7 * zz - 3), c / 2 * (xx - yy) * (7 * zz - 1)]
+        basis += [b * x * z * (xx - 3 * yy), a / 4 * (xx * (xx - 3 * yy) - yy * (3 * xx - yy))]
     return torch.stack(basis, 1)

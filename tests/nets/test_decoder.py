@@ -5,7 +5,7 @@ import torch
 
 from dv.geometry.grid import GridPlacement
 from dv.nets.decoder import ViewDecoder
-from dv.radiance import RadianceGrid, RadianceSizes
+from dv.radiance import RadianceGrid, RadianceSizes, spherical_harmonics
 
 
 def test_it_begins_by_adding_nothing():
@@ -27,10 +27,13 @@ def test_what_it_adds_depends_on_direction_and_is_times_opacity():
     assert (seen - decoder(features, other, opacity)).abs().max() > 0.01
 
 
-@pytest.mark.parametrize(("view_degree", "decoder_degree"), [(0, 1), (0, 2), (2, 1), (1, 2)])
-def test_colours_of_a_grid_depend_on_the_direction_through_it_alone(view_degree, decoder_degree):
+@pytest.mark.parametrize(
+    ("view_degree", "decoder_degree", "reflection_degree"), [(0, 1, 0), (0, 2, 0), (2, 1, 2), (1, 2, 4), (0, 0, 1)]
+)
+def test_colours_of_a_grid_depend_on_the_direction_through_it_alone(view_degree, decoder_degree, reflection_degree):
     torch.manual_seed(0)
-    sizes = RadianceSizes(8, 8, view_degree, decoder_features=2, decoder_degree=decoder_degree)
+    degrees = {"decoder_degree": decoder_degree, "reflection_degree": reflection_degree}
+    sizes = RadianceSizes(8, 8, view_degree, decoder_features=2, **degrees)
     grid = RadianceGrid(sizes, GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5))
     with torch.no_grad():
         grid.voxels.density.fill_(8.0)
@@ -47,3 +50,35 @@ def test_colours_of_a_grid_depend_on_the_direction_through_it_alone(view_degree,
     after = grid(origins, directions, torch.full((3,), 0.5)).colors
     assert (after[0] - after[1]).abs().max() > 0.01
     assert torch.equal(after[2], torch.full((3,), -0.5))
+
+
+def test_it_is_told_where_light_comes_from_that_a_surface_mirrors():
+    sizes = RadianceSizes(8, 8, decoder_features=1, reflection_degree=3)
+    grid = RadianceGrid(sizes, GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5))
+    with torch.no_grad():
+        grid.voxels.density.fill_(8.0)
+        grid.voxels.features[1:, -3:] = torch.tensor([0.0, 0.0, -2.0])
+    grid.voxels.find_empty()
+    told = []
+    assert grid.decoder is not None
+    grid.decoder.register_forward_pre_hook(lambda _, given: told.append(given[1]))
+    grid(torch.tensor([[0.0, -0.2, -1]]), torch.tensor([[0.0, 0.75, 1.0]]), torch.tensor([0.5]))
+    direction, mirrored = torch.tensor([[0.0, 0.6, 0.8]]), torch.tensor([[0.0, 0.6, -0.8]])
+    slope = torch.tensor([[-0.8]])
+    expected = torch.cat([direction, slope, spherical_harmonics(mirrored, 3)[:, 1:]], 1)
+    torch.testing.assert_close(told[0], expected, rtol=0, atol=1e-5)
+
+
+def test_harmonics_are_orthogonal_and_from_the_third_degree_on_of_equal_size():
+    directions = torch.nn.functional.normalize(
+        torch.randn(200_000, 3, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    basis = spherical_harmonics(directions.double(), 4)
+    assert basis.shape[1] == 25
+    products = basis.T @ basis / len(basis)
+    assert (products - torch.diag(products.diag())).abs().max() < 0.01
+    for degree in (3, 4):
+        of_degree = basis[:, degree**2 : (degree + 1) ** 2]
+        torch.testing.assert_close(
+            of_degree.square().sum(1), torch.ones(len(basis), dtype=torch.float64), rtol=0, atol=1e-5
+        )

@@ -13,7 +13,7 @@ from frames import frame_seconds
 from conftest import training, write_object
 from dv.checkpoint import read_checkpoint
 from dv.data.object import ObjectSource
-from dv.lightning.forecast import SLOW_STEPS
+from dv.lightning.pace import SLOW_STEPS
 from dv.lightning.radiance_module import RadianceModule
 from faults import assert_equal_runs, weights
 from wandb_runs import runs
@@ -108,18 +108,18 @@ def test_density_can_change_as_much_in_few_steps_as_in_many(command, arguments, 
     assert sums[0] == pytest.approx(sums[1], rel=0.05)
 
 
-def test_density_learns_by_the_steps_that_the_clock_is_enough_for(command, arguments, tmp_path, monkeypatch):
+def test_density_learns_by_the_part_of_the_time_that_a_step_takes(command, arguments, tmp_path, monkeypatch):
     """A clock of which the start takes three tenths, and each of 30 steps a thirtieth of the rest."""
     monkeypatch.setattr(RadianceModule, "progress", lambda self: 0.3 + 0.7 * self.global_step / 30)
-    clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=31", "model.density_rate=10"]
+    clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=50", "model.density_rate=10"]
     result = command("train", *arguments, *clock, f"hydra.run.dir={tmp_path / 'run'}")
     assert result.code == 0, result.err
     density, features = (rows(tmp_path / "run", f"train/learning_rate/{name}") for name in ("density", "features"))
-    expected = [
-        10 * 4.5 ** (0.3 + 0.7 * step / 30) * f / d for step, (f, d) in enumerate(zip(features, density, strict=True))
+    shares = [
+        d / f / 10 / 4.5 ** (0.3 + 0.7 * step / 30) for step, (f, d) in enumerate(zip(features, density, strict=True))
     ]
-    assert expected[: SLOW_STEPS + 1] == pytest.approx([31] * (SLOW_STEPS + 1), rel=1e-4), "all that are allowed"
-    assert expected[SLOW_STEPS + 1 :] == pytest.approx([30] * (30 - SLOW_STEPS), rel=1e-4)
+    assert shares[: SLOW_STEPS + 1] == pytest.approx([1 / 50] * (SLOW_STEPS + 1), rel=1e-4), "of all that are allowed"
+    assert shares[SLOW_STEPS + 1 :] == pytest.approx([0.7 / 30] * (30 - SLOW_STEPS), rel=1e-4)
 
 
 def test_exposures_of_the_training_views_are_found(command, tmp_path):
@@ -279,8 +279,9 @@ def test_trainings_from_before_there_was_a_linear_share_do_not_go_on(command, ar
         ("model.linear_share=2", "model.linear_share=2 must be a number from 0 to 1"),
         ("model.linear_share_rate=-1", "model.linear_share_rate=-1 must be a number that is not negative"),
         ("model.exposure_rate=-1", "model.exposure_rate=-1 must be a number that is not negative"),
-        ("model.view_degree=3", "model.view_degree=3 must be 0 to 2"),
-        ("model.decoder_degree=3", "model.decoder_degree=3 must be 0 to 2"),
+        ("model.view_degree=5", "model.view_degree=5 must be 0 to 4"),
+        ("model.decoder_degree=5", "model.decoder_degree=5 must be 0 to 4"),
+        ("model.reflection_degree=-1", "model.reflection_degree=-1 must be 0 to 4"),
         ("model.decoder_features=-1", "model.decoder_features=-1 must be a whole number"),
         ("trainer.max_steps=null trainer.max_epochs=null", "nothing ends the training"),
         ("model.refine_at=[2]", "model.refine_at=[2] must lie between 0 and 1"),

@@ -17,10 +17,10 @@ from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.geometry.rays import all_pixels, pixel_rays
-from dv.lightning.forecast import StepForecast
 from dv.lightning.object_module import LossSettings, ObjectModule, OptimizerSettings, to_model
+from dv.lightning.pace import Pace
 from dv.lightning.pictures import MOST_POINTS
-from dv.radiance import STEP, RadianceGrid, RadianceSizes, Seen
+from dv.radiance import RAYS_TOGETHER, STEP, RadianceGrid, RadianceSizes, Seen
 
 SMALLEST_SIDE = 8
 FIND_EMPTY_EVERY = 50  # steps
@@ -37,7 +37,7 @@ class RadianceSettings:
     prune_at: Sequence[float]
     fine_at: float  # until then samples lie twice as far apart
     view_from: float  # until then colours do not depend on the view, and the linear share stays: surfaces come first
-    density_rate: float  # through the training's steps: learning rate of density at the beginning, in the features'
+    density_rate: float  # times the training's part that a step is: density's learning rate at first, in the features'
     density_rise: float  # what this ratio grows by, exponentially, to the end
     background_rate: float
     linear_share_rate: float
@@ -58,9 +58,10 @@ class RadianceSettings:
                 raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
 
     @property
-    def events(self) -> list[tuple[float, bool]]:
-        """When the vertices change, and whether they are refined then or only pruned."""
-        return sorted([(at, True) for at in self.refine_at] + [(at, False) for at in self.prune_at])
+    def events(self) -> list[tuple[float, str]]:
+        """When the vertices change, and how: pruned, refined or given what depends on the view, in this order."""
+        changes = {"prune": self.prune_at, "refine": self.refine_at, "view": [self.view_from]}
+        return sorted(((at, change) for change, times in changes.items() for at in times), key=lambda event: event[0])
 
     def side(self, final: int, refined: int) -> int:
         """Vertices along an edge after ``refined`` refinements on the way to ``final``."""
@@ -107,13 +108,14 @@ class RadianceModule(ObjectModule):
         self.intrinsics = intrinsics.at_side(sizes.image_side)
         self.validation_intrinsics = (validation_intrinsics or intrinsics).at_side(sizes.image_side)
         self.model = RadianceGrid(sizes, placement, _background(views), settings.side(sizes.grid_side, 0))
+        self.model.voxels.have_features(sizes.coefficients)  # until colours depend on the view: it is faster
         # [V, 3], logarithms of the gains of the training views' channels; their mean, 0, is what is rendered
         self.exposure = nn.Parameter(torch.zeros(len(views), 3)) if settings.exposure_rate else None
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # how many of settings.events are over
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam, with a parameter group for each of the learning rates."""
-        self._forecast = StepForecast(self.trainer.max_steps)
+        self._pace = Pace(self.trainer.max_steps)
         model = self.model
         parameters = {
             "features": [model.voxels.features], "density": [model.voxels.density], "background": [model.background],
@@ -139,7 +141,7 @@ class RadianceModule(ObjectModule):
         The rates of density of all steps have the same sum however many there are.
         """
         rate, s = self.optimizer_settings.learning_rate, self.settings
-        density_rate = rate * s.density_rate / self._forecast.steps * s.density_rise**progress
+        density_rate = rate * s.density_rate * self._pace.share * s.density_rise**progress
         rates = {
             "features": rate, "density": min(MOST_DENSITY_RATE, density_rate),
             "background": rate * s.background_rate, "linear_share": rate * s.linear_share_rate,
@@ -183,7 +185,7 @@ class RadianceModule(ObjectModule):
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         progress = self._set_learning_rates(optimizer)
         if self._timer:
-            self._forecast.see(self.global_step, progress)
+            self._pace.see(progress)
         self._change_vertices(progress, optimizer)
         if self.global_step % FIND_EMPTY_EVERY == 0:
             self.model.voxels.find_empty()
@@ -214,11 +216,10 @@ class RadianceModule(ObjectModule):
     def _learn(self, number: int, samples: int, step: float) -> dict[str, Tensor]:
         """Add the gradients of a sample in a step of ``samples``; returns what to log."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_000_007 + number)
-        count, side = self.pixels_per_sample, self.model.sizes.image_side
-        chosen = self._pixels[torch.randint(len(self._pixels), (count,), generator=generator).to(self.device)].long()
+        count = self.pixels_per_sample
+        drawn = torch.randint(len(self._pixels), (count,), generator=generator).to(self.device)
         offsets = torch.rand(count * self.model.sizes.rays_per_pixel, generator=generator).to(self.device)
-        view, at = chosen // side**2, chosen % side**2
-        pixels = torch.stack([at % side, at // side], 1)
+        view, pixels = self._view_and_pixel(self._pixels[drawn])
         truth = to_model(self._images[view, :, pixels[:, 1], pixels[:, 0]])
         seen = self.model.see_pixels(self._poses[view], pixels, self.intrinsics, offsets, step)
         error = self._exposed(seen, view) - truth
@@ -229,6 +230,12 @@ class RadianceModule(ObjectModule):
         self.manual_backward(loss / samples)
         values = {"loss/generator": loss, "loss/l1": l1, "loss/l2": l2, "psnr": -10 * l2.detach().log10()}
         return {name: value.detach() for name, value in values.items()}
+
+    def _view_and_pixel(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Views ``[P]``, and columns and rows ``[P, 2]``, of pixels as :meth:`_find_pixels` numbers them."""
+        side = self.model.sizes.image_side
+        view, at = numbers.long() // side**2, numbers.long() % side**2
+        return view, torch.stack([at % side, at // side], 1)
 
     def _exposed(self, seen: Seen, view: Tensor) -> Tensor:
         """Colours ``[P, 3]`` in about [-0.5, 0.5] as the training views numbered ``view`` ``[P]`` expose them.
@@ -242,7 +249,7 @@ class RadianceModule(ObjectModule):
 
     def _finish_gradients(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Average over the ranks; push densities down that nothing holds up; leave the row for what is not there."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self.trainer.world_size > 1:
             merged = self._mean_over_ranks(torch.cat([p.grad.flatten() for p in parameters]))
             for p, part in zip(parameters, torch.split(merged, [p.numel() for p in parameters]), strict=True):
@@ -262,14 +269,36 @@ class RadianceModule(ObjectModule):
         voxels = self.model.voxels
         events = self.settings.events
         while int(self.changes) < len(events) and progress >= events[int(self.changes)][0]:
-            refine = events[int(self.changes)][1]
+            change = events[int(self.changes)][1]
             self.changes += 1
+            if change == "view":
+                self._add_view_features(optimizer)
+                continue
             _carry_over(optimizer, voxels, voxels.prune)
-            refined = sum(is_refinement for _, is_refinement in events[: int(self.changes)])
+            refined = sum(earlier == "refine" for _, earlier in events[: int(self.changes)])
             side = self.settings.side(self.model.sizes.grid_side, refined)
-            if refine and side > voxels.side:  # with init_from= they can be fine already
+            if change == "refine" and side > voxels.side:  # with init_from= they can be fine already
                 _carry_over(optimizer, voxels, partial(voxels.refine, side))
             self._pixels = self._find_pixels()  # as a run that is resumed from here does
+
+    def _add_view_features(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give vertices what the decoder reads, unless they have it: zeros, and normals of the densities."""
+        voxels, sizes = self.model.voxels, self.model.sizes
+        if voxels.features.shape[1] < sizes.features:
+            _carry_over(optimizer, voxels, partial(voxels.have_features, sizes.features))
+            if sizes.has_normals:
+                voxels.features.data[:, -3:] = self._normals()
+
+    def _normals(self) -> Tensor:
+        """Of the vertices ``[N, 3]``, on the side of the training views that see them."""
+        voxels, generator = self.model.voxels, torch.Generator().manual_seed(self.seed)
+        drawn = torch.randint(len(self._pixels), (RAYS_TOGETHER,), generator=generator).to(self.device)
+        view, pixels = self._view_and_pixel(self._pixels[drawn])
+        rays = pixel_rays(self._poses[view], pixels, self.intrinsics)
+        towards = voxels.towards_cameras(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)))
+        if self.trainer.world_size > 1:  # the same to the last bit
+            towards = self._mean_over_ranks(towards)
+        return voxels.normals(towards)
 
     @torch.no_grad()
     def _find_pixels(self) -> Tensor:

@@ -13,6 +13,8 @@ from dv.nets.compositing import Composited, Rays, composite, empty_distance, lea
 NOTHING = -10.0  # raw density of vertices that are not there
 PERCENT = 100.0  # a density is per hundredth of the grid's side, whatever its resolution
 FAINT = 0.01  # opacity per half a voxel below which a vertex holds nothing
+VERTICES_TOGETHER = 1 << 16
+POWER = 16  # of the matrix that leaves of a direction what lies across a surface
 
 
 class SparseVoxels(nn.Module):
@@ -111,6 +113,43 @@ class SparseVoxels(nn.Module):
                 change.index_add_(0, here, difference)
                 change.index_add_(0, there, difference, alpha=-1)
             feature.add_(change, alpha=part / 6)
+
+    def have_features(self, count: int) -> None:
+        """Let vertices have ``count`` features: the first that they have, or zeros after them."""
+        self.features = nn.Parameter(F.pad(self.features.detach(), (0, count - self.features.shape[1])))
+
+    def towards_cameras(self, rays: Rays) -> Tensor:
+        """Sum over rays ``[R]`` of the directions ``[N, 3]`` (x, y, z) in which vertices are seen, by their weights."""
+        features = torch.zeros(len(self.density), 3, device=self.density.device, requires_grad=True)
+        density, length = self.density.detach(), self.length(1.0)
+        seen = composite(density, features, self.index, self.distance, rays, 1.0, length).features
+        # the gradient of what is seen is the weights
+        return torch.autograd.grad(seen, features, -F.normalize(rays.directions, dim=1))[0]
+
+    @torch.no_grad()
+    def normals(self, towards: Tensor) -> Tensor:
+        """Unit normals ``[N, 3]`` (x, y, z) of surfaces that vertices lie in, on the side of ``towards`` ``[N, 3]``.
+
+        Across a surface opacity spreads least: the least eigenvector of its covariance over a vertex and its 26
+        neighbours (Hoppe et al. 1992, section 3.2), by power iteration from ``towards``. Where that is 0, so is this.
+        """
+        opacity = -torch.expm1(-F.softplus(self.density) * self.length(1.0))
+        index = F.pad(self.index, (1,) * 6)
+        steps = torch.cartesian_prod(*[torch.arange(-1, 2, device=index.device)] * 3)  # z, y, x
+        offsets = steps.flip(1).to(opacity.dtype)
+        products = (offsets[:, :, None] * offsets[:, None]).flatten(1)
+        wanted = towards.any(1)[self.index.flatten().long()].view_as(self.index)
+        found = torch.zeros_like(towards)
+        for part in torch.split(torch.nonzero(wanted), VERTICES_TOGETHER):
+            rows = self.index[part.unbind(1)].long()
+            near = index[(part[:, None] + 1 + steps).unbind(-1)].long()
+            weights = F.normalize(opacity[near], p=1.0, dim=1)
+            mean = weights @ offsets
+            covariance = (weights @ products).view(-1, 3, 3) - mean[:, :, None] * mean[:, None]
+            spread = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(1e-6)
+            across = torch.eye(3, device=index.device) - covariance / spread
+            found[rows] = (torch.linalg.matrix_power(across, POWER) @ towards[rows][..., None])[..., 0]
+        return F.normalize(found, dim=1, eps=torch.finfo(found.dtype).tiny)
 
     def fit_to(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
         """Take the shape of a saved state, so that it can be loaded."""

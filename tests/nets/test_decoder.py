@@ -5,7 +5,7 @@ import torch
 
 from dv.geometry.grid import GridPlacement
 from dv.nets.decoder import ViewDecoder
-from dv.radiance import RadianceGrid, RadianceSizes, spherical_harmonics
+from dv.radiance import MIRRORED_SCALE, RadianceGrid, RadianceSizes, spherical_harmonics
 
 
 def test_it_begins_by_adding_nothing():
@@ -65,7 +65,7 @@ def test_it_is_told_where_light_comes_from_that_a_surface_mirrors():
     grid(torch.tensor([[0.0, -0.2, -1]]), torch.tensor([[0.0, 0.75, 1.0]]), torch.tensor([0.5]))
     direction, mirrored = torch.tensor([[0.0, 0.6, 0.8]]), torch.tensor([[0.0, 0.6, -0.8]])
     slope = torch.tensor([[-0.8]])
-    expected = torch.cat([direction, slope, spherical_harmonics(mirrored, 3)[:, 1:]], 1)
+    expected = torch.cat([direction, slope, MIRRORED_SCALE * spherical_harmonics(mirrored, 3)[:, 1:]], 1)
     torch.testing.assert_close(told[0], expected, rtol=0, atol=1e-5)
 
 

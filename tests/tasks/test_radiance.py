@@ -69,9 +69,24 @@ def test_it_learns_an_object_and_prunes_around_it(learned):
     state = weights(learned / "checkpoints" / "last.ckpt")
     assert state["model.voxels.index"].shape == (32, 32, 32)
     assert len(state["model.voxels.density"]) < 0.6 * 32**3  # the ball itself has 0.38, and its inside is not seen
-    assert int(state["changes"]) == 4
+    assert int(state["changes"]) == 5
     for name in ("pictures/views_0000800.png", "pictures/voxels_0000800.ply", "checkpoints/best.ckpt", "config.yaml"):
         assert (learned / name).is_file(), name
+
+
+def test_vertices_get_normals_of_the_surface_that_has_been_learned(command, arguments, tmp_path):
+    """The ball lies in the middle of the grid."""
+    steps = [*training(300), "optimizer.learning_rate=0.1", "grid.side=32", "model.rays=1024"]
+    assert command("train", *arguments, *steps, "model.view_from=0.98").code == 0
+    state = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    index, density, features = (state[f"model.voxels.{name}"] for name in ("index", "density", "features"))
+    assert features.shape[1] == 3 + 5 + 3, "colour, what the decoder reads, normal"
+    there = torch.nonzero(index)
+    rows = index[tuple(there.T)].long()
+    away = torch.nn.functional.normalize(there.flip(1) - (len(index) - 1) / 2, dim=1)
+    seen = (features[rows, -3:] != 0).any(1) & (density[rows] > 0)
+    assert seen.sum() > 100
+    assert (features[rows, -3:] * away).sum(1)[seen].median() > 0.8
 
 
 def test_scores_pictures_and_depth(command, ball, learned, tmp_path):
@@ -109,17 +124,17 @@ def test_density_can_change_as_much_in_few_steps_as_in_many(command, arguments, 
 
 
 def test_density_learns_by_the_part_of_the_time_that_a_step_takes(command, arguments, tmp_path, monkeypatch):
-    """A clock of which the start takes three tenths, and each of 30 steps a thirtieth of the rest."""
-    monkeypatch.setattr(RadianceModule, "progress", lambda self: 0.3 + 0.7 * self.global_step / 30)
-    clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=50", "model.density_rate=10"]
+    """A clock of which the start takes three tenths, and each of 20 steps a twentieth of the rest."""
+    monkeypatch.setattr(RadianceModule, "progress", lambda self: 0.3 + 0.7 * self.global_step / 20)
+    clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=31", "model.density_rate=10"]
     result = command("train", *arguments, *clock, f"hydra.run.dir={tmp_path / 'run'}")
     assert result.code == 0, result.err
     density, features = (rows(tmp_path / "run", f"train/learning_rate/{name}") for name in ("density", "features"))
     shares = [
-        d / f / 10 / 4.5 ** (0.3 + 0.7 * step / 30) for step, (f, d) in enumerate(zip(features, density, strict=True))
+        d / f / 10 / 4.5 ** (0.3 + 0.7 * step / 20) for step, (f, d) in enumerate(zip(features, density, strict=True))
     ]
-    assert shares[: SLOW_STEPS + 1] == pytest.approx([1 / 50] * (SLOW_STEPS + 1), rel=1e-4), "of all that are allowed"
-    assert shares[SLOW_STEPS + 1 :] == pytest.approx([0.7 / 30] * (30 - SLOW_STEPS), rel=1e-4)
+    assert shares[: SLOW_STEPS + 1] == pytest.approx([1 / 31] * (SLOW_STEPS + 1), rel=1e-4), "of all that are allowed"
+    assert shares[SLOW_STEPS + 1 : 20] == pytest.approx([0.7 / 20] * (19 - SLOW_STEPS), rel=1e-4)
 
 
 def test_exposures_of_the_training_views_are_found(command, tmp_path):

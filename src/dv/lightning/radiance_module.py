@@ -298,7 +298,8 @@ class RadianceModule(ObjectModule):
         towards = voxels.towards_cameras(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)))
         if self.trainer.world_size > 1:  # the same to the last bit
             towards = self._mean_over_ranks(towards)
-        return voxels.normals(towards)
+        with torch.autocast(self.device.type, enabled=False):  # differences of neighbours need all their bits
+            return voxels.normals(towards)
 
     @torch.no_grad()
     def _find_pixels(self) -> Tensor:

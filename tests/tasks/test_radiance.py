@@ -11,7 +11,7 @@ import torch
 from frames import frame_seconds
 
 from conftest import training, write_object
-from dv.checkpoint import read_checkpoint
+from dv.checkpoint import KEY, read_checkpoint
 from dv.data.object import ObjectSource
 from dv.lightning.pace import SLOW_STEPS
 from dv.lightning.radiance_module import RadianceModule
@@ -133,8 +133,8 @@ def test_density_learns_by_the_part_of_the_time_that_a_step_takes(command, argum
     shares = [
         d / f / 10 / 4.5 ** (0.3 + 0.7 * step / 20) for step, (f, d) in enumerate(zip(features, density, strict=True))
     ]
-    assert shares[: SLOW_STEPS + 1] == pytest.approx([1 / 31] * (SLOW_STEPS + 1), rel=1e-4), "of all that are allowed"
-    assert shares[SLOW_STEPS + 1 : 20] == pytest.approx([0.7 / 20] * (19 - SLOW_STEPS), rel=1e-4)
+    assert shares[: SLOW_STEPS + 2] == pytest.approx([1 / 31] * (SLOW_STEPS + 2), rel=1e-4), "of all that are allowed"
+    assert shares[SLOW_STEPS + 2 : 20] == pytest.approx([0.7 / 20] * (18 - SLOW_STEPS), rel=1e-4)
 
 
 def test_exposures_of_the_training_views_are_found(command, tmp_path):
@@ -326,3 +326,17 @@ def test_training_goes_on_from_the_weights_of_another_run(command, arguments, le
     result = command("train", *arguments, f"init_from={learned / 'checkpoints' / 'best.ckpt'}")
     assert result.code == 0, result.err
     assert rows(tmp_path / "run", "train/psnr")[0] > 20
+
+
+def test_weights_of_a_decoder_that_is_told_otherwise_are_not_taken(command, arguments, tmp_path):
+    """As every checkpoint has them that was written before directions were mirrored, and does not say so."""
+    assert command("train", *arguments, "model.reflection_degree=0").code == 0
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    old = torch.load(path, weights_only=True)
+    del old[KEY]["sizes"]["reflection_degree"]
+    torch.save(old, path)
+    result = command("train", *arguments, "resume=auto", "trainer.max_steps=100")
+    assert result.code == 1
+    assert f"{path} has model.reflection_degree=0, not 4; add model.reflection_degree=0" in result.err
+    goes_on = command("train", *arguments, "resume=auto", "trainer.max_steps=100", "model.reflection_degree=0")
+    assert goes_on.code == 0, goes_on.err

@@ -61,7 +61,12 @@ class RadianceSizes:
     @property
     def features(self) -> int:
         """Features of a vertex: coefficients of three colours, what the decoder alone reads, and a normal."""
-        return self.coefficients + self.decoder_features + 3 * self.has_normals
+        return self.decoded + 3 * self.has_normals
+
+    @property
+    def decoded(self) -> int:
+        """Features of a vertex that the decoder reads."""
+        return self.coefficients + self.decoder_features
 
     @property
     def has_normals(self) -> bool:
@@ -130,11 +135,7 @@ class RadianceGrid(nn.Module):
         self.sizes = sizes
         self.placement = placement
         self.voxels = SparseVoxels(side or sizes.grid_side, sizes.features, sizes.initial_density)
-        self.decoder = (
-            ViewDecoder(sizes.features - 3 * sizes.has_normals, sizes.told, sizes.decoder_width)
-            if sizes.decoder_features
-            else None
-        )
+        self.decoder = ViewDecoder(sizes.decoded, sizes.told, sizes.decoder_width) if sizes.decoder_features else None
         self.linear_share = nn.Parameter(torch.tensor(float(sizes.linear_share)))
         self.background = nn.Parameter(torch.zeros(3) if background is None else background.clone())
 
@@ -170,9 +171,7 @@ class RadianceGrid(nn.Module):
                 slope = (unit * normals).sum(1, keepdim=True)
                 mirrored = spherical_harmonics(unit - 2 * slope * normals, s.reflection_degree)
                 told += [slope, MIRRORED_SCALE * mirrored[:, 1:]]
-            colors = colors + decoder(
-                found.features[:, : s.coefficients + s.decoder_features], torch.cat(told, 1), 1 - found.through
-            )
+            colors = colors + decoder(found.features[:, : s.decoded], torch.cat(told, 1), 1 - found.through)
         return Seen(colors, found.through, found.depth)
 
     def see_pixels(

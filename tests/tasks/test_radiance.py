@@ -15,6 +15,7 @@ from dv.checkpoint import KEY, read_checkpoint
 from dv.data.object import ObjectSource
 from dv.lightning.pace import SLOW_STEPS
 from dv.lightning.radiance_module import RadianceModule
+from dv.lightning.radiance_settings import RadianceSettings
 from faults import assert_equal_runs, weights
 from wandb_runs import runs
 
@@ -238,19 +239,18 @@ def test_frames_a_second_are_measured(learned):
 
 def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_path):
     assert command("train", *arguments, "loss.border=12").code == 0
-    from dv.lightning import radiance_module
     from dv.lightning.object_module import LossSettings, OptimizerSettings
     from dv.radiance import RadianceSizes
 
     source = ObjectSource(ball, "ball")
     calibration, views = source.calibration(), source.views("train")
-    settings = radiance_module.RadianceSettings(
+    settings = RadianceSettings(
         rays=16, refine_at=(0.5,), prune_at=(), fine_at=0.5, view_from=0, density_rate=1, density_rise=1,
         background_rate=0.1, linear_share_rate=0.1, decoder_rate=0.1, exposure_rate=0, smoothing=0,
         sparsity=0,
     )  # fmt: skip
     loss, optimizer = LossSettings(0, 0, 12, 1), OptimizerSettings(0.1, 0.1)
-    module = radiance_module.RadianceModule(
+    module = RadianceModule(
         RadianceSizes(32, 16), calibration.intrinsics, calibration.placement, loss, optimizer, settings, views
     )
     module.on_train_start()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -20,52 +19,12 @@ from dv.geometry.rays import all_pixels, pixel_rays
 from dv.lightning.object_module import LossSettings, ObjectModule, OptimizerSettings, to_model
 from dv.lightning.pace import Pace
 from dv.lightning.pictures import MOST_POINTS
+from dv.lightning.radiance_settings import RadianceSettings
 from dv.radiance import RAYS_TOGETHER, STEP, RadianceGrid, RadianceSizes, Seen
 
-SMALLEST_SIDE = 8
 FIND_EMPTY_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
 MOST_DENSITY_RATE = 0.5  # raw, a step
-
-
-@dataclass(frozen=True)
-class RadianceSettings:
-    """The ``model`` configuration of a radiance grid, but for its sizes. Times are parts of the training, in [0, 1]."""
-
-    rays: int  # of a sample, of all its pixels together
-    refine_at: Sequence[float]  # each doubles the side
-    prune_at: Sequence[float]
-    fine_at: float  # until then samples lie twice as far apart
-    view_from: float  # until then colours do not depend on the view, and the linear share stays: surfaces come first
-    density_rate: float  # times the training's part that a step is: density's learning rate at first, in the features'
-    density_rise: float  # what this ratio grows by, exponentially, to the end
-    background_rate: float
-    linear_share_rate: float
-    decoder_rate: float
-    exposure_rate: float  # of the views' exposures; 0: all have the same
-    smoothing: float  # times their learning rate: part of the way to their neighbours' mean that features go in a step
-    sparsity: float  # gradient added to every density, times the schedule
-
-    def check(self) -> None:
-        """Raise :class:`UserError` naming the key that cannot be."""
-        if not isinstance(self.rays, int) or self.rays < 1:
-            raise UserError(f"model.rays={self.rays} must be a whole number of at least 1")
-        for key in ("refine_at", "prune_at"):
-            if any(not 0 < at < 1 for at in getattr(self, key)):
-                raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
-        for key in (field.name for field in fields(self) if field.type == "float"):
-            if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
-                raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
-
-    @property
-    def events(self) -> list[tuple[float, str]]:
-        """When the vertices change, and how: pruned, refined or given what depends on the view, in this order."""
-        changes = {"prune": self.prune_at, "refine": self.refine_at, "view": [self.view_from]}
-        return sorted(((at, change) for change, times in changes.items() for at in times), key=lambda event: event[0])
-
-    def side(self, final: int, refined: int) -> int:
-        """Vertices along an edge after ``refined`` refinements on the way to ``final``."""
-        return max(SMALLEST_SIDE, round(final / float(2 ** (len(self.refine_at) - refined))))
 
 
 class RadianceModule(ObjectModule):
@@ -249,6 +208,7 @@ class RadianceModule(ObjectModule):
 
     def _finish_gradients(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Average over the ranks; push densities down that nothing holds up; leave the row for what is not there."""
+        # the decoder has no gradients until it is needed
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self.trainer.world_size > 1:
             merged = self._mean_over_ranks(torch.cat([p.grad.flatten() for p in parameters]))

@@ -13,7 +13,7 @@ from dv.nets.compositing import Composited, Rays, composite, empty_distance, lea
 NOTHING = -10.0  # raw density of vertices that are not there
 PERCENT = 100.0  # a density is per hundredth of the grid's side, whatever its resolution
 FAINT = 0.01  # opacity per half a voxel below which a vertex holds nothing
-VERTICES_TOGETHER = 1 << 16
+VERTICES_TOGETHER = 1 << 16  # whose 27 neighbours are looked at, for memory
 POWER = 16  # of the matrix that leaves of a direction what lies across a surface
 
 

@@ -14,7 +14,8 @@ from dv.data.check import check_cameras
 from dv.errors import UserError
 from dv.lightning.module import DeepVoxelsModule
 from dv.lightning.object_module import BATCH_SCALINGS, SCHEDULES, LossSettings, ObjectModule, OptimizerSettings
-from dv.lightning.radiance_module import RadianceModule, RadianceSettings
+from dv.lightning.radiance_module import RadianceModule
+from dv.lightning.radiance_settings import RadianceSettings
 from dv.model import ModelSizes
 from dv.nets.discriminator import SMALLEST_SIDE
 from dv.radiance import RadianceSizes

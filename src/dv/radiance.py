@@ -37,6 +37,7 @@ from dv.nets.voxels import SparseVoxels
 
 STEP = 0.5  # vertices between samples when a picture is rendered
 RAYS_TOGETHER = 1 << 18
+RAYS_TOGETHER_ON_GPUS = 1 << 20
 MOST_DEGREE = 4
 LEAST_NORMAL = 1e-3  # length of a composited normal below which it counts less
 MIRRORED_SCALE = 0.25  # of the harmonics of mirrored directions: with 1, what is not glossy is learned more slowly
@@ -206,8 +207,8 @@ class RadianceGrid(nn.Module):
         """
         side = self.sizes.image_side
         pixels, camera = all_pixels(side, pose.device), intrinsics.at_side(side)
-        seen = []
-        for part in torch.split(pixels, max(1, RAYS_TOGETHER // self.sizes.rays_per_pixel)):
+        seen, together = [], RAYS_TOGETHER_ON_GPUS if pose.is_cuda else RAYS_TOGETHER
+        for part in torch.split(pixels, max(1, together // self.sizes.rays_per_pixel)):
             seen.append(self.see_pixels(pose.expand(len(part), 4, 4), part, camera))
         depth = torch.cat([s.depth for s in seen])
         depth = torch.where(depth.isfinite(), depth, self._farthest(pose).to(depth.dtype))

@@ -15,6 +15,7 @@ Grid coordinates: vertex (x, y, z) lies at (x, y, z), in tensors ``[z, y, x]``; 
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +66,11 @@ def composite(
     """
     if density.device.type == "cpu":
         found = _Composite.apply(density, features, index, distance, *rays, step, length)  # type: ignore[no-untyped-call]
+        return Composited(*found)
+    if density.is_cuda and density.dtype == features.dtype == torch.float32 and find_spec("triton"):
+        from dv.nets import compositing_cuda
+
+        found = compositing_cuda.Composite.apply(density, features, index, distance, *rays, step, length)  # type: ignore[no-untyped-call]
         return Composited(*found)
     return composite_by_tensors(density, features, index, distance, rays, step, length)
 

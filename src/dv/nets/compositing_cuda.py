@@ -85,24 +85,23 @@ def _corner(index, ix, iy, iz, fx, fy, fz, side, here, K: tl.constexpr):
 
 
 @triton.jit
-def _raw(density, index, ix, iy, iz, fx, fy, fz, side, here):
-    """Raw density ``[RAYS]`` of samples."""
+def _raw(table, index, ix, iy, iz, fx, fy, fz, side, here, COUNT: tl.constexpr, STRIDE: tl.constexpr):
+    """Raw density ``[RAYS]`` of samples: column ``COUNT`` of the table."""
     raw = tl.zeros_like(fx)
     for k in tl.static_range(8):
         row, w = _corner(index, ix, iy, iz, fx, fy, fz, side, here, k)
-        raw += w * tl.load(density + row, here, other=0.0)
+        raw += w * tl.load(table + row * STRIDE + COUNT, here, other=0.0)
     return raw
 
 
 @triton.jit
-def _seen(features, index, ix, iy, iz, fx, fy, fz, side, here, COUNT: tl.constexpr, WIDE: tl.constexpr):
-    """Features ``[RAYS, WIDE]`` of samples."""
+def _seen(table, index, ix, iy, iz, fx, fy, fz, side, here, STRIDE: tl.constexpr, WIDE: tl.constexpr):
+    """Columns ``[RAYS, WIDE]`` of the table at samples."""
     c = tl.arange(0, WIDE)[None, :]
     total = tl.zeros((fx.shape[0], WIDE), fx.dtype)
     for k in tl.static_range(8):
         row, w = _corner(index, ix, iy, iz, fx, fy, fz, side, here, k)
-        feature = tl.load(features + row[:, None] * COUNT + c, here[:, None] & (c < COUNT), other=0.0)
-        total += w[:, None] * feature
+        total += w[:, None] * tl.load(table + row[:, None] * STRIDE + c, here[:, None] & (c < STRIDE), other=0.0)
     return total
 
 
@@ -117,8 +116,9 @@ def _stays(raw, length):
 
 @triton.jit
 def _forward(
-    density, features, index, distance, origins, directions, offsets, step, length, least_raw, least_through,
-    out, through, depth, count, side, COUNT: tl.constexpr, WIDE: tl.constexpr, RAYS: tl.constexpr,
+    table, index, distance, origins, directions, offsets, step, length, least_raw, least_through,
+    out, through, depth,
+    count, side, COUNT: tl.constexpr, STRIDE: tl.constexpr, WIDE: tl.constexpr, RAYS: tl.constexpr,
 ):  # fmt: skip
     """Fill ``out`` ``[R, COUNT]``, ``through`` ``[R]`` and ``depth`` ``[R]``."""
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
@@ -138,11 +138,11 @@ def _forward(
         here = marches & (empty == 0)
         if tl.max(here.to(tl.int32), 0) > 0:
             fx, fy, fz = x - ix, y - iy, z - iz
-            raw = _raw(density, index, ix, iy, iz, fx, fy, fz, side, here)
+            raw = _raw(table, index, ix, iy, iz, fx, fy, fz, side, here, COUNT, STRIDE)
             counts = here & (raw >= least_raw)
             stays = tl.where(counts, _stays(raw, length), 1.0)
             after = left * stays
-            seen = _seen(features, index, ix, iy, iz, fx, fy, fz, side, counts, COUNT, WIDE)
+            seen = _seen(table, index, ix, iy, iz, fx, fy, fz, side, counts, STRIDE, WIDE)
             total += (left * (1 - stays))[:, None] * seen
             halved = (left > 0.5) & (after <= 0.5)
             part = tl.log(2 * left) / tl.where(halved, tl.log(left / after), 1.0)
@@ -160,9 +160,9 @@ def _forward(
 
 @triton.jit
 def _backward(
-    density, features, index, distance, origins, directions, offsets, step, length, least_raw, least_through,
-    out, through, of_out, of_through, of_density, of_features,
-    count, side, COUNT: tl.constexpr, WIDE: tl.constexpr, RAYS: tl.constexpr,
+    table, index, distance, origins, directions, offsets, step, length, least_raw, least_through,
+    out, through, of_out, of_through, of_table,
+    count, side, COUNT: tl.constexpr, STRIDE: tl.constexpr, WIDE: tl.constexpr, RAYS: tl.constexpr,
 ):  # fmt: skip
     """March again and add to the gradients of density and features.
 
@@ -187,21 +187,19 @@ def _backward(
         here = marches & (empty == 0)
         if tl.max(here.to(tl.int32), 0) > 0:
             fx, fy, fz = x - ix, y - iy, z - iz
-            raw = _raw(density, index, ix, iy, iz, fx, fy, fz, side, here)
+            raw = _raw(table, index, ix, iy, iz, fx, fy, fz, side, here, COUNT, STRIDE)
             counts = here & (raw >= least_raw)
             stays = tl.where(counts, _stays(raw, length), 1.0)
             weight = left * (1 - stays)
-            seen = tl.sum(gradient * _seen(features, index, ix, iy, iz, fx, fy, fz, side, counts, COUNT, WIDE), 1)
+            seen = tl.sum(gradient * _seen(table, index, ix, iy, iz, fx, fy, fz, side, counts, STRIDE, WIDE), 1)
             behind -= weight * seen
             left *= stays
             of_raw = (left * seen - behind - end) * length / (1 + tl.exp(-raw))
+            added = tl.where(c == COUNT, of_raw[:, None], weight[:, None] * gradient)
             for k in tl.static_range(8):
                 row, w = _corner(index, ix, iy, iz, fx, fy, fz, side, counts, k)
-                tl.atomic_add(of_density + row, w * of_raw, row > 0, sem="relaxed")
-                added = (w * weight)[:, None] * gradient
-                tl.atomic_add(
-                    of_features + row[:, None] * COUNT + c, added, (row > 0)[:, None] & (c < COUNT), sem="relaxed"
-                )
+                wanted = (row > 0)[:, None] & (c < STRIDE)
+                tl.atomic_add(of_table + row[:, None] * STRIDE + c, w[:, None] * added, wanted, sem="relaxed")
         steps = tl.where(empty > 0, tl.maximum(1, tl.minimum((edge - t) / dt, 1e6).to(tl.int32) + 1), 1)
         n += steps
         t = enter + (n + offset) * dt
@@ -216,27 +214,35 @@ class Composite(torch.autograd.Function):
         ctx: Any, density: Tensor, features: Tensor, index: Tensor, distance: Tensor,
         origins: Tensor, directions: Tensor, offsets: Tensor, step: float, length: float,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        given = [x.contiguous() for x in (density, features, index, distance, origins, directions, offsets)]
+        count, columns = len(origins), features.shape[1]
+        table = _table(density, features)
+        given = [table, *(x.contiguous() for x in (index, distance, origins, directions, offsets))]
+        out, through, depth = features.new_empty(count, columns), *features.new_empty(2, count).unbind()
+        sizes = (count, len(index), columns, table.shape[1], triton.next_power_of_2(table.shape[1]), RAYS)
         constants = (step, length, least_raw(length), LEAST_THROUGH)
-        count, wide = len(origins), triton.next_power_of_2(max(1, features.shape[1]))
-        out = features.new_empty(count, features.shape[1])
-        through, depth = features.new_empty(count), features.new_empty(count)
-        ctx.grid, ctx.sizes = (triton.cdiv(count, RAYS),), (count, len(index), features.shape[1], wide, RAYS)
+        ctx.grid = (triton.cdiv(count, RAYS),)
         if count:
-            _forward[ctx.grid](*given, *constants, out, through, depth, *ctx.sizes, num_warps=1)
-        ctx.constants = constants
+            _forward[ctx.grid](*given, *constants, out, through, depth, *sizes, num_warps=1)
+        ctx.constants, ctx.sizes = constants, sizes
         ctx.save_for_backward(*given, out, through)
         ctx.mark_non_differentiable(depth)
         return out, through, depth
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        density, features, *others = ctx.saved_tensors
-        of_density, of_features = torch.zeros_like(density), torch.zeros_like(features)
+        *given, out, through = ctx.saved_tensors
         of_out, of_through = (gradient.contiguous() for gradient in gradients[:2])
-        if ctx.sizes[0]:
+        of_table, columns = torch.zeros_like(given[0]), out.shape[1]
+        if len(out):
             _backward[ctx.grid](
-                density, features, *others[:-2], *ctx.constants, *others[-2:],
-                of_out, of_through, of_density, of_features, *ctx.sizes, num_warps=1,
-            )  # fmt: skip
-        return of_density, of_features, None, None, None, None, None, None, None
+                *given, *ctx.constants, out, through, of_out, of_through, of_table, *ctx.sizes, num_warps=1
+            )
+        return of_table[:, columns], of_table[:, :columns], None, None, None, None, None, None, None
+
+
+def _table(density: Tensor, features: Tensor) -> Tensor:
+    """Features, density and what fills the rows up to multiples of 16 bytes, which are read and added to at once."""
+    table = features.new_zeros(len(features), -(-(features.shape[1] + 1) // 4) * 4)
+    table[:, : features.shape[1]] = features
+    table[:, features.shape[1]] = density
+    return table

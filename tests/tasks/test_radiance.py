@@ -14,8 +14,8 @@ from conftest import training, write_object
 from dv.checkpoint import KEY, read_checkpoint
 from dv.data.object import ObjectSource
 from dv.lightning.pace import SLOW_STEPS
-from dv.lightning.radiance_module import RadianceModule
-from dv.lightning.radiance_settings import RadianceSettings
+from dv.lightning.radiance_module import FIRST_CHANGE, RadianceModule
+from dv.lightning.radiance_settings import SMALLEST_SIDE, RadianceSettings
 from faults import assert_equal_runs, weights
 from wandb_runs import runs
 
@@ -136,6 +136,24 @@ def test_density_learns_by_the_part_of_the_time_that_a_step_takes(command, argum
     ]
     assert shares[: SLOW_STEPS + 2] == pytest.approx([1 / 31] * (SLOW_STEPS + 2), rel=1e-4), "of all that are allowed"
     assert shares[SLOW_STEPS + 2 : 20] == pytest.approx([0.7 / 20] * (18 - SLOW_STEPS), rel=1e-4)
+
+
+def test_a_slow_start_prunes_nothing(command, arguments, tmp_path, monkeypatch):
+    """Half of the time is over before the first step, and nothing dense yet."""
+    monkeypatch.setattr(RadianceModule, "progress", lambda self: 0.5 + 0.5 * self.global_step / 80)
+    vertices = []
+    before = RadianceModule._change_vertices
+
+    def watched(self, *given):
+        before(self, *given)
+        vertices.append(len(self.model.voxels.density) - 1)
+
+    monkeypatch.setattr(RadianceModule, "_change_vertices", watched)
+    clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=80", "model.initial_density=-9"]
+    result = command("train", *arguments, *clock, f"hydra.run.dir={tmp_path / 'run'}")
+    assert result.code == 0, result.err
+    assert vertices[:FIRST_CHANGE] == [SMALLEST_SIDE**3] * FIRST_CHANGE
+    assert vertices[FIRST_CHANGE] != vertices[0]
 
 
 def test_exposures_of_the_training_views_are_found(command, tmp_path):

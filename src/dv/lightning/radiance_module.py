@@ -24,7 +24,7 @@ from dv.radiance import RAYS_TOGETHER, STEP, RadianceGrid, RadianceSizes, Seen
 
 FIND_EMPTY_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
-SETTLED_AFTER = 50  # steps from one change of the vertices to the next, where the clock says when changes are
+FIRST_CHANGE = 50  # step before which vertices do not change by the clock
 MOST_DENSITY_RATE = 0.5  # raw, a step
 
 
@@ -139,7 +139,6 @@ class RadianceModule(ObjectModule):
         self._images = self.views.images.to(self.device)
         self._poses = self.views.poses.to(self.device)
         self._pixels = self._find_pixels()
-        self._settled = self.global_step + SETTLED_AFTER
 
     def training_step(self, batch: list[list[int]], batch_idx: int) -> Tensor:
         """One step: gradients of all samples, averaged over them and the ranks; one optimiser step."""
@@ -229,16 +228,15 @@ class RadianceModule(ObjectModule):
     def _change_vertices(self, progress: float, optimizer: torch.optim.Optimizer) -> None:
         """Refine and prune when it is time. Moments go with their vertices; refined ones begin anew.
 
-        Where a slow start has used up that time, a few steps come first: nothing is dense yet, and all would be pruned.
+        Where a slow start has used up that time, some steps come first: nothing is dense yet, and all would be pruned.
         """
+        if self._timer and self.global_step < FIRST_CHANGE:
+            return
         voxels = self.model.voxels
         events = self.settings.events
         while int(self.changes) < len(events) and progress >= events[int(self.changes)][0]:
-            if self._timer and self.global_step < self._settled:
-                return
             change = events[int(self.changes)][1]
             self.changes += 1
-            self._settled = self.global_step + SETTLED_AFTER
             if change == "view":
                 self._add_view_features(optimizer)
                 continue

@@ -70,8 +70,7 @@ def composite(
     if density.is_cuda and density.dtype == features.dtype == torch.float32 and find_spec("triton"):
         from dv.nets import compositing_cuda
 
-        found = compositing_cuda.Composite.apply(density, features, index, distance, *rays, step, length)  # type: ignore[no-untyped-call]
-        return Composited(*found)
+        return compositing_cuda.composite(density, features, index, distance, rays, step, length)
     return composite_by_tensors(density, features, index, distance, rays, step, length)
 
 

@@ -1,8 +1,8 @@
 """Compositing along rays on NVIDIA GPUs: a warp's rays march through the voxels together and skip what is empty.
 
 What is computed is said in :mod:`dv.nets.compositing`, whose ``composite_by_tensors`` is the same in plain tensors; the
-march is that of :mod:`dv.nets.compositing_cpu`. Gradients are added atomically, in an order that varies: two runs differ
-in the last bits.
+march is that of :mod:`dv.nets.compositing_cpu`. Gradients are added atomically, in an order that varies: two runs
+differ in the last bits.
 """
 
 # Triton compiles these functions when they are first called, and keeps the result. It comes with PyTorch for CUDA.
@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dv.nets.compositing import LEAST_THROUGH, least_raw
+from dv.nets.compositing import LEAST_THROUGH, Composited, Rays, least_raw
 
 RAYS = 32  # of a program: one warp
 
@@ -66,26 +66,37 @@ def _cell(x, side):
 
 
 @triton.jit
-def _corner(index, ix, iy, iz, fx, fy, fz, side, here, K: tl.constexpr):
-    """Row and weight of corner ``K`` of the samples' cells, x fastest; samples that are not ``here`` have row 0."""
-    if K % 2:
-        w = fx
-    else:
-        w = 1 - fx
-    if K // 2 % 2:
-        w *= fy
-    else:
-        w *= 1 - fy
-    if K // 4:
-        w *= fz
-    else:
-        w *= 1 - fz
-    at = ((iz + K // 4) * side + iy + K // 2 % 2) * side + ix + K % 2
-    return tl.load(index + at, here, other=0), w
+def _sample(
+    distance, ox, oy, oz, dx, dy, dz, t, dt, side, marches
+):  # fmt: skip
+    """Cells of samples at t and places in them, which are not in empty cells, and steps to the next samples."""
+    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+    ix, iy, iz = _cell(x, side), _cell(y, side), _cell(z, side)
+    empty = tl.load(distance + (iz * (side - 1) + iy) * (side - 1) + ix, marches, other=1).to(tl.int32)
+    edge = tl.minimum(tl.minimum(_edge(ox, dx, ix, empty), _edge(oy, dy, iy, empty)), _edge(oz, dz, iz, empty))
+    beyond = tl.maximum(1, tl.minimum((edge - t) / dt, 1e6).to(tl.int32) + 1)
+    return ix, iy, iz, x - ix, y - iy, z - iz, marches & (empty == 0), tl.where(empty > 0, beyond, 1)
 
 
 @triton.jit
-def _raw(table, index, ix, iy, iz, fx, fy, fz, side, here, COUNT: tl.constexpr, STRIDE: tl.constexpr):
+def _corner(index, ix, iy, iz, fx, fy, fz, side, here, K: tl.constexpr):
+    """Row and weight of corner ``K`` of the samples' cells, x fastest; samples that are not ``here`` have row 0."""
+    x, y, z = fx, fy, fz
+    if K % 2 == 0:
+        x = 1 - fx
+    if K // 2 % 2 == 0:
+        y = 1 - fy
+    if K // 4 == 0:
+        z = 1 - fz
+    at = ((iz + K // 4) * side + iy + K // 2 % 2) * side + ix + K % 2
+    return tl.load(index + at, here, other=0), x * y * z
+
+
+@triton.jit
+def _raw(
+    table, index, ix, iy, iz, fx, fy, fz, side, here,
+    COUNT: tl.constexpr, STRIDE: tl.constexpr,
+):  # fmt: skip
     """Raw density ``[RAYS]`` of samples: column ``COUNT`` of the table."""
     raw = tl.zeros_like(fx)
     for k in tl.static_range(8):
@@ -95,7 +106,10 @@ def _raw(table, index, ix, iy, iz, fx, fy, fz, side, here, COUNT: tl.constexpr, 
 
 
 @triton.jit
-def _seen(table, index, ix, iy, iz, fx, fy, fz, side, here, STRIDE: tl.constexpr, WIDE: tl.constexpr):
+def _seen(
+    table, index, ix, iy, iz, fx, fy, fz, side, here,
+    STRIDE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
     """Columns ``[RAYS, WIDE]`` of the table at samples."""
     c = tl.arange(0, WIDE)[None, :]
     total = tl.zeros((fx.shape[0], WIDE), fx.dtype)
@@ -116,7 +130,8 @@ def _stays(raw, length):
 
 @triton.jit
 def _forward(
-    table, index, distance, origins, directions, offsets, step, length, least_raw, least_through,
+    table, index, distance, origins, directions, offsets,
+    step, length, least_raw, least_through,
     out, through, depth,
     count, side, COUNT: tl.constexpr, STRIDE: tl.constexpr, WIDE: tl.constexpr, RAYS: tl.constexpr,
 ):  # fmt: skip
@@ -131,13 +146,8 @@ def _forward(
     t = enter + offset * dt
     marches = t < leave
     while tl.max(marches.to(tl.int32), 0) > 0:
-        x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
-        ix, iy, iz = _cell(x, side), _cell(y, side), _cell(z, side)
-        empty = tl.load(distance + (iz * (side - 1) + iy) * (side - 1) + ix, marches, other=1).to(tl.int32)
-        edge = tl.minimum(tl.minimum(_edge(ox, dx, ix, empty), _edge(oy, dy, iy, empty)), _edge(oz, dz, iz, empty))
-        here = marches & (empty == 0)
+        ix, iy, iz, fx, fy, fz, here, steps = _sample(distance, ox, oy, oz, dx, dy, dz, t, dt, side, marches)
         if tl.max(here.to(tl.int32), 0) > 0:
-            fx, fy, fz = x - ix, y - iy, z - iz
             raw = _raw(table, index, ix, iy, iz, fx, fy, fz, side, here, COUNT, STRIDE)
             counts = here & (raw >= least_raw)
             stays = tl.where(counts, _stays(raw, length), 1.0)
@@ -148,7 +158,6 @@ def _forward(
             part = tl.log(2 * left) / tl.where(halved, tl.log(left / after), 1.0)
             half = tl.where(halved, t + (part - 0.5) * dt, half)
             left = after
-        steps = tl.where(empty > 0, tl.maximum(1, tl.minimum((edge - t) / dt, 1e6).to(tl.int32) + 1), 1)
         n += steps
         t = enter + (n + offset) * dt
         marches = marches & (t < leave) & (left >= least_through)
@@ -160,7 +169,8 @@ def _forward(
 
 @triton.jit
 def _backward(
-    table, index, distance, origins, directions, offsets, step, length, least_raw, least_through,
+    table, index, distance, origins, directions, offsets,
+    step, length, least_raw, least_through,
     out, through, of_out, of_through, of_table,
     count, side, COUNT: tl.constexpr, STRIDE: tl.constexpr, WIDE: tl.constexpr, RAYS: tl.constexpr,
 ):  # fmt: skip
@@ -180,13 +190,8 @@ def _backward(
     t = enter + offset * dt
     marches = t < leave
     while tl.max(marches.to(tl.int32), 0) > 0:
-        x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
-        ix, iy, iz = _cell(x, side), _cell(y, side), _cell(z, side)
-        empty = tl.load(distance + (iz * (side - 1) + iy) * (side - 1) + ix, marches, other=1).to(tl.int32)
-        edge = tl.minimum(tl.minimum(_edge(ox, dx, ix, empty), _edge(oy, dy, iy, empty)), _edge(oz, dz, iz, empty))
-        here = marches & (empty == 0)
+        ix, iy, iz, fx, fy, fz, here, steps = _sample(distance, ox, oy, oz, dx, dy, dz, t, dt, side, marches)
         if tl.max(here.to(tl.int32), 0) > 0:
-            fx, fy, fz = x - ix, y - iy, z - iz
             raw = _raw(table, index, ix, iy, iz, fx, fy, fz, side, here, COUNT, STRIDE)
             counts = here & (raw >= least_raw)
             stays = tl.where(counts, _stays(raw, length), 1.0)
@@ -200,15 +205,20 @@ def _backward(
                 row, w = _corner(index, ix, iy, iz, fx, fy, fz, side, counts, k)
                 wanted = (row > 0)[:, None] & (c < STRIDE)
                 tl.atomic_add(of_table + row[:, None] * STRIDE + c, w[:, None] * added, wanted, sem="relaxed")
-        steps = tl.where(empty > 0, tl.maximum(1, tl.minimum((edge - t) / dt, 1e6).to(tl.int32) + 1), 1)
         n += steps
         t = enter + (n + offset) * dt
         marches = marches & (t < leave) & (left >= least_through)
 
 
-class Composite(torch.autograd.Function):
-    """:func:`dv.nets.compositing.composite` of float32 tensors: features, light let through and depth."""
+def composite(
+    density: Tensor, features: Tensor, index: Tensor, distance: Tensor, rays: Rays, step: float, length: float
+) -> Composited:
+    """:func:`dv.nets.compositing.composite` of float32 tensors."""
+    found = _Composite.apply(density, features, index, distance, *rays, step, length)
+    return Composited(*found)
 
+
+class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, density: Tensor, features: Tensor, index: Tensor, distance: Tensor,

@@ -32,7 +32,7 @@ class SparseVoxels(nn.Module):
     def __init__(self, side: int, features: int, density: float) -> None:
         super().__init__()
         count = side**3
-        rows = torch.full((count + 1,), density)
+        rows = torch.full((count + 1,), float(density))
         rows[0] = NOTHING
         self.density, self.features = nn.Parameter(rows), nn.Parameter(torch.zeros(count + 1, features))
         index = torch.arange(1, count + 1, dtype=torch.int32).view(side, side, side)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from compositing import seconds_of
 from frames import frame_seconds
 
 from conftest import training, write_object
@@ -253,6 +254,12 @@ def test_frames_a_second_are_measured(learned):
     seconds = frame_seconds(learned / "checkpoints" / "best.ckpt", torch.device("cpu"), 3, "32-true")
     assert len(seconds) == 3
     assert all(s > 0 for s in seconds)
+
+
+def test_kernels_are_timed_beside_tensors(learned):
+    seconds = seconds_of(learned / "checkpoints" / "best.ckpt", torch.device("cpu"), 64, 2)
+    assert {name: len(s) for name, s in seconds.items()} == {"kernels": 2, "tensors": 2}
+    assert all(s > 0 for s in [*seconds["kernels"], *seconds["tensors"]])
 
 
 def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_path):

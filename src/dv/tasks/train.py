@@ -97,8 +97,8 @@ def train_on_rank(config: DictConfig) -> float:
     )
     pl.seed_everything(config.seed, verbose=False)
     trainer = _trainer(config, run_dir, steps, resume)
-    if trainer.strategy.root_device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # else there are no statistics to reset
+    # PyTorch refuses to reset what no run in this process has counted yet; its is_initialized has no annotations
+    if trainer.strategy.root_device.type == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
     if place().rank == 0:
         OmegaConf.save(OmegaConf.create(resolved(config) | {"resume": None}), run_dir / "config.yaml")

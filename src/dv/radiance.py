@@ -36,8 +36,8 @@ from dv.nets.decoder import ViewDecoder
 from dv.nets.voxels import SparseVoxels
 
 STEP = 0.5  # vertices between samples when a picture is rendered
-RAYS_TOGETHER = 1 << 18
-RAYS_TOGETHER_ON_GPUS = 1 << 20
+RAYS_TOGETHER = 1 << 18  # on CPUs, for memory
+RAYS_TOGETHER_ON_GPUS = 1 << 20  # all of a 512² picture with four a pixel
 MOST_DEGREE = 4
 LEAST_NORMAL = 1e-3  # length of a composited normal below which it counts less
 MIRRORED_SCALE = 0.25  # of the harmonics of mirrored directions: with 1, what is not glossy is learned more slowly

@@ -22,7 +22,7 @@ RAYS = 32  # of a program: one warp
 
 @triton.jit
 def _within(o, d, top, enter, leave):
-    """Where rays are in the box along one axis too, which they were in from ``enter`` to ``leave``."""
+    """Camera z ``[RAYS]`` between which rays are in the box along one axis too, of ``enter`` to ``leave``."""
     a, b = -o / d, (top - o) / d
     flat = d == 0
     misses = flat & ((o < 0) | (o > top))
@@ -33,7 +33,7 @@ def _within(o, d, top, enter, leave):
 
 @triton.jit
 def _edge(o, d, at, empty):
-    """Camera z at which a ray leaves the cells nearer than ``empty`` to cell ``at`` along one axis."""
+    """Camera z ``[RAYS]`` at which rays leave the cells nearer than ``empty`` to cell ``at`` along one axis."""
     beyond = tl.where(d > 0, empty, 1 - empty)
     return tl.where(d == 0, 1e30, (at + beyond - o) / d)
 
@@ -49,7 +49,7 @@ def _vector(vectors, ray, there):
 
 @triton.jit
 def _rays(origins, directions, offsets, ray, there, step, top):
-    """Origins, directions, offsets, the camera z of a step, and from where to where rays are in the grid."""
+    """``[RAYS]`` each: origins and directions, offsets in steps; camera z of a step and where rays enter and leave."""
     ox, oy, oz = _vector(origins, ray, there)
     dx, dy, dz = _vector(directions, ray, there)
     enter, leave = tl.zeros_like(ox), tl.full(ox.shape, float("inf"), ox.dtype)
@@ -69,7 +69,7 @@ def _cell(x, side):
 def _sample(
     distance, ox, oy, oz, dx, dy, dz, t, dt, side, marches
 ):  # fmt: skip
-    """Cells of samples at t and places in them, which are not in empty cells, and steps to the next samples."""
+    """``[RAYS]`` each, of samples at camera z ``t``: cells, places in them, which hold something, steps to the next."""
     x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
     ix, iy, iz = _cell(x, side), _cell(y, side), _cell(z, side)
     empty = tl.load(distance + (iz * (side - 1) + iy) * (side - 1) + ix, marches, other=1).to(tl.int32)
@@ -80,7 +80,7 @@ def _sample(
 
 @triton.jit
 def _corner(index, ix, iy, iz, fx, fy, fz, side, here, K: tl.constexpr):
-    """Row and weight of corner ``K`` of the samples' cells, x fastest; samples that are not ``here`` have row 0."""
+    """Row and weight ``[RAYS]`` of corner ``K`` of the samples' cells, x fastest; row 0 if not ``here``."""
     x, y, z = fx, fy, fz
     if K % 2 == 0:
         x = 1 - fx
@@ -121,7 +121,7 @@ def _seen(
 
 @triton.jit
 def _stays(raw, length):
-    """Light that a step of samples of raw density lets through; log1p by Kahan's way."""
+    """Light ``[RAYS]``, of 1, that steps of ``length`` at raw densities let through; log1p by Kahan's way."""
     e = tl.exp(tl.minimum(raw, 20.0))
     u = 1 + e
     log1p = tl.where(u == 1, e, tl.log(u) * e / tl.where(u == 1, 1.0, u - 1))
@@ -137,9 +137,8 @@ def _forward(
 ):  # fmt: skip
     """Fill ``out`` ``[R, COUNT]``, ``through`` ``[R]`` and ``depth`` ``[R]``."""
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
-    ox, oy, oz, dx, dy, dz, offset, dt, enter, leave = _rays(
-        origins, directions, offsets, ray, ray < count, step, side - 1.0
-    )
+    there = ray < count
+    ox, oy, oz, dx, dy, dz, offset, dt, enter, leave = _rays(origins, directions, offsets, ray, there, step, side - 1.0)
     c = tl.arange(0, WIDE)[None, :]
     total, left = tl.zeros((RAYS, WIDE), tl.float32), tl.full((RAYS,), 1.0, tl.float32)
     half, n = tl.full((RAYS,), float("inf"), tl.float32), tl.zeros((RAYS,), tl.int32)
@@ -161,7 +160,6 @@ def _forward(
         n += steps
         t = enter + (n + offset) * dt
         marches = marches & (t < leave) & (left >= least_through)
-    there = ray < count
     tl.store(out + ray[:, None] * COUNT + c, total, there[:, None] & (c < COUNT))
     tl.store(through + ray, left, there)
     tl.store(depth + ray, half, there)
@@ -251,7 +249,7 @@ class _Composite(torch.autograd.Function):
 
 
 def _table(density: Tensor, features: Tensor) -> Tensor:
-    """Features, density and what fills the rows up to multiples of 16 bytes, which are read and added to at once."""
+    """``[N, STRIDE]``: features, density and what fills rows up to multiples of 16 bytes, read and added to at once."""
     table = features.new_zeros(len(features), -(-(features.shape[1] + 1) // 4) * 4)
     table[:, : features.shape[1]] = features
     table[:, features.shape[1]] = density

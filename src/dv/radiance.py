@@ -128,6 +128,9 @@ class RadianceGrid(nn.Module):
         side: vertices along an edge to begin with.
     """
 
+    corner: Tensor
+    within_pixel: Tensor
+
     def __init__(
         self, sizes: RadianceSizes, placement: GridPlacement, background: Tensor | None = None, side: int | None = None
     ) -> None:
@@ -139,13 +142,15 @@ class RadianceGrid(nn.Module):
         self.decoder = ViewDecoder(sizes.decoded, sizes.told, sizes.decoder_width) if sizes.decoder_features else None
         self.linear_share = nn.Parameter(torch.tensor(float(sizes.linear_share)))
         self.background = nn.Parameter(torch.zeros(3) if background is None else background.clone())
+        # here, since what is made on a CPU anew for every step keeps a GPU waiting
+        self.register_buffer("corner", torch.tensor(placement.origin) - placement.scale / 2, persistent=False)
+        self.register_buffer("within_pixel", within_pixel(sizes.supersampling), persistent=False)
 
     def rays(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Rays:
         """World rays ``[R, 3]`` in grid coordinates."""
-        dtype, p = self.voxels.density.dtype, self.placement
-        scale = (self.voxels.side - 1) / p.scale
-        corner = torch.tensor(p.origin, dtype=origins.dtype, device=origins.device) - p.scale / 2
-        return Rays(*(x.to(dtype).contiguous() for x in ((origins - corner) * scale, directions * scale, offsets)))
+        dtype, scale = self.voxels.density.dtype, (self.voxels.side - 1) / self.placement.scale
+        given = ((origins - self.corner) * scale, directions * scale, offsets)
+        return Rays(*(x.to(dtype).contiguous() for x in given))
 
     def forward(self, origins: Tensor, directions: Tensor, offsets: Tensor, step: float = STEP) -> Seen:
         """What world rays ``[R, 3]`` see.
@@ -188,7 +193,7 @@ class RadianceGrid(nn.Module):
             step: between samples, in vertices.
         """
         rays = self.sizes.rays_per_pixel
-        points = (pixels[:, None] + within_pixel(self.sizes.supersampling, pixels.device)).view(-1, 2)
+        points = (pixels[:, None] + self.within_pixel).view(-1, 2)
         origins, directions = pixel_rays(poses.repeat_interleave(rays, 0), points, intrinsics)
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
         seen = self(origins, directions, offsets, step)

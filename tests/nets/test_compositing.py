@@ -93,7 +93,7 @@ def with_gradients(function, density, features, *others):
     given = [density.clone().requires_grad_(), features.clone().requires_grad_()]
     outputs = function(*given, *others)
     g = torch.Generator().manual_seed(1)
-    weights = [torch.randn(o.shape, generator=g, dtype=torch.float64).to(o.dtype) for o in outputs[:2]]
+    weights = [torch.randn(o.shape, generator=g, dtype=torch.float64).to(o) for o in outputs[:2]]
     sum((o * w).sum() for o, w in zip(outputs[:2], weights, strict=True)).backward()
     return [*(o.detach() for o in outputs), *(x.grad[1:] for x in given)]
 

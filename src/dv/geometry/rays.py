@@ -17,16 +17,15 @@ def pixel_rays(poses: Tensor, pixels: Tensor, intrinsics: Intrinsics) -> tuple[T
         intrinsics: of all poses.
     """
     k = intrinsics
-    inverse = torch.tensor([1 / k.f, 1 / k.f], dtype=poses.dtype, device=poses.device)
-    center = torch.tensor([k.cx - k.pixel_center, k.cy - k.pixel_center], dtype=poses.dtype, device=poses.device)
-    x, y = ((pixels.to(poses.dtype) - center) * inverse).unbind(1)
+    column, row = pixels.to(poses.dtype).unbind(1)
+    x, y = (column - (k.cx - k.pixel_center)) / k.f, (row - (k.cy - k.pixel_center)) / k.f
     axes = poses[:, :3, :3]
     return poses[:, :3, 3], axes[:, :, 0] * x[:, None] + axes[:, :, 1] * y[:, None] + axes[:, :, 2]
 
 
-def within_pixel(count: int, device: torch.device | str = "cpu") -> Tensor:
+def within_pixel(count: int) -> Tensor:
     """Column and row ``[count², 2]``, px from a pixel's centre, of the centres of the count² squares in it."""
-    return (all_pixels(count, device) + 0.5) / count - 0.5
+    return (all_pixels(count) + 0.5) / count - 0.5
 
 
 def all_pixels(side: int, device: torch.device | str = "cpu") -> Tensor:

@@ -165,7 +165,9 @@ class Clock(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log the times."""
-        pl_module.log_dict({"time/step": time.perf_counter() - self._step_began, "time/elapsed": self.elapsed})
+        assert isinstance(pl_module, ObjectModule)
+        if pl_module.logs(trainer.global_step):
+            pl_module.log_dict({"time/step": time.perf_counter() - self._step_began, "time/elapsed": self.elapsed})
 
 
 class ProgressBar(TQDMProgressBar):

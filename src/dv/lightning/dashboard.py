@@ -19,7 +19,8 @@ class GridScalars(Callback):
     ) -> None:
         """Keep the grid from before a step that will be logged."""
         assert isinstance(pl_module, DeepVoxelsModule)
-        self._before = pl_module.model.grid.clone() if self._logs(trainer, trainer.global_step + 1) else None
+        logged = trainer.is_global_zero and pl_module.logs(trainer.global_step + 1)
+        self._before = pl_module.model.grid.clone() if logged else None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -30,10 +31,6 @@ class GridScalars(Callback):
             scalars = grid_scalars(pl_module.model.grid, self._before, pl_module.last_gates)
             pl_module.log_dict({f"grid/{name}": value for name, value in scalars.items()}, rank_zero_only=True)
             self._before = None
-
-    def _logs(self, trainer: pl.Trainer, steps: int) -> bool:
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return bool(trainer.is_global_zero and every and steps % every == 0)
 
 
 def grid_scalars(grid: Tensor, before: Tensor, gates: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:

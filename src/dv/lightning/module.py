@@ -83,7 +83,7 @@ class DeepVoxelsModule(ObjectModule):
         rates = {"generator": o.learning_rate, "discriminator": o.discriminator_learning_rate}
         return rates if self.discriminator is not None else {"generator": o.learning_rate}
 
-    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         """One step: gradients of all samples, round by round, averaged over them and the ranks; one optimiser step.
 
         A round ends with one grid on all ranks (see :class:`SharedState`); the next begins from it.
@@ -111,6 +111,10 @@ class DeepVoxelsModule(ObjectModule):
                 state.end(self._mean_over_ranks)
         norm = self._gradient_norm(lambda: self._views_of([sample for turn in batch for sample in turn]))
         optimizer.step()
+        if self.logs(self.global_step):
+            self._log(results, norm, optimizer)
+
+    def _log(self, results: list[dict[str, Tensor]], norm: Tensor, optimizer: torch.optim.Optimizer) -> None:
         values = self._over_samples(results)
         values |= {
             "gradient_norm": norm,
@@ -118,7 +122,6 @@ class DeepVoxelsModule(ObjectModule):
             "learning_rate/discriminator": torch.tensor(optimizer.param_groups[-1]["lr"]),
         }
         self.log_dict({f"train/{name}": value for name, value in values.items()})
-        return values["loss/generator"]
 
     def _learn(self, sample: TrainingSample, samples: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Take in the source view, render both targets, add the gradients of a step of ``samples``.

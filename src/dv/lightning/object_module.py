@@ -133,6 +133,11 @@ class ObjectModule(pl.LightningModule):
             scores = cast(Tensor, self.trainer.strategy.reduce(scores, reduce_op="sum"))
         self.log_dict({"val/psnr": scores[0] / scores[2], "val/ssim": scores[1] / scores[2]}, prog_bar=True)
 
+    def logs(self, steps: int) -> bool:
+        """Whether what the last of ``steps`` steps gives is written down. Logging what is not takes as long."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+        return bool(every) and steps % every == 0
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add sizes, camera, grid placement and configuration; refuse to save weights that are not finite."""
         bad = [

@@ -139,8 +139,9 @@ class RadianceModule(ObjectModule):
         self._images = self.views.images.to(self.device)
         self._poses = self.views.poses.to(self.device)
         self._pixels = self._find_pixels()
+        self._changed = int(self.changes)
 
-    def training_step(self, batch: list[list[int]], batch_idx: int) -> Tensor:
+    def training_step(self, batch: list[list[int]], batch_idx: int) -> None:
         """One step: gradients of all samples, averaged over them and the ranks; one optimiser step."""
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         progress = self._set_learning_rates(optimizer)
@@ -155,13 +156,21 @@ class RadianceModule(ObjectModule):
         with self._without_reduction():
             results = [self._learn(number, len(numbers), step) for number in numbers]
         self._finish_gradients(optimizer, progress)
-        norm = self._gradient_norm(lambda: f"random pixels of samples {numbers[0]} to {numbers[-1]}")
+        drawn = f"random pixels of samples {numbers[0]} to {numbers[-1]}"
+        finite = torch.stack([result["loss/generator"] for result in results]).isfinite().all()
+        if not self.trainer.strategy.reduce_boolean_decision(bool(finite), all=True):
+            raise UserError(f"a loss {self._not_finite(drawn)}")
+        norm = self._gradient_norm(lambda: drawn)
         optimizer.step()
         if self.settings.smoothing and self.global_step % SMOOTH_EVERY == 0:
             rate = optimizer.param_groups[0]["lr"]
             self.model.voxels.smooth(min(1.0, self.settings.smoothing * rate * SMOOTH_EVERY))
         if self.exposure is not None:
             self.exposure.data -= self.exposure.data.mean(0)  # all together would be the object's brightness
+        if self.logs(self.global_step):
+            self._log(results, norm, optimizer)
+
+    def _log(self, results: list[dict[str, Tensor]], norm: Tensor, optimizer: torch.optim.Optimizer) -> None:
         values = self._over_samples(results)
         rates = {
             f"learning_rate/{k}": g["lr"] for k, g in zip(self.learning_rates(), optimizer.param_groups, strict=True)
@@ -171,22 +180,19 @@ class RadianceModule(ObjectModule):
         if self.exposure is not None:
             values["exposure_spread"] = self.exposure.detach().std(0).mean()
         self.log_dict({f"train/{name}": value for name, value in values.items()})
-        return values["loss/generator"]
 
     def _learn(self, number: int, samples: int, step: float) -> dict[str, Tensor]:
         """Add the gradients of a sample in a step of ``samples``; returns what to log."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_000_007 + number)
-        count = self.pixels_per_sample
-        drawn = torch.randint(len(self._pixels), (count,), generator=generator).to(self.device)
-        offsets = torch.rand(count * self.model.sizes.rays_per_pixel, generator=generator).to(self.device)
+        generator, count = torch.Generator(self.device), self.pixels_per_sample
+        generator.manual_seed(self.seed * 1_000_000_007 + number)
+        drawn = torch.randint(len(self._pixels), (count,), generator=generator, device=self.device)
+        offsets = torch.rand(count * self.model.sizes.rays_per_pixel, generator=generator, device=self.device)
         view, pixels = self._view_and_pixel(self._pixels[drawn])
         truth = to_model(self._images[view, :, pixels[:, 1], pixels[:, 0]])
         seen = self.model.see_pixels(self._poses[view], pixels, self.intrinsics, offsets, step)
         error = self._exposed(seen, view) - truth
         l1, l2 = error.abs().mean(), error.square().mean()
         loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
-        if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(loss.detach())), all=True):
-            raise UserError(f"a loss {self._not_finite(f'random pixels of sample {number}')}")
         self.manual_backward(loss / samples)
         values = {"loss/generator": loss, "loss/l1": l1, "loss/l2": l2, "psnr": -10 * l2.detach().log10()}
         return {name: value.detach() for name, value in values.items()}
@@ -234,14 +240,15 @@ class RadianceModule(ObjectModule):
             return
         voxels = self.model.voxels
         events = self.settings.events
-        while int(self.changes) < len(events) and progress >= events[int(self.changes)][0]:
-            change = events[int(self.changes)][1]
-            self.changes += 1
+        while self._changed < len(events) and progress >= events[self._changed][0]:
+            change = events[self._changed][1]
+            self._changed += 1
+            self.changes.fill_(self._changed)
             if change == "view":
                 self._add_view_features(optimizer)
                 continue
             _carry_over(optimizer, voxels, voxels.prune)
-            refined = sum(earlier == "refine" for _, earlier in events[: int(self.changes)])
+            refined = sum(earlier == "refine" for _, earlier in events[: self._changed])
             side = self.settings.side(self.model.sizes.grid_side, refined)
             if change == "refine" and side > voxels.side:  # with init_from= they can be fine already
                 _carry_over(optimizer, voxels, partial(voxels.refine, side))

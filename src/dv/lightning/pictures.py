@@ -49,7 +49,7 @@ class Pictures(Callback):
         nearest = int(axis_cosines(truth.poses[:1], train.poses).argmax())
         module.eval()
         with torch.no_grad():
-            image, depth = module.picture(truth.poses[0])
+            image, depth = module.picture(truth.poses[0].to(module.device))
         module.train()
         row = [
             to_unit(to_model(train.images[nearest])),

@@ -1,0 +1,31 @@
+"""Both models through the entry points on a GPU: training, resuming, pictures on the way, scores and a video after it."""
+
+import pytest
+import torch
+
+from conftest import TINY, training
+from faults import weights
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+MODELS = {
+    "deepvoxels": TINY,
+    "radiance_grid": ["model=radiance_grid", "grid.side=16", "model.rays=256", "trainer=debug"],
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_all_of_a_training_runs_on_a_gpu(command, ball, tmp_path, model, precision):
+    arguments = ["object=custom", f"object.root={ball}", "object.name=ball", *MODELS[model], "trainer.gpus=1"]
+    run, precise = tmp_path / "run", f"trainer.precision={precision}"
+    for steps, more in ((20, []), (40, ["resume=auto"])):
+        result = command("train", *arguments, precise, *training(20), f"trainer.max_steps={steps}", *more)
+        assert result.code == 0, result.err
+        assert (run / "pictures" / f"views_{steps:07d}.png").is_file()
+    assert all(value.isfinite().all() for value in weights(run / "checkpoints" / "last.ckpt").values())
+    ckpt = f"ckpt={run / 'checkpoints' / 'last.ckpt'}"
+    for task, wanted in (("evaluate", "metrics.json"), ("render", "video.mp4")):
+        result = command(task, ckpt, "trainer.gpus=1", f"output_dir={tmp_path / task}")
+        assert result.code == 0, result.err
+        assert (tmp_path / task / wanted).stat().st_size

@@ -1,4 +1,4 @@
-"""Both models through the entry points on a GPU: training, resuming, pictures on the way, scores and a video after it."""
+"""Both models on a GPU: training, resuming, pictures on the way; scores and a video after it."""
 
 import pytest
 import torch

@@ -47,6 +47,16 @@ def test_a_run_leaves_checkpoints_metrics_config_and_pictures(command, of_ball, 
     assert checkpoint.model_state["grid"].any()
 
 
+@pytest.mark.parametrize("model", [TINY, ["trainer=debug", "model=radiance_grid", "grid.side=16", "model.rays=256"]])
+def test_every_third_step_is_logged_whatever_step_was_resumed_from(command, ball, tmp_path, model):
+    arguments = ["object=custom", f"object.root={ball}", "object.name=ball", *model, *training(4)]
+    for steps, more in ((4, []), (8, ["resume=auto"])):
+        result = command("train", *arguments, f"trainer.max_steps={steps}", "trainer.log_every_steps=3", *more)
+        assert result.code == 0, result.err
+    for column in ("train/psnr", "time/step"):
+        assert [int(r["step"]) for r in rows(tmp_path / "run") if r[column]] == [2, 5], column
+
+
 def test_training_learns(command, of_ball, tmp_path):
     result = command("train", *of_ball, "loss=l1", *training(60), "optimizer.learning_rate=2e-3")
     assert result.code == 0, result.err

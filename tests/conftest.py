@@ -31,6 +31,14 @@ TINY = [
     "trainer.progress_bar=false",
 ]
 
+SMALL = [  # of a radiance grid
+    "model=radiance_grid",
+    "grid.side=16",
+    "model.rays=256",
+    "trainer=debug",
+    "trainer.progress_bar=false",
+]
+
 
 def training(count: int) -> list[str]:
     """Overrides of a training of ``count`` steps that validates, saves and draws at the last one only."""

@@ -3,15 +3,12 @@
 import pytest
 import torch
 
-from conftest import TINY, training
+from conftest import SMALL, TINY, training
 from faults import weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-MODELS = {
-    "deepvoxels": TINY,
-    "radiance_grid": ["model=radiance_grid", "grid.side=16", "model.rays=256", "trainer=debug"],
-}
+MODELS = {"deepvoxels": TINY, "radiance_grid": SMALL}
 
 
 @pytest.mark.parametrize("model", MODELS)

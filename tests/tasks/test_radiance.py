@@ -11,7 +11,7 @@ import torch
 from compositing import seconds_of
 from frames import frame_seconds
 
-from conftest import training, write_object
+from conftest import SMALL, training, write_object
 from dv.checkpoint import KEY, read_checkpoint
 from dv.data.object import ObjectSource
 from dv.lightning.pace import SLOW_STEPS
@@ -19,14 +19,6 @@ from dv.lightning.radiance_module import FIRST_CHANGE, RadianceModule
 from dv.lightning.radiance_settings import SMALLEST_SIDE, RadianceSettings
 from faults import assert_equal_runs, weights
 from wandb_runs import runs
-
-SMALL = [
-    "model=radiance_grid",
-    "grid.side=16",
-    "model.rays=256",
-    "trainer=debug",
-    "trainer.progress_bar=false",
-]
 
 
 @pytest.fixture

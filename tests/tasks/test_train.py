@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import TINY, training, write_object
+from conftest import SMALL, TINY, training, write_object
 from dv.checkpoint import read_checkpoint
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
@@ -47,7 +47,7 @@ def test_a_run_leaves_checkpoints_metrics_config_and_pictures(command, of_ball, 
     assert checkpoint.model_state["grid"].any()
 
 
-@pytest.mark.parametrize("model", [TINY, ["trainer=debug", "model=radiance_grid", "grid.side=16", "model.rays=256"]])
+@pytest.mark.parametrize("model", [TINY, SMALL])
 def test_every_third_step_is_logged_whatever_step_was_resumed_from(command, ball, tmp_path, model):
     arguments = ["object=custom", f"object.root={ball}", "object.name=ball", *model, *training(4)]
     for steps, more in ((4, []), (8, ["resume=auto"])):

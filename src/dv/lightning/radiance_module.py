@@ -139,7 +139,7 @@ class RadianceModule(ObjectModule):
         self._images = self.views.images.to(self.device)
         self._poses = self.views.poses.to(self.device)
         self._pixels = self._find_pixels()
-        self._changed = int(self.changes)
+        self._changed = int(self.changes)  # here too, since whoever reads a buffer waits for the GPU
 
     def training_step(self, batch: list[list[int]], batch_idx: int) -> None:
         """One step: gradients of all samples, averaged over them and the ranks; one optimiser step."""

@@ -13,12 +13,9 @@ import torch
 
 from conftest import SMALL, TINY, training, write_object
 from dv.checkpoint import read_checkpoint
+from faults import weights
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["state_dict"]
 
 
 def rows(run: Path) -> list[dict[str, str]]:

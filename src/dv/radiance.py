@@ -95,9 +95,11 @@ class RadianceSizes:
         if self.grid_side < 8:
             raise UserError(f"grid.side={self.grid_side} must be at least 8 with model=radiance_grid")
         for key in ("view_degree", "decoder_degree", "reflection_degree"):
-            if getattr(self, key) not in range(MOST_DEGREE + 1):
+            if not isinstance(getattr(self, key), int) or getattr(self, key) not in range(MOST_DEGREE + 1):
                 raise UserError(f"model.{key}={getattr(self, key)} must be 0 to {MOST_DEGREE}")
-        if not isinstance(self.linear_share, int | float) or not 0 <= self.linear_share <= 1:
+        if not is_number(self.initial_density):
+            raise UserError(f"model.initial_density={self.initial_density} must be a number")
+        if not is_number(self.linear_share) or not 0 <= self.linear_share <= 1:
             raise UserError(f"model.linear_share={self.linear_share} must be a number from 0 to 1")
         for key, least in (("decoder_features", 0), ("decoder_width", 1), ("supersampling", 1)):
             value = getattr(self, key)
@@ -107,6 +109,11 @@ class RadianceSizes:
     def as_dict(self) -> dict[str, Any]:
         """The sizes as plain data."""
         return asdict(self)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a configuration's value is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclass
@@ -216,12 +223,12 @@ class RadianceGrid(nn.Module):
         for part in torch.split(pixels, max(1, together // self.sizes.rays_per_pixel)):
             seen.append(self.see_pixels(pose.expand(len(part), 4, 4), part, camera))
         depth = torch.cat([s.depth for s in seen])
-        depth = torch.where(depth.isfinite(), depth, self._farthest(pose).to(depth.dtype))
+        depth = torch.where(depth.isfinite(), depth, self.farthest(pose).to(depth.dtype))
         image = torch.cat([s.colors for s in seen]).T.reshape(3, side, side)
         return image.clamp(-0.5, 0.5), depth.view(1, side, side)
 
-    def _farthest(self, pose: Tensor) -> Tensor:
-        """Camera z of the farthest corner of the cube."""
+    def farthest(self, pose: Tensor) -> Tensor:
+        """Camera z of the farthest corner of the cube, which no depth is beyond."""
         axis = pose[:3, 2]
         center = torch.tensor(self.placement.origin, dtype=pose.dtype, device=pose.device)
         return (center - pose[:3, 3]) @ axis + axis.abs().sum() * self.placement.scale / 2

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -109,7 +110,7 @@ def test_density_can_change_as_much_in_few_steps_as_in_many(command, arguments, 
     sums = []
     for steps in (20, 40):
         run = tmp_path / str(steps)
-        base = [*arguments, f"trainer.max_steps={steps}", "model.density_rate=100", f"hydra.run.dir={run}"]
+        base = [*arguments, f"trainer.max_steps={steps}", "model.density_rate=300", f"hydra.run.dir={run}"]
         result = command("train", *base)
         assert result.code == 0, result.err
         rates = rows(run, "train/learning_rate/density")
@@ -148,6 +149,22 @@ def test_a_slow_start_prunes_nothing(command, arguments, tmp_path, monkeypatch):
     assert result.code == 0, result.err
     assert vertices[:FIRST_CHANGE] == [SMALLEST_SIDE**3] * FIRST_CHANGE
     assert vertices[FIRST_CHANGE] != vertices[0]
+
+
+def test_steps_bring_changes_about_at_once_where_they_end_the_training(command, arguments, tmp_path):
+    """Also if a clock runs that would be later."""
+    result = command("train", *arguments, "trainer.max_time=00:01:00:00", "trainer.max_steps=20")
+    assert result.code == 0, result.err
+    state = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert int(state["changes"]) == 5
+    assert len(state["model.voxels.index"]) == 16
+
+
+def test_a_training_goes_on_with_the_changes_that_it_was_begun_with(command, arguments):
+    assert command("train", *arguments).code == 0
+    result = command("train", *arguments, "resume=auto", "trainer.max_steps=100", "model.refine_at=[]")
+    assert result.code == 1
+    assert "was trained with model.refine_at=[0.1,0.3], not []; add model.refine_at=[0.1,0.3]" in result.err
 
 
 def test_exposures_of_the_training_views_are_found(command, tmp_path):
@@ -230,6 +247,21 @@ def test_it_trains_and_renders_in_bf16(command, arguments, tmp_path):
     assert psnr[-1] > psnr[0] + 3
     result = command("evaluate", f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", precision)
     assert result.code == 0, result.err
+
+
+def test_depth_reaches_the_far_corner_from_any_distance(command, ball, learned, tmp_path):
+    shutil.copytree(ball / "test", tmp_path / "far" / "test")
+    for path in (tmp_path / "far" / "test" / "ball" / "pose").iterdir():
+        pose = np.loadtxt(path).reshape(4, 4)
+        pose[:3, 3] *= 8 / np.linalg.norm(pose[:3, 3])
+        path.write_text(" ".join(map(str, pose.ravel())))
+    far = ["trajectory=poses", f"object.root={tmp_path / 'far'}", "object.name=ball", f"output_dir={tmp_path}"]
+    result = command("render", f"ckpt={learned / 'checkpoints' / 'best.ckpt'}", *far)
+    assert result.code == 0, result.err
+    units = json.loads((tmp_path / "depth.json").read_text())["world_units_per_count"]
+    depth = cv2.imread(str(tmp_path / "depth/000000.png"), cv2.IMREAD_UNCHANGED) * units
+    assert depth[0, 0] > 8, "nothing there"
+    assert np.median(depth[15:17, 15:17]) == pytest.approx(8 - 0.45, abs=0.1)
 
 
 @pytest.mark.slow
@@ -317,7 +349,19 @@ def test_trainings_from_before_there_was_a_linear_share_do_not_go_on(command, ar
         ("model.reflection_degree=-1", "model.reflection_degree=-1 must be 0 to 4"),
         ("model.decoder_features=-1", "model.decoder_features=-1 must be a whole number"),
         ("trainer.max_steps=null trainer.max_epochs=null", "nothing ends the training"),
-        ("model.refine_at=[2]", "model.refine_at=[2] must lie between 0 and 1"),
+        ("model.refine_at=[2]", "model.refine_at=[2] must be a list of numbers between 0 and 1, as [0.1,0.3], or []"),
+        ("model.refine_at=0.1", "model.refine_at=0.1 must be a list of numbers"),
+        ("model.prune_at=null", "model.prune_at=None must be a list of numbers"),
+        ("model.prune_at=[a]", "model.prune_at=['a'] must be a list of numbers"),
+        ("model.view_from=30", "model.view_from=30 must be a part of the training, from 0 to 1"),
+        ("model.density_rate=nan", "model.density_rate=nan must be a number that is not negative"),
+        ("model.density_rise=0", "model.density_rise=0 must be more than 0"),
+        ("model.initial_density=low", "model.initial_density=low must be a number"),
+        ("model.initial_density=-20", "model.initial_density=-20 cannot be seen in a grid that begins with 8 vertices"),
+        ("model.view_degree=1.0", "model.view_degree=1.0 must be 0 to 4"),
+        ("optimizer.final_fraction=0", "optimizer.final_fraction=0 is never reached exponentially"),
+        ("optimizer.final_fraction=-1", "optimizer.final_fraction=-1 must be a number that is not negative"),
+        ("trainer.precision=bf16-true", "rays through a radiance grid need more bits; use bf16-mixed"),
         ("grid.side=4", "grid.side=4 must be at least 8"),
         ("model.kind=nerf", "model.kind=nerf must be one of deepvoxels, radiance_grid"),
     ],

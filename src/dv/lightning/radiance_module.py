@@ -20,6 +20,7 @@ from dv.lightning.object_module import LossSettings, ObjectModule, OptimizerSett
 from dv.lightning.pace import Pace
 from dv.lightning.pictures import MOST_POINTS
 from dv.lightning.radiance_settings import RadianceSettings
+from dv.nets.compositing import least_raw
 from dv.radiance import RAYS_TOGETHER, STEP, RadianceGrid, RadianceSizes, Seen
 
 FIND_EMPTY_EVERY = 50  # steps
@@ -68,10 +69,21 @@ class RadianceModule(ObjectModule):
         self.intrinsics = intrinsics.at_side(sizes.image_side)
         self.validation_intrinsics = (validation_intrinsics or intrinsics).at_side(sizes.image_side)
         self.model = RadianceGrid(sizes, placement, _background(views), settings.side(sizes.grid_side, 0))
+        self._check_density(sizes.initial_density)
         self.model.voxels.have_features(sizes.coefficients)  # until colours depend on the view: it is faster
         # [V, 3], logarithms of the gains of the training views' channels; their mean, 0, is what is rendered
         self.exposure = nn.Parameter(torch.zeros(len(views), 3)) if settings.exposure_rate else None
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # how many of settings.events are over
+
+    def _check_density(self, initial: float) -> None:
+        """Refuse densities that no ray sees: they would have no gradients."""
+        voxels = self.model.voxels
+        least = least_raw(voxels.length(1.0))
+        if initial < least:
+            raise UserError(
+                f"model.initial_density={initial} cannot be seen in a grid that begins with {voxels.side} vertices "
+                f"along an edge; give at least {math.ceil(10 * least) / 10}, or refine it from fewer (model.refine_at)"
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam, with a parameter group for each of the learning rates."""
@@ -98,12 +110,13 @@ class RadianceModule(ObjectModule):
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
         """Of features, density, background, linear share and, where there are some, decoder and exposures.
 
-        The rates of density of all steps have the same sum however many there are.
+        The rates of density of all steps have the same sum however many there are, unless a step's would be above
+        MOST_DENSITY_RATE.
         """
         rate, s = self.optimizer_settings.learning_rate, self.settings
         density_rate = rate * s.density_rate * self._pace.share * s.density_rise**progress
         rates = {
-            "features": rate, "density": min(MOST_DENSITY_RATE, density_rate),
+            "features": rate, "density": density_rate,
             "background": rate * s.background_rate, "linear_share": rate * s.linear_share_rate,
         }  # fmt: skip
         if self.model.decoder:
@@ -111,6 +124,12 @@ class RadianceModule(ObjectModule):
         if self.exposure is not None:
             rates["exposure"] = rate * s.exposure_rate
         return rates
+
+    def _set_learning_rates(self, optimizer: torch.optim.Optimizer) -> float:
+        progress = super()._set_learning_rates(optimizer)
+        density = optimizer.param_groups[list(self.learning_rates()).index("density")]
+        density["lr"] = min(MOST_DENSITY_RATE, density["lr"])
+        return progress
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the shape that the voxels had.
@@ -237,7 +256,7 @@ class RadianceModule(ObjectModule):
         Where a slow start has used up that time, some steps come first: nothing is dense yet, and all would be pruned.
         """
         if self._timer and self.global_step < FIRST_CHANGE:
-            return
+            progress = self.global_step / self.trainer.max_steps
         voxels = self.model.voxels
         events = self.settings.events
         while self._changed < len(events) and progress >= events[self._changed][0]:
@@ -284,11 +303,12 @@ class RadianceModule(ObjectModule):
         pixels = all_pixels(side, self.device)
         inner = pixels[((pixels >= border) & (pixels < side - border)).all(1)]
         found, voxels = [], self.model.voxels
+        small = torch.int32 if len(self._poses) * side**2 <= torch.iinfo(torch.int32).max else torch.int64
         distance = voxels.distance_to_vertices()
         for number, pose in enumerate(self._poses):
             rays = pixel_rays(pose.expand(len(inner), 4, 4), inner, self.intrinsics)
             met = inner[voxels.meets(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)), distance)]
-            found.append((number * side**2 + met[:, 1] * side + met[:, 0]).to(torch.int32))
+            found.append((number * side**2 + met[:, 1] * side + met[:, 0]).to(small))
         met_by_any = torch.cat(found)
         if not len(met_by_any):
             raise UserError(
@@ -309,7 +329,8 @@ class RadianceModule(ObjectModule):
 
 def _background(views: Views) -> Tensor:
     """Median colour ``[3]`` in [-0.5, 0.5] of the views' corners."""
-    return to_model(views.images[:, :, 0, 0].float().median(0).values)
+    corners = views.images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
+    return to_model(corners.transpose(1, 2).flatten(0, 1).float().median(0).values)
 
 
 def _carry_over(optimizer: torch.optim.Optimizer, voxels: nn.Module, change: Callable[[], Tensor | None]) -> None:
@@ -319,6 +340,8 @@ def _carry_over(optimizer: torch.optim.Optimizer, voxels: nn.Module, change: Cal
     kept = change()
     for name, old in before.items():
         new = getattr(voxels, name)
+        if new is old:
+            continue
         for group in optimizer.param_groups:
             group["params"] = [new if p is old else p for p in group["params"]]
         state = optimizer.state.pop(old, None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from dv.errors import UserError
+from dv.radiance import is_number
 
 SMALLEST_SIDE = 8
 
@@ -33,11 +34,17 @@ class RadianceSettings:
         if not isinstance(self.rays, int) or self.rays < 1:
             raise UserError(f"model.rays={self.rays} must be a whole number of at least 1")
         for key in ("refine_at", "prune_at"):
-            if any(not 0 < at < 1 for at in getattr(self, key)):
-                raise UserError(f"model.{key}={list(getattr(self, key))} must lie between 0 and 1")
+            times = getattr(self, key)
+            if not isinstance(times, list | tuple) or not all(is_number(at) and 0 < at < 1 for at in times):
+                raise UserError(f"model.{key}={times} must be a list of numbers between 0 and 1, as [0.1,0.3], or []")
         for key in (field.name for field in fields(self) if field.type == "float"):
-            if not isinstance(getattr(self, key), int | float) or getattr(self, key) < 0:
+            if not is_number(getattr(self, key)) or getattr(self, key) < 0:
                 raise UserError(f"model.{key}={getattr(self, key)} must be a number that is not negative")
+        for key in ("fine_at", "view_from"):
+            if getattr(self, key) > 1:
+                raise UserError(f"model.{key}={getattr(self, key)} must be a part of the training, from 0 to 1")
+        if not self.density_rise:
+            raise UserError("model.density_rise=0 must be more than 0; 1 lets the ratio stay as it is")
 
     @property
     def events(self) -> list[tuple[float, str]]:

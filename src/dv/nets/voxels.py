@@ -124,7 +124,9 @@ class SparseVoxels(nn.Module):
         density, length = self.density.detach(), self.length(1.0)
         seen = composite(density, features, self.index, self.distance, rays, 1.0, length).features
         # the gradient of what is seen is the weights
-        return torch.autograd.grad(seen, features, -F.normalize(rays.directions, dim=1))[0]
+        towards = torch.autograd.grad(seen, features, -F.normalize(rays.directions, dim=1))[0]
+        towards[0] = 0  # vertices that are not there
+        return towards
 
     @torch.no_grad()
     def normals(self, towards: Tensor) -> Tensor:

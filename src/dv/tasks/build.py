@@ -92,6 +92,11 @@ def _deepvoxels(config: DictConfig, _: ObjectSource, side: int, common: dict[str
 def _radiance_grid(config: DictConfig, source: ObjectSource, side: int, common: dict[str, Any]) -> ObjectModule:
     if config.loss.gan_weight:
         raise UserError("model=radiance_grid learns from single pixels, which no discriminator can judge; use loss=l2")
+    if config.trainer.precision in ("16-true", "bf16-true"):
+        mixed = config.trainer.precision.replace("true", "mixed")
+        raise UserError(
+            f"trainer.precision={config.trainer.precision}: rays through a radiance grid need more bits; use {mixed}"
+        )
     sizes = filled(RadianceSizes, config.model, image_side=side, grid_side=config.grid.side)
     sizes.check()
     settings = filled(RadianceSettings, config.model)

@@ -38,9 +38,8 @@ def render(config: DictConfig) -> Path:
     if not has_depth:
         print("model=no_occlusion has no depth: writing colour only")
     (output_dir / "rgb").mkdir(parents=True, exist_ok=True)
-    grid = restored.placement
     frames = {f"{i:06d}" for i in range(len(poses))}
-    farthest = grid.near + 2 * grid.scale  # the frustum ends before it
+    farthest = restored.farthest(poses)
     units = farthest / 65535
     if has_depth:
         (output_dir / "depth").mkdir(exist_ok=True)

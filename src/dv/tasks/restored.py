@@ -50,6 +50,12 @@ class Restored:
         """Whether views come with depth."""
         return has_depth(self.model)
 
+    def farthest(self, poses: Tensor) -> float:
+        """What the depth of none of the views ``[N, 4, 4]`` is beyond, camera z in world units."""
+        if isinstance(self.model, RadianceGrid):
+            return max(float(self.model.farthest(pose)) for pose in poses)
+        return self.placement.near + 2 * self.placement.scale  # the frustum ends before it
+
     def views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[Frame]:
         """Image ``[3, S, S]`` in [-0.5, 0.5] and depth of each of the views ``[N, 4, 4]`` of a camera.
 

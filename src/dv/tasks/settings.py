@@ -146,6 +146,7 @@ def check_numbers(config: DictConfig) -> None:
         "loss.gan_weight",
         "loss.l2_weight",
         "optimizer.learning_rate",
+        "optimizer.final_fraction",
         "trainer.operator_memory_gb",
         "data.noise_angle",
         "data.noise_distance",
@@ -153,6 +154,8 @@ def check_numbers(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise UserError(f"{key}={value} must be a number that is not negative")
+    if config.optimizer.schedule == "exponential" and not config.optimizer.final_fraction:
+        raise UserError("optimizer.final_fraction=0 is never reached exponentially; give 0.01, or another schedule")
     for key in ("model.integration_dropout", "model.renderer_dropout") if config.model.kind == "deepvoxels" else ():
         if not 0 <= OmegaConf.select(config, key) < 1:
             raise UserError(f"{key}={OmegaConf.select(config, key)} must be in [0, 1)")

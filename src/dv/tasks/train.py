@@ -142,11 +142,12 @@ def _check_resume(resume: Checkpoint, config: DictConfig, module: ObjectModule) 
         raise UserError(f"resume={resume.path} has {has} discriminator; resume with its loss, or use init_from=")
     if resume.placement != module.placement:
         raise UserError(f"resume={resume.path} was trained on another grid placement; resume with its object")
-    trained = resume.config or {}
-    for key, ours, theirs in (
-        ("object.name", str(config.object.name), str(trained["object"]["name"])),
-        ("seed", config.seed, trained["seed"]),
-    ):
+    trained = OmegaConf.create(resume.config or {})
+    keys = ["object.name", "seed"]
+    if config.model.kind == "radiance_grid":  # it remembers how many of these changes are over
+        keys += ["model.refine_at", "model.prune_at", "model.view_from"]
+    for key in keys:
+        ours, theirs = (str(OmegaConf.select(c, key)).replace(" ", "") for c in (config, trained))
         if ours != theirs:
             raise UserError(f"resume={resume.path} was trained with {key}={theirs}, not {ours}; add {key}={theirs}")
 

@@ -15,6 +15,7 @@ from frames import frame_seconds
 from conftest import SMALL, training, write_object
 from dv.checkpoint import KEY, read_checkpoint
 from dv.data.object import ObjectSource
+from dv.errors import Interrupted
 from dv.lightning.pace import SLOW_STEPS
 from dv.lightning.radiance_module import FIRST_CHANGE, RadianceModule
 from dv.lightning.radiance_settings import SMALLEST_SIDE, RadianceSettings
@@ -47,6 +48,7 @@ def learned(tmp_path_factory):
         "grid.side=32",
         "model.decoder_features=0",
         "optimizer.learning_rate=0.1",
+        "model.density_rate=4000",
         *training(800),
     ]
     subprocess.run([*command, f"hydra.run.dir={run}"], check=True, capture_output=True)
@@ -142,11 +144,13 @@ def test_a_slow_start_prunes_nothing(command, arguments, tmp_path, monkeypatch):
     def watched(self, *given):
         before(self, *given)
         vertices.append(len(self.model.voxels.density) - 1)
+        if len(vertices) > FIRST_CHANGE:
+            raise Interrupted("seen enough")
 
     monkeypatch.setattr(RadianceModule, "_change_vertices", watched)
-    clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=80", "model.initial_density=-9"]
+    clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=10000", "model.initial_density=-9"]
     result = command("train", *arguments, *clock, f"hydra.run.dir={tmp_path / 'run'}")
-    assert result.code == 0, result.err
+    assert "seen enough" in result.err
     assert vertices[:FIRST_CHANGE] == [SMALLEST_SIDE**3] * FIRST_CHANGE
     assert vertices[FIRST_CHANGE] != vertices[0]
 
@@ -205,8 +209,6 @@ def test_a_resumed_run_equals_an_undisturbed_one(command, arguments, tmp_path, s
     assert command("train", *base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'whole'}").code == 0
     stopped = [*base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'stopped'}"]
     with pytest.MonkeyPatch.context() as patch:
-        from dv.errors import Interrupted
-
         learn = RadianceModule.training_step
 
         def interrupted(self, batch, batch_idx):
@@ -253,15 +255,15 @@ def test_depth_reaches_the_far_corner_from_any_distance(command, ball, learned, 
     shutil.copytree(ball / "test", tmp_path / "far" / "test")
     for path in (tmp_path / "far" / "test" / "ball" / "pose").iterdir():
         pose = np.loadtxt(path).reshape(4, 4)
-        pose[:3, 3] *= 8 / np.linalg.norm(pose[:3, 3])
+        pose[:3, 3] *= 3.2 / np.linalg.norm(pose[:3, 3])
         path.write_text(" ".join(map(str, pose.ravel())))
     far = ["trajectory=poses", f"object.root={tmp_path / 'far'}", "object.name=ball", f"output_dir={tmp_path}"]
     result = command("render", f"ckpt={learned / 'checkpoints' / 'best.ckpt'}", *far)
     assert result.code == 0, result.err
     units = json.loads((tmp_path / "depth.json").read_text())["world_units_per_count"]
     depth = cv2.imread(str(tmp_path / "depth/000000.png"), cv2.IMREAD_UNCHANGED) * units
-    assert depth[0, 0] > 8, "nothing there"
-    assert np.median(depth[15:17, 15:17]) == pytest.approx(8 - 0.45, abs=0.1)
+    assert depth[0, 0] > 3.2, "nothing there"
+    assert np.median(depth[15:17, 15:17]) == pytest.approx(3.2 - 0.45, abs=0.1)
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ from dv.geometry.rays import all_pixels, pixel_rays, within_pixel
 from dv.nets.compositing import Rays
 from dv.nets.decoder import ViewDecoder
 from dv.nets.voxels import SparseVoxels
+from dv.number import is_number
 
 STEP = 0.5  # vertices between samples when a picture is rendered
 RAYS_TOGETHER = 1 << 18  # on CPUs, for memory
@@ -109,11 +110,6 @@ class RadianceSizes:
     def as_dict(self) -> dict[str, Any]:
         """The sizes as plain data."""
         return asdict(self)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a configuration's value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclass

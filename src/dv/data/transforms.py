@@ -25,6 +25,7 @@ from dv.data.photographs import (
 )
 from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
+from dv.number import is_number
 
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")  # tried where file_path has none
 SPLIT_WORDS = {"train": "train", "validation": "val", "test": "test"}
@@ -194,7 +195,7 @@ def _number(level: Json, key: str) -> float | None:
     value = level.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise UserError(f"{key} must be a number, not {value!r}")
     return float(value)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from dv.errors import UserError
-from dv.radiance import is_number
+from dv.number import is_number
 
 SMALLEST_SIDE = 8
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dv.data.object import ObjectSource
 from dv.errors import UserError
+from dv.number import is_number
 
 log = logging.getLogger(__name__)
 # least values of numbers that may be null
@@ -152,7 +153,7 @@ def check_numbers(config: DictConfig) -> None:
         "data.noise_distance",
     ):
         value = OmegaConf.select(config, key)
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        if not is_number(value) or value < 0:
             raise UserError(f"{key}={value} must be a number that is not negative")
     if config.optimizer.schedule == "exponential" and not config.optimizer.final_fraction:
         raise UserError("optimizer.final_fraction=0 is never reached exponentially; give 0.01, or another schedule")

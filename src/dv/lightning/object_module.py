@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -76,6 +76,9 @@ class ObjectModule(pl.LightningModule):
     """
 
     model: DeepVoxels | RadianceGrid
+    largest_rates: ClassVar[
+        Mapping[str, float]
+    ] = {}  # by name of the parameter group: no step's learning rate is above
 
     def __init__(
         self,
@@ -175,8 +178,9 @@ class ObjectModule(pl.LightningModule):
             progress = float(cast(Tensor, self.trainer.strategy.reduce(now, reduce_op="max")))
         factor = self.optimizer_settings.factor(self.global_step, progress)
         # not what a checkpoint remembers
-        for group, rate in zip(optimizer.param_groups, self.learning_rates(progress).values(), strict=True):
-            group["lr"] = self.optimizer_settings.scaled(rate, self.samples_per_step) * factor
+        for group, (name, rate) in zip(optimizer.param_groups, self.learning_rates(progress).items(), strict=True):
+            scheduled = self.optimizer_settings.scaled(rate, self.samples_per_step) * factor
+            group["lr"] = min(scheduled, self.largest_rates.get(name, math.inf))
         return progress
 
     def _over_samples(self, results: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ from dv.radiance import RAYS_TOGETHER, STEP, RadianceGrid, RadianceSizes, Seen
 FIND_EMPTY_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
 FIRST_CHANGE = 50  # step before which vertices do not change by the clock
-MOST_DENSITY_RATE = 0.5  # raw, a step
 
 
 class RadianceModule(ObjectModule):
@@ -38,6 +37,7 @@ class RadianceModule(ObjectModule):
     """
 
     model: RadianceGrid
+    largest_rates: ClassVar = {"density": 0.5}  # raw
     changes: Tensor
     exposure: nn.Parameter | None
 
@@ -110,8 +110,7 @@ class RadianceModule(ObjectModule):
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
         """Of features, density, background, linear share and, where there are some, decoder and exposures.
 
-        The rates of density of all steps have the same sum however many there are, unless a step's would be above
-        MOST_DENSITY_RATE.
+        The rates of density of all steps have the same sum however many there are, unless one would be too large.
         """
         rate, s = self.optimizer_settings.learning_rate, self.settings
         density_rate = rate * s.density_rate * self._pace.share * s.density_rise**progress
@@ -124,12 +123,6 @@ class RadianceModule(ObjectModule):
         if self.exposure is not None:
             rates["exposure"] = rate * s.exposure_rate
         return rates
-
-    def _set_learning_rates(self, optimizer: torch.optim.Optimizer) -> float:
-        progress = super()._set_learning_rates(optimizer)
-        density = optimizer.param_groups[list(self.learning_rates()).index("density")]
-        density["lr"] = min(MOST_DENSITY_RATE, density["lr"])
-        return progress
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the shape that the voxels had.
@@ -303,12 +296,12 @@ class RadianceModule(ObjectModule):
         pixels = all_pixels(side, self.device)
         inner = pixels[((pixels >= border) & (pixels < side - border)).all(1)]
         found, voxels = [], self.model.voxels
-        small = torch.int32 if len(self._poses) * side**2 <= torch.iinfo(torch.int32).max else torch.int64
+        integer = torch.int32 if len(self._poses) * side**2 <= torch.iinfo(torch.int32).max else torch.int64
         distance = voxels.distance_to_vertices()
         for number, pose in enumerate(self._poses):
             rays = pixel_rays(pose.expand(len(inner), 4, 4), inner, self.intrinsics)
             met = inner[voxels.meets(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)), distance)]
-            found.append((number * side**2 + met[:, 1] * side + met[:, 0]).to(small))
+            found.append((number * side**2 + met[:, 1] * side + met[:, 0]).to(integer))
         met_by_any = torch.cat(found)
         if not len(met_by_any):
             raise UserError(

@@ -168,7 +168,7 @@ def test_a_training_goes_on_with_the_changes_that_it_was_begun_with(command, arg
     assert command("train", *arguments).code == 0
     result = command("train", *arguments, "resume=auto", "trainer.max_steps=100", "model.refine_at=[]")
     assert result.code == 1
-    assert "was trained with model.refine_at=[0.1,0.3], not []; add model.refine_at=[0.1,0.3]" in result.err
+    assert "was trained with model.refine_at=[0.1, 0.3], not []; add 'model.refine_at=[0.1, 0.3]'" in result.err
 
 
 def test_exposures_of_the_training_views_are_found(command, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shlex
 import shutil
 import warnings
 from pathlib import Path
@@ -147,9 +148,10 @@ def _check_resume(resume: Checkpoint, config: DictConfig, module: ObjectModule) 
     if config.model.kind == "radiance_grid":  # it remembers how many of these changes are over
         keys += ["model.refine_at", "model.prune_at", "model.view_from"]
     for key in keys:
-        ours, theirs = (str(OmegaConf.select(c, key)).replace(" ", "") for c in (config, trained))
+        ours, theirs = (str(OmegaConf.select(c, key)) for c in (config, trained))
         if ours != theirs:
-            raise UserError(f"resume={resume.path} was trained with {key}={theirs}, not {ours}; add {key}={theirs}")
+            wanted = shlex.quote(f"{key}={theirs}")
+            raise UserError(f"resume={resume.path} was trained with {key}={theirs}, not {ours}; add {wanted}")
 
 
 def _trainer(config: DictConfig, run_dir: Path, steps: int, resume: Checkpoint | None) -> pl.Trainer:

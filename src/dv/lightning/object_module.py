@@ -76,9 +76,8 @@ class ObjectModule(pl.LightningModule):
     """
 
     model: DeepVoxels | RadianceGrid
-    largest_rates: ClassVar[
-        Mapping[str, float]
-    ] = {}  # by name of the parameter group: no step's learning rate is above
+    # by name of the parameter group, what no step's learning rate is above
+    largest_rates: ClassVar[Mapping[str, float]] = {}
 
     def __init__(
         self,

@@ -58,6 +58,7 @@ def test_frames_of_the_baseline_equal_those_of_dv():
         torch.testing.assert_close(ours, baseline.frame(pose[0]), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_results_are_written(tmp_path):
     output = tmp_path / "bench.json"
     command = [sys.executable, ROOT / "benchmarks" / "speed.py", "--sizes", SIZES, "--output", output]

@@ -18,10 +18,8 @@ from faults import assert_equal_runs, children, gone, start, steps, wait_for, we
 LONG = ["trainer.max_steps=100000", "trainer.save_every_steps=3", "trainer.validate_every_steps=100000"]
 
 
-@pytest.mark.parametrize(
-    ("loss", "processes"),
-    [("l1", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("l1_gan", 1), ("l1", 2), ("l1_gan", 2)))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("loss", "processes"), [("l1", 1), ("l1_gan", 1), ("l1", 2), ("l1_gan", 2)])
 def test_killed_and_resumed_equals_undisturbed(command, of_ball, tmp_path, loss, processes):
     """SIGKILL at a random moment, SIGTERM at another, of all processes; then the same command with resume=auto."""
     base = [*of_ball, f"loss={loss}", f"trainer.processes={processes}", "trainer.max_steps=14", "loss.border=4"]

@@ -188,7 +188,8 @@ def test_runs_side_by_side_stay_apart(train, tmp_path):
         assert_has_metrics([run], folder)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_goes_on_as_the_same_run(train, environment, arguments, tmp_path, signum):
     folder = tmp_path / "run"
     more = [f"hydra.run.dir={folder}", "trainer.save_every_steps=5", "trainer.validate_every_steps=3"]

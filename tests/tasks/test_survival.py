@@ -201,7 +201,8 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], capture_output=True)
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_full_disk_keeps_the_last_good_checkpoint(of_ball, tmp_path, small_disk, processes):
     disk = small_disk("size=40m")
     base = [*of_ball, *LONG, "loss=l1", f"trainer.processes={processes}"]

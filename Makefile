@@ -31,7 +31,7 @@ $(DEMO)/.done: $(VENV)/.ready
 	mv $(DEMO)/table.txt $@
 
 test: $(VENV)/.ready ## the test suite, under 10 minutes on 2 CPU cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 test-slow: $(VENV)/.ready ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

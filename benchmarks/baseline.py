@@ -14,9 +14,9 @@ from dv.geometry.camera import Intrinsics, project
 from dv.geometry.grid import GridPlacement, to_camera, to_world
 from dv.model import DeepVoxels, ModelSizes
 from dv.nets.blocks import Layers
-from dv.nets.convolution import Conv2d, Conv3d, Doubling2d
-from dv.nets.frustum import FrustumConv
-from dv.nets.norm import ViewNorm2d, ViewNorm3d
+from dv.ops.convolution import Conv2d, Conv3d, Doubling2d
+from dv.ops.frustum import FrustumConv
+from dv.ops.norm import ViewNorm2d, ViewNorm3d
 
 PLAIN = {
     Conv2d: nn.Conv2d,

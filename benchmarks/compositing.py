@@ -13,7 +13,7 @@ import torch
 from frames import opened
 
 from dv.geometry.rays import pixel_rays
-from dv.nets.compositing import Composited, composite, composite_by_tensors
+from dv.ops.compositing import Composited, composite, composite_by_tensors
 from dv.radiance import STEP, RadianceGrid
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from frames import opened
 
-from dv.data.scene import load_scene, mitsuba_module, render_depth
-from dv.data.synthetic import SCENES
+from dv.synthetic.mitsuba_scene import load_scene, mitsuba_module, render_depth
+from dv.synthetic.render import SCENES
 
 
 def depth_errors(ckpt: Path, shape: str, count: int) -> tuple[np.ndarray, float]:

@@ -12,7 +12,7 @@ import torch
 
 from dv.checkpoint import read_checkpoint
 from dv.data.object import ObjectSource
-from dv.tasks.restored import Restored, ready
+from dv.tasks.restore import Restored, ready
 
 
 def opened(ckpt: Path, device: torch.device, precision: str) -> Restored:

@@ -40,9 +40,9 @@ from dv.geometry.grid import GridPlacement
 from dv.geometry.projector import Projector
 from dv.geometry.trajectory import look_at
 from dv.losses import deepvoxels_losses
-from dv.memory import keep_freed_memory
 from dv.model import DeepVoxels, ModelSizes
 from dv.nets.discriminator import Discriminator
+from dv.runtime.memory import keep_freed_memory
 
 COMPARED = ("128,64,16,16,16", "128,64,32,64,64", "512,64,32,64,64")  # the last are the paper's
 GROWING = tuple(f"128,64,{side},16,16" for side in (16, 32, 64, 128))

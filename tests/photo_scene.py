@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dv.data.photographs import Lens
 from dv.geometry.trajectory import look_at
+from dv.prepare.photographs import Lens
 
 HALF = np.array([0.3, 0.2, 0.25])  # of the box, which stands on the table z = 0
 TABLE = 4.0  # side

@@ -15,7 +15,7 @@ from dv.model import DeepVoxels
 from dv.nets.discriminator import Discriminator
 from dv.reference import discriminator_names, infer_sizes, load_reference, model_names
 
-CASES = Path(__file__).parent / "data" / "parity"
+CASES = Path(__file__).parent / "parity"
 
 
 class Case:

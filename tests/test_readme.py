@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from conftest import TINY
-from dv.data.photographs import Lens
+from dv.prepare.photographs import Lens
 from dv.tasks.command import quote_group_numbers
 from photo_scene import poses_around, take, write_jpeg
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 LINES = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
 COMMANDS = [line.split("#")[0].strip() for line in LINES if line.startswith("python ")]
-PARITY = ROOT / "tests" / "data" / "parity" / "no_occlusion" / "checkpoint.pth"
+PARITY = ROOT / "tests" / "parity" / "no_occlusion" / "checkpoint.pth"
 
 
 def split(line: str) -> tuple[str, list[str]]:

@@ -2,7 +2,7 @@
 
 DeepVoxels' idea, a 3D grid of features that belongs to one object, without the networks around it. The vertices of a
 sparse grid hold density and features. A ray sees the features that emission and absorption leave of those along it
-(:mod:`dv.nets.compositing`), once, as a vector f with the light T that comes through. A pixel's colour is
+(:mod:`dv.ops.compositing`), once, as a vector f with the light T that comes through. A pixel's colour is
 
     ``Σ_k Y_k(direction) · f_k + (1 - T) · decoder(f, direction, mirrored) + T · background``,
 
@@ -31,10 +31,10 @@ from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.geometry.rays import all_pixels, pixel_rays, within_pixel
-from dv.nets.compositing import Rays
 from dv.nets.decoder import ViewDecoder
 from dv.nets.voxels import SparseVoxels
 from dv.number import is_number
+from dv.ops.compositing import Rays
 
 STEP = 0.5  # vertices between samples when a picture is rendered
 RAYS_TOGETHER = 1 << 18  # on CPUs, for memory

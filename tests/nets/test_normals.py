@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dv.nets.compositing import Rays
 from dv.nets.voxels import NOTHING, SparseVoxels
+from dv.ops.compositing import Rays
 
 SIDE = 33
 CENTER = torch.full((3,), (SIDE - 1) / 2)

@@ -14,7 +14,7 @@ from conftest import write_object
 from dv.data.object import ObjectSource
 from dv.metrics import psnr
 
-PARITY = Path(__file__).parents[1] / "data" / "parity"
+PARITY = Path(__file__).parents[1] / "parity"
 
 
 def test_evaluate_writes_metrics_and_prints_a_table(command, ball, trained):

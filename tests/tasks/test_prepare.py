@@ -21,7 +21,7 @@ pycolmap = pytest.importorskip("pycolmap")
 def vase(tmp_path_factory):
     """Twelve training views of the synthetic vase, and nothing else."""
     pytest.importorskip("mitsuba")
-    from dv.data.synthetic import SyntheticSettings, render_synthetic
+    from dv.synthetic.render import SyntheticSettings, render_synthetic
 
     root = tmp_path_factory.mktemp("rendered")
     render_synthetic("vase", root, SyntheticSettings(32, 12, 1, 1, 4, workers=1))

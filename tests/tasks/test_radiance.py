@@ -16,9 +16,9 @@ from conftest import SMALL, training, write_object
 from dv.checkpoint import KEY, read_checkpoint
 from dv.data.object import ObjectSource
 from dv.errors import Interrupted
-from dv.lightning.pace import SLOW_STEPS
 from dv.lightning.radiance_module import FIRST_CHANGE, RadianceModule
 from dv.lightning.radiance_settings import SMALLEST_SIDE, RadianceSettings
+from dv.lightning.schedule import SLOW_STEPS
 from faults import assert_equal_runs, weights
 from wandb_runs import runs
 

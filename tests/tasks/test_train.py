@@ -15,7 +15,7 @@ from conftest import SMALL, TINY, training, write_object
 from dv.checkpoint import read_checkpoint
 from faults import weights
 
-PARITY = Path(__file__).parents[1] / "data" / "parity"
+PARITY = Path(__file__).parents[1] / "parity"
 
 
 def rows(run: Path) -> list[dict[str, str]]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dv.data.folder import Calibration, Views, read_calibration, read_record, read_views
+from dv.data.view_selection import farthest_views, perturb
 from dv.errors import UserError
-from dv.geometry.robustness import farthest_views, perturb
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")

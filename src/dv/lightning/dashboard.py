@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from dv.lightning.module import DeepVoxelsModule
+from dv.lightning.deepvoxels_module import DeepVoxelsModule
 
 
 class GridScalars(Callback):

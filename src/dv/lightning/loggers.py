@@ -23,10 +23,10 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from dv.data.pictures import to_uint8, write_ply, write_png
 from dv.errors import UserError
+from dv.images import to_uint8, write_ply, write_png
 from dv.lightning.wandb_file import drop_unfinished, history
-from dv.revision import revision
+from dv.runtime.revision import revision
 
 log = logging.getLogger(__name__)
 STEP = "trainer/global_step"  # the x axis of all W&B charts

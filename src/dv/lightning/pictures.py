@@ -9,9 +9,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from dv.data.pictures import contact_sheet, depth_picture
 from dv.geometry.camera import axis_cosines
 from dv.geometry.grid import GridPlacement
+from dv.images import contact_sheet, depth_picture
 from dv.lightning.loggers import log_picture, log_points
 from dv.lightning.object_module import ObjectModule, to_model
 from dv.metrics import to_unit

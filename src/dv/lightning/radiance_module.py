@@ -17,10 +17,10 @@ from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.geometry.rays import all_pixels, pixel_rays
 from dv.lightning.object_module import LossSettings, ObjectModule, OptimizerSettings, to_model
-from dv.lightning.pace import Pace
 from dv.lightning.pictures import MOST_POINTS
 from dv.lightning.radiance_settings import RadianceSettings
-from dv.nets.compositing import least_raw
+from dv.lightning.schedule import Pace
+from dv.ops.compositing import least_raw
 from dv.radiance import RAYS_TOGETHER, STEP, RadianceGrid, RadianceSizes, Seen
 
 FIND_EMPTY_EVERY = 50  # steps

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dv.nets.convolution import Conv2d, Conv3d, Doubling2d
-from dv.nets.norm import ViewNorm, ViewNorm2d, ViewNorm3d
+from dv.ops.convolution import Conv2d, Conv3d, Doubling2d
+from dv.ops.norm import ViewNorm, ViewNorm2d, ViewNorm3d
 
 
 class Layers(nn.Sequential):

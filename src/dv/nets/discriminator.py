@@ -7,8 +7,8 @@ from typing import cast
 from torch import Tensor, nn
 
 from dv.nets.blocks import Layers, leaky_relu
-from dv.nets.convolution import Conv2d
-from dv.nets.norm import ViewNorm2d
+from dv.ops.convolution import Conv2d
+from dv.ops.norm import ViewNorm2d
 
 SMALLEST_SIDE = 24  # px; below it the innermost feature map has fewer than the two pixels a side that norms need
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dv.nets.convolution import Conv3d, convolve
 from dv.nets.coordinates import grid_coordinates
-from dv.nets.padding import replicate
+from dv.ops.convolution import Conv3d, convolve
+from dv.ops.padding import replicate
 
 
 class Integrated(NamedTuple):

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dv.nets.blocks import Layers
-from dv.nets.convolution import Conv2d
 from dv.nets.coordinates import depth_coordinates
-from dv.nets.frustum import FrustumConv, Rays
-from dv.nets.norm import ViewNorm2d, ViewNorm3d
-from dv.nets.padding import replicate
 from dv.nets.unet import UNet3d
+from dv.ops.convolution import Conv2d
+from dv.ops.frustum import FrustumConv, Rays
+from dv.ops.norm import ViewNorm2d, ViewNorm3d
+from dv.ops.padding import replicate
 
 
 class Flattened(NamedTuple):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dv.nets.blocks import Layers, Up2d
-from dv.nets.convolution import Conv2d
-from dv.nets.norm import ViewNorm2d
 from dv.nets.unet import UNet2d
+from dv.ops.convolution import Conv2d
+from dv.ops.norm import ViewNorm2d
 
 
 class Renderer(nn.Module):

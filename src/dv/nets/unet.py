@@ -14,8 +14,8 @@ from dv.nets.blocks import (
     dropout2d,
     leaky_relu,
 )
-from dv.nets.convolution import Conv2d, Conv3d
-from dv.nets.norm import ViewNorm2d, ViewNorm3d
+from dv.ops.convolution import Conv2d, Conv3d
+from dv.ops.norm import ViewNorm2d, ViewNorm3d
 
 
 class UNet(nn.Module):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dv.nets.compositing import Composited, Rays, composite, empty_distance, least_raw
+from dv.ops.compositing import Composited, Rays, composite, empty_distance, least_raw
 
 NOTHING = -10.0  # raw density of vertices that are not there
 PERCENT = 100.0  # a density is per hundredth of the grid's side, whatever its resolution

@@ -10,14 +10,14 @@ import torch
 from omegaconf import DictConfig
 
 from dv.checkpoint import read_checkpoint
-from dv.data.check import check_cameras
 from dv.errors import UserError
-from dv.lightning.module import DeepVoxelsModule
+from dv.lightning.deepvoxels_module import DeepVoxelsModule
 from dv.lightning.object_module import BATCH_SCALINGS, SCHEDULES, LossSettings, ObjectModule, OptimizerSettings
 from dv.lightning.radiance_module import RadianceModule
 from dv.lightning.radiance_settings import RadianceSettings
 from dv.model import ModelSizes
 from dv.nets.discriminator import SMALLEST_SIDE
+from dv.prepare.check import check_cameras
 from dv.radiance import RadianceSizes
 from dv.tasks.fields import filled
 from dv.tasks.settings import resolved

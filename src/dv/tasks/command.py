@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dv.errors import Interrupted, UserError
-from dv.memory import keep_freed_memory
-from dv.tasks.orphan import at_work
-from dv.tasks.processes import dismiss, follow, leave, place
+from dv.runtime.launch import dismiss, follow, leave, place
+from dv.runtime.memory import keep_freed_memory
+from dv.runtime.watchdog import at_work
 
 MULTIRUN = ("-m", "--multirun")
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import DictConfig
 
 from dv.errors import UserError
+from dv.runtime.launch import gather, place, run_on_ranks
 from dv.tasks.command import run
-from dv.tasks.processes import gather, place, run_on_ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dv.tasks.restored import Restored
+    from dv.tasks.restore import Restored
 
 SHEET_VIEWS = 6
 
@@ -44,9 +44,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
 
 def evaluate_on_rank(config: DictConfig) -> dict[str, Any] | None:
     """What every process of an evaluation does; rank 0 writes what all have scored, and returns the metrics."""
-    from dv.data.pictures import contact_sheet, write_png
-    from dv.tasks.folder import whole_folder
-    from dv.tasks.restored import restore
+    from dv.images import contact_sheet, write_png
+    from dv.runtime.files import whole_folder
+    from dv.tasks.restore import restore
     from dv.tasks.settings import write_json
 
     restored = restore(config)
@@ -80,8 +80,8 @@ def _score(restored: Restored, config: DictConfig, indices: list[int]) -> Iterat
     import torch
     from tqdm import tqdm
 
-    from dv.data.pictures import contact_sheet, depth_picture, png
     from dv.geometry.camera import axis_cosines
+    from dv.images import contact_sheet, depth_picture, png
     from dv.lightning.object_module import to_model
     from dv.losses import cut_border
     from dv.metrics import to_unit

@@ -16,8 +16,8 @@ from dv.tasks.command import run
 from dv.tasks.fields import filled
 
 if TYPE_CHECKING:
-    from dv.data.photographs import PhotographSet
-    from dv.data.writing import WriteSettings
+    from dv.prepare.photographs import PhotographSet
+    from dv.prepare.writing import WriteSettings
 
 DEFAULT_ROOT = Path("data/deepvoxels")  # where the object groups of train.py look
 PUBLISHED = {"vase": "vase", "cube": "cube", "greek": "pedestal", "armchair": "chair"}
@@ -74,7 +74,7 @@ def _override(key: str, value: str) -> str:
 
 
 def _write_settings(config: DictConfig) -> WriteSettings:
-    from dv.data.writing import WriteSettings
+    from dv.prepare.writing import WriteSettings
 
     grid, views, noise = config.grid, config.views, config.noise
     return filled(
@@ -94,7 +94,7 @@ def _write_settings(config: DictConfig) -> WriteSettings:
 
 
 def _synthetic(config: DictConfig) -> None:
-    from dv.data.synthetic import render_synthetic, settings_from
+    from dv.synthetic.render import render_synthetic, settings_from
 
     name = str(config.object.name or config.source.shape or "vase")
     root = Path(config.output_dir or config.object.root or DEFAULT_ROOT)
@@ -103,8 +103,8 @@ def _synthetic(config: DictConfig) -> None:
 
 
 def _mesh(config: DictConfig) -> None:
-    from dv.data.mesh import render_mesh
-    from dv.data.synthetic import settings_from
+    from dv.synthetic.mesh import render_mesh
+    from dv.synthetic.render import settings_from
 
     path = _path(config, "mesh.path")
     name = str(config.object.name or path.stem)
@@ -114,7 +114,7 @@ def _mesh(config: DictConfig) -> None:
 
 
 def _official(config: DictConfig) -> None:
-    from dv.data.official import OfficialSettings, install_official
+    from dv.importers.official import OfficialSettings, install_official
 
     root = Path(config.output_dir or config.object.root or DEFAULT_ROOT)
     for name in install_official(root, filled(OfficialSettings, config.source)):
@@ -124,14 +124,14 @@ def _official(config: DictConfig) -> None:
 def _check(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from dv.data.check import check_object
+    from dv.prepare.check import check_object
     from dv.tasks.settings import object_source
 
     check_object(object_source(config, None), Path(config.output_dir or HydraConfig.get().runtime.output_dir))
 
 
 def _export(config: DictConfig) -> None:
-    from dv.data.export import export_transforms
+    from dv.prepare.export import export_transforms
     from dv.tasks.settings import object_source
 
     source = object_source(config, None)
@@ -142,26 +142,26 @@ def _export(config: DictConfig) -> None:
 def _import(config: DictConfig) -> None:
     source, path = config.source, _path(config)
     if source.name == "transforms":
-        from dv.data.transforms import read_transforms
+        from dv.importers.transforms import read_transforms
 
         found = read_transforms(path)
     elif source.name == "nsvf":
-        from dv.data.nsvf import read_nsvf
+        from dv.importers.nsvf import read_nsvf
 
         found = read_nsvf(path)
     elif source.name == "colmap":
-        from dv.data.colmap import read_colmap
+        from dv.importers.colmap import read_colmap
 
         found = read_colmap(path, source.images and Path(source.images))
     elif source.name == "middlebury":
-        from dv.data.middlebury import read_middlebury
+        from dv.importers.middlebury import read_middlebury
 
         found = read_middlebury(path, source.par and Path(source.par), source.input_pixel_center)
     else:
-        from dv.data.export import read_folder
+        from dv.prepare.export import read_folder
 
         found = read_folder(path, str(source.object or path.resolve().name))
-    from dv.data.writing import record_of
+    from dv.prepare.writing import record_of
 
     settings = _write_settings(config)
     inputs = [p for photograph in found.photographs for p in (photograph.path, photograph.mask) if p]
@@ -171,10 +171,10 @@ def _import(config: DictConfig) -> None:
 
 
 def _capture(config: DictConfig) -> None:
-    from dv.data.capture import CaptureSettings, read_capture
-    from dv.data.frames import VIDEOS, find_photographs
-    from dv.data.structure import StructureSettings
-    from dv.data.writing import record_of
+    from dv.importers.capture import CaptureSettings, read_capture
+    from dv.importers.frames import VIDEOS, find_photographs
+    from dv.importers.structure_from_motion import StructureSettings
+    from dv.prepare.writing import record_of
 
     path = _path(config)
     root, name = _where(config)
@@ -201,7 +201,7 @@ def _write(
     config: DictConfig, settings: WriteSettings, record: dict[str, Any], read: Callable[[], PhotographSet]
 ) -> None:
     """Write what ``read`` finds, unless it is there already, and say what was found and what to type next."""
-    from dv.data.writing import already_written, write_object
+    from dv.prepare.writing import already_written, write_object
 
     root, name = _where(config)
     if already_written(root, name, record):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dv.geometry.camera import Intrinsics
-    from dv.tasks.restored import Restored
+    from dv.tasks.restore import Restored
 
 
 def render(config: DictConfig) -> Path:
@@ -26,9 +26,9 @@ def render(config: DictConfig) -> Path:
     """
     from tqdm import tqdm
 
-    from dv.data.pictures import Video, write_png16
+    from dv.images import Video, write_png16
     from dv.metrics import to_unit
-    from dv.tasks.restored import restore
+    from dv.tasks.restore import restore
     from dv.tasks.settings import write_json
 
     restored = restore(config)

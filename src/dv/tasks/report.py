@@ -28,7 +28,7 @@ def report(config: DictConfig) -> Path:
     from dv.report.rows import make_rows, sort_rows
     from dv.report.runs import find_runs
     from dv.report.tables import MEASURES, latex, plain, published_table, table_of, write_csv
-    from dv.tasks.folder import whole_folder
+    from dv.runtime.files import whole_folder
 
     folders = [Path(folder) for folder in _names(config.runs)]
     if not folders:

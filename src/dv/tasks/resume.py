@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from dv.errors import UserError
-from dv.tasks.record import read_record
+from dv.tasks.run_record import read_record
 
 if TYPE_CHECKING:
     from dv.checkpoint import Checkpoint

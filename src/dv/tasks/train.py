@@ -15,14 +15,14 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from dv.errors import UserError
-from dv.memory import reset_peak_memory
+from dv.runtime.launch import place, run_on_ranks
+from dv.runtime.memory import reset_peak_memory
+from dv.runtime.watchdog import orphaned
 from dv.tasks.command import in_sweep, run
-from dv.tasks.dashboard import log_test_scores
 from dv.tasks.evaluate import evaluate
-from dv.tasks.orphan import orphaned
-from dv.tasks.processes import place, run_on_ranks
-from dv.tasks.record import recording_failure
 from dv.tasks.resume import alone_in, changed, checkpoint_to_resume, finished
+from dv.tasks.run_record import recording_failure
+from dv.tasks.wandb_results import log_test_scores
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -168,8 +168,8 @@ def _trainer(config: DictConfig, run_dir: Path, steps: int, resume: Checkpoint |
     from dv.lightning.loggers import make_loggers
     from dv.lightning.pictures import Pictures
     from dv.lightning.pruning import Pruning
-    from dv.tasks.dashboard import named
     from dv.tasks.settings import processes_here, resolved
+    from dv.tasks.wandb_results import named
 
     t = config.trainer
     warnings.filterwarnings(
@@ -247,9 +247,9 @@ def _finish(
 
     from dv.lightning.callbacks import Clock
     from dv.lightning.loggers import RunWandbLogger
-    from dv.tasks.dashboard import show_results
-    from dv.tasks.record import write_record
+    from dv.tasks.run_record import write_record
     from dv.tasks.settings import resolved
+    from dv.tasks.wandb_results import show_results
 
     best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
     clock = next(c for c in trainer.callbacks if isinstance(c, Clock))  # type: ignore[attr-defined]

@@ -1,0 +1,206 @@
+"""Photographs or a video as upright pictures to reconstruct from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import imageio.v3 as iio
+import imageio_ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from tqdm import tqdm
+
+from dv.data.folder import read_image, refuse
+from dv.errors import UserError
+from dv.prepare.photographs import Lens, Photograph, unique_names
+from dv.prepare.placement import Array
+from dv.prepare.rectify import object_mask
+
+PHOTOGRAPHS = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".gif"}
+SHARPNESS_SIDE = 480  # px at which frames are compared
+FULL_FRAME = 36.0  # mm, the width of 35 mm film
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An upright RGB picture ``path`` of a work folder; ``device`` is alike for pictures of one camera.
+
+    ``focal`` is the focal length in px that its EXIF data state, ``mask`` a picture that is white on the object.
+    """
+
+    path: Path
+    device: str
+    focal: float | None
+    size: tuple[int, int]
+    mask: Path | None = None
+
+
+def find_photographs(path: Path) -> list[Path]:
+    """The picture files of a folder, or of its one subfolder that holds any. Raises :class:`UserError`."""
+    if not path.is_dir():
+        raise UserError(f"source.path={path}: no such folder or video; give a folder of photographs or a video file")
+    for folder in (path, *(f for f in sorted(path.iterdir()) if f.is_dir())):
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS and not p.name.startswith("."))
+        if found:
+            return found
+    raise UserError(f"source.path={path}: no photographs there ({', '.join(sorted(PHOTOGRAPHS))})")
+
+
+def decode_photographs(
+    paths: list[Path], folder: Path, *, largest_side: int, background: Array, mask: str | None
+) -> list[Frame]:
+    """Write photographs upright, as RGB over ``background``, at most ``largest_side`` px, to ``folder``.
+
+    Those already there are kept. ``mask`` is null, alpha, uniform or a folder of files of the same stems.
+    Raises one :class:`UserError` for all that cannot be read.
+    """
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    (folder / "masks").mkdir(exist_ok=True)
+    masks = _mask_files(paths, mask)
+    problems: list[str] = []
+
+    def decode(path: Path, name: str) -> Frame | None:
+        target, mask_target = folder / "pictures" / f"{name}.png", folder / "masks" / f"{name}.png"
+        try:
+            device, focal = _exif(path)
+            if not target.is_file():
+                image = read_image(path, background, upright=True)
+                if mask:
+                    lens = Lens(image.shape[1], image.shape[0], 1, 1, 0, 0)
+                    photograph = Photograph(name, path, np.eye(4), lens, masks.get(path))
+                    _write(mask_target, _at_most(object_mask(photograph, image, mask, upright=True), largest_side))
+                _write(target, _at_most(image, largest_side))
+        except UserError as error:
+            problems.append(str(error))
+            return None
+        with Image.open(target) as picture:
+            size = picture.size
+        focal = focal and focal * max(size)
+        return Frame(target, f"{device} {size[0]}×{size[1]}", focal, size, mask_target if mask else None)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # a photograph takes half a gigabyte on its way
+        decoded = pool.map(decode, paths, unique_names([Path(path.name) for path in paths]))
+        frames = list(tqdm(decoded, "reading photographs", len(paths), leave=False, unit="picture"))
+    refuse(paths[0].parent, problems)
+    return [frame for frame in frames if frame]
+
+
+def decode_video(path: Path, folder: Path, *, count: int, largest_side: int) -> list[Frame]:
+    """Write the sharpest frame of each of ``count`` equal parts of a video to ``folder``. Raises :class:`UserError`.
+
+    Sharpness is the variance of the Laplacian at a fixed size (Pech-Pacheco et al. 2000).
+    """
+    pictures = folder / "pictures"
+    done = folder / "video.done"
+    if not done.is_file():
+        pictures.mkdir(parents=True, exist_ok=True)
+        total = _frame_count(path)
+        best: dict[int, tuple[float, NDArray[np.uint8]]] = {}
+        progress = tqdm(_video_frames(path), f"reading {path.name}", total, leave=False, unit="frame")
+        for i, frame in enumerate(progress):
+            part = min(i * count // max(total, 1), count - 1)
+            sharpness = _sharpness(frame)
+            if part not in best:
+                for finished in [p for p in best if p < part]:
+                    _write(pictures / f"{finished:06d}.png", _at_most(best.pop(finished)[1] / 255, largest_side))
+            if part not in best or sharpness > best[part][0]:
+                best[part] = sharpness, frame
+        for part, (_, frame) in best.items():
+            _write(pictures / f"{part:06d}.png", _at_most(frame / 255, largest_side))
+        done.touch()
+    paths = sorted(pictures.glob("*.png"))
+    if not paths:
+        raise UserError(f"{path}: no frames in this video")
+    with Image.open(paths[0]) as picture:
+        size = picture.size
+    return [Frame(p, "video", None, size) for p in paths]
+
+
+def with_masks(frames: list[Frame], folder: Path, mask: str) -> list[Frame]:
+    """Frames of a video with their masks made: only ``uniform`` can be had from them. Raises :class:`UserError`."""
+    if mask != "uniform":
+        raise UserError(f"source.mask={mask}: a video can only be masked with source.mask=uniform")
+    masked, problems = [], []
+    (folder / "masks").mkdir(exist_ok=True)
+    for frame in frames:
+        image = read_image(frame.path, np.ones(3))
+        lens = Lens(*frame.size, 1, 1, 0, 0)
+        try:
+            weight = object_mask(Photograph(frame.path.stem, frame.path, np.eye(4), lens), image, mask)
+            _write(folder / "masks" / frame.path.name, weight)
+        except UserError as error:
+            problems.append(str(error))
+        masked.append(replace(frame, mask=folder / "masks" / frame.path.name))
+    refuse(folder, problems)
+    return masked
+
+
+def _mask_files(paths: list[Path], mask: str | None) -> dict[Path, Path]:
+    if mask in (None, "alpha", "uniform"):
+        return {}
+    folder = Path(str(mask))
+    if not folder.is_dir():
+        raise UserError(f"source.mask={mask} must be alpha, uniform or a folder of masks")
+    by_stem = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in PHOTOGRAPHS}
+    by_stem |= {Path(stem).stem: p for stem, p in by_stem.items()}  # COLMAP's a.jpg.png
+    absent = [path.stem for path in paths if path.stem not in by_stem]
+    if absent:
+        raise UserError(f"source.mask={mask} has no mask for {len(absent)} photographs, such as {absent[0]}.png")
+    return {path: by_stem[path.stem] for path in paths}
+
+
+def _exif(path: Path) -> tuple[str, float | None]:
+    """What names the camera, and the focal length over the picture's longer side, if EXIF data say."""
+    try:
+        with Image.open(path) as picture:
+            exif = picture.getexif()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as an image, it may be truncated") from error
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    device = f"{exif.get(ExifTags.Base.Make, '')} {exif.get(ExifTags.Base.Model, '')}".strip()
+    equivalent = details.get(ExifTags.Base.FocalLengthIn35mmFilm)
+    millimetres = details.get(ExifTags.Base.FocalLength)
+    focal = float(equivalent) / FULL_FRAME if equivalent else None
+    return f"{device} {float(millimetres):g} mm".strip() if millimetres else device, focal
+
+
+def _at_most(image: NDArray[np.floating], side: int) -> NDArray[np.floating]:
+    k = side / max(image.shape[:2])
+    if k >= 1:
+        return image
+    size = (max(1, round(image.shape[1] * k)), max(1, round(image.shape[0] * k)))
+    return np.asarray(cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA))
+
+
+def _write(path: Path, image: NDArray[np.floating]) -> None:
+    aside = path.with_name(f".{path.name}")
+    iio.imwrite(aside, (image * 255).round().clip(0, 255).astype(np.uint8), extension=".png", compress_level=1)
+    os.replace(aside, path)
+
+
+def _sharpness(frame: NDArray[np.uint8]) -> float:
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    k = SHARPNESS_SIDE / max(grey.shape)
+    return float(cv2.Laplacian(cv2.resize(grey, None, fx=k, fy=k, interpolation=cv2.INTER_AREA), cv2.CV_64F).var())
+
+
+def _frame_count(path: Path) -> int:
+    try:
+        frames: int = imageio_ffmpeg.count_frames_and_secs(path)[0]
+    except RuntimeError as error:
+        raise UserError(f"{path}: cannot be read as a video") from error
+    return frames
+
+
+def _video_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
+    try:
+        yield from iio.imiter(path, plugin="FFMPEG")
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be read to its end, it may be truncated ({error})") from error

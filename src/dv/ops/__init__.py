@@ -1,0 +1,1 @@
+"""Compute kernels of the networks and of ray marching. Tensors in, tensors out: no configuration, no files."""

@@ -1,0 +1,1 @@
+"""Process-level code: ranks, parent watchdog, memory, atomic files, revision."""

@@ -1,0 +1,1 @@
+"""Procedural objects and meshes rendered with Mitsuba 3."""

@@ -1,0 +1,274 @@
+"""Compositing against a loop over samples that is as plain as its definition, forward and backward."""
+
+import itertools
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dv.nets.voxels import NOTHING, SparseVoxels
+from dv.ops import compositing_cpu
+from dv.ops.compositing import (
+    LEAST_ALPHA,
+    LEAST_THROUGH,
+    Rays,
+    composite,
+    composite_by_tensors,
+    empty_distance,
+    span,
+)
+
+STEP, LENGTH = 0.5, 1.3
+
+
+def scene(seed, dtype=torch.float64):
+    """Random sparse voxels of a random side, and rays from outside, inside, along axes, and past them."""
+    g = torch.Generator().manual_seed(seed)
+    side, channels = 4 + 3 * seed, 1 + 2 * seed
+    there = torch.rand(side, side, side, generator=g) < 0.4
+    there[:, :, : side // 3] = False
+    rows = int(there.sum()) + 1
+    index = torch.zeros(side, side, side, dtype=torch.int32)
+    index[there] = (1 + torch.randperm(rows - 1, generator=g)).to(torch.int32)
+    density = torch.randn(rows, generator=g, dtype=dtype) * 4 + 1
+    features = torch.randn(rows, channels, generator=g, dtype=dtype)
+    density[0], features[0] = NOTHING, 0
+    count = 40
+    origins = F.normalize(torch.randn(count, 3, generator=g, dtype=dtype), dim=1) * side * 1.5 + side / 2
+    origins[:5] = torch.rand(5, 3, generator=g, dtype=dtype) * side
+    target = torch.rand(count, 3, generator=g, dtype=dtype) * side
+    directions = F.normalize(target - origins, dim=1) * (1 + torch.rand(count, 1, generator=g, dtype=dtype))
+    for axis in range(3):
+        origins[5 + axis] = side / 2 - 3 * side * torch.eye(3, dtype=dtype)[axis]
+        directions[5 + axis] = 2 * torch.eye(3, dtype=dtype)[axis]
+    directions[8] *= -1
+    rays = Rays(origins, directions, torch.rand(count, generator=g, dtype=dtype))
+    return density, features, index, rays
+
+
+def cells(vertices):
+    return F.max_pool3d(vertices.double()[None, None], 2, 1)[0, 0] > 0
+
+
+def composite_plainly(density, features, index, rays):
+    """One ray after the other, one sample after the other, the grid as a dense tensor."""
+    side = len(index)
+    dense = torch.cat([density[:, None], features], 1)[index.long()].movedim(-1, 0)[None]
+    there = (index != 0).to(density.dtype)[None, None]
+    seen, through, depth = [], [], []
+    for o, d, offset in zip(*rays, strict=True):
+        low, high = 0.0, math.inf
+        for axis in range(3):
+            if d[axis] != 0:
+                a, b = sorted([float(-o[axis] / d[axis]), float((side - 1 - o[axis]) / d[axis])])
+                low, high = max(low, a), min(high, b)
+            elif not 0 <= o[axis] <= side - 1:
+                high = -1.0
+        dt, n = STEP / float(d.norm()), 0
+        total, left, half = features.new_zeros(features.shape[1]), density.new_ones(()), math.inf
+        while (t := low + (n + float(offset)) * dt) < high:
+            n += 1
+            at = o + t * d
+            cell = at.long().clamp(0, side - 2)
+            x, y, z = cell.tolist()
+            if not there[0, 0, z : z + 2, y : y + 2, x : x + 2].any():
+                continue
+            place = (at / (side - 1) * 2 - 1).view(1, 1, 1, 1, 3)
+            value = F.grid_sample(dense, place, align_corners=True)[0, :, 0, 0, 0]
+            alpha = 1 - torch.exp(-F.softplus(value[0]) * LENGTH)
+            if alpha < LEAST_ALPHA or left < LEAST_THROUGH:
+                continue
+            total = total + left * alpha * value[1:]
+            before, left = float(left.detach()), left * (1 - alpha)
+            if before > 0.5 >= left:  # the light falls exponentially within the step around the sample
+                half = t + (math.log(before / 0.5) / math.log(before / float(left.detach())) - 0.5) * dt
+        seen.append(total), through.append(left), depth.append(half)
+    return torch.stack(seen), torch.stack(through), torch.tensor(depth, dtype=density.dtype)
+
+
+def with_gradients(function, density, features, *others):
+    given = [density.clone().requires_grad_(), features.clone().requires_grad_()]
+    outputs = function(*given, *others)
+    g = torch.Generator().manual_seed(1)
+    weights = [torch.randn(o.shape, generator=g, dtype=torch.float64).to(o) for o in outputs[:2]]
+    sum((o * w).sum() for o, w in zip(outputs[:2], weights, strict=True)).backward()
+    return [*(o.detach() for o in outputs), *(x.grad[1:] for x in given)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("fast", [composite, composite_by_tensors])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
+    density, features, index, rays = scene(seed)
+    slow = with_gradients(composite_plainly, density, features, index, rays)
+    rays = Rays(*(x.to(dtype) for x in rays))
+    given = density.to(dtype), features.to(dtype), index, empty_distance(cells(index != 0)), rays, STEP, LENGTH
+    ours = with_gradients(fast, *given)
+    assert slow[2].isfinite().sum() > 5
+    assert slow[3].any()
+    for a, b in zip(ours, slow, strict=True):
+        assert a.shape == b.shape
+        there = b.isfinite()
+        assert torch.equal(there, a.isfinite())
+        difference = (a - b)[there].abs().max()
+        assert difference <= (1e-9 if dtype == torch.float64 else 2e-4) * b[there].abs().max()
+
+
+def test_a_process_keeps_its_number_of_threads():
+    """Starting numba's threads gives all cores to PyTorch too, so that jobs side by side wait for each other."""
+    code = "import torch; torch.set_num_threads(1); from dv.ops.compositing_cpu import threads; "
+    code += "print(threads(), torch.get_num_threads())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
+
+
+def test_gradients_do_not_depend_on_the_number_of_threads():
+    density, features, index, rays = scene(3, torch.float32)
+    given = density, features, index, empty_distance(cells(index != 0)), rays, STEP, LENGTH
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(with_gradients(composite, *given))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(found[0], found[-1], strict=True))
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_sample_at_a_threshold_harms_no_other(monkeypatch, change):
+    """Rounded otherwise, it is counted on one way and not on the other: the last of a ray has no gradient at most."""
+    density, features, index, rays = scene(3)
+    given = density, features, index, empty_distance(cells(index != 0)), rays, STEP, LENGTH
+    exact = with_gradients(composite, *given)
+    forward = compositing_cpu.forward
+
+    def counting_otherwise(*arguments):
+        forward(*arguments)
+        counts = arguments[-1]
+        counts[counts > 1] += change
+
+    monkeypatch.setattr(compositing_cpu, "forward", counting_otherwise)
+    ours = with_gradients(composite, *given)
+    for a, b in zip(ours[3:], exact[3:], strict=True):
+        assert torch.isfinite(a).all()
+        assert (a - b).norm() <= (1e-12 if change > 0 else 0.7) * b.norm()
+
+
+def test_no_cell_within_the_distance_is_full():
+    full = torch.zeros(6, 30, 50, dtype=torch.bool)
+    full[1, 2, 3] = full[5, 20, 25] = True
+    distance = empty_distance(full)
+    at = torch.stack(torch.meshgrid(*(torch.arange(n) for n in full.shape), indexing="ij"), -1)
+    exact = (at[..., None, :] - torch.nonzero(full)).abs().amax(-1).amin(-1)
+    steps = torch.tensor([0, 1, 2, 3, 5, 9, 17, 33])  # the largest of these that is right
+    assert torch.equal(distance.long(), steps[torch.searchsorted(steps, exact, right=True) - 1])
+    assert int(exact.max()) > 17
+
+
+def test_a_ray_that_misses_sees_nothing():
+    voxels = SparseVoxels(8, 3, 0.0)
+    rays = Rays(torch.tensor([[-5.0, 20, 3]]), torch.tensor([[1.0, 0, 0]]), torch.zeros(1))
+    low, high = span(rays, 8)
+    assert high < low
+    found = voxels.composite(rays, 0.5)
+    assert found.through == 1
+    assert not found.features.any()
+    assert not voxels.meets(rays, voxels.distance_to_vertices()).any()
+
+
+def ball(side=17, radius=0.5):
+    """Voxels whose density is high in a ball and nothing outside."""
+    voxels = SparseVoxels(side, 2, -5.0)
+    at = voxels.positions() / (side - 1) * 2 - 1
+    with torch.no_grad():
+        voxels.density[1:] = torch.where(at.norm(dim=1) < radius, 8.0, -9.0)
+        voxels.features[1:] = at[:, :2]
+    return voxels
+
+
+def some_rays(side):
+    g = torch.Generator().manual_seed(0)
+    origins = F.normalize(torch.randn(200, 3, generator=g), dim=1) * side * 1.5 + side / 2
+    target = (torch.rand(200, 3, generator=g) * 0.6 + 0.2) * side
+    return Rays(origins, F.normalize(target - origins, dim=1), torch.rand(200, generator=g))
+
+
+def test_pruning_forgets_what_is_empty_and_changes_no_picture():
+    voxels, rays = ball(), some_rays(17)
+    before = voxels.composite(rays, 0.5)
+    kept = voxels.prune()
+    assert len(kept) == len(voxels.density) < 17**3 / 2
+    after = voxels.composite(rays, 0.5)
+    assert (before.features - after.features).abs().max() < 2e-3  # the haze of what was nearly nothing
+    assert (before.through - after.through).abs().max() < 2e-3
+    at = voxels.positions() / 16 * 2 - 1
+    assert torch.allclose(voxels.features[1:], at[:, :2])
+
+
+def test_refining_keeps_what_is_there_and_where():
+    voxels = ball()
+    voxels.prune()
+    voxels.refine(33)
+    assert voxels.side == 33
+    at = voxels.positions() / 32 * 2 - 1
+    inside = at.norm(dim=1) < 0.4
+    assert torch.allclose(voxels.features[1:][inside], at[inside][:, :2], atol=1e-5)
+    assert (voxels.density[1:][inside] > 7).all()
+    assert len(voxels.density) < 33**3 / 2
+    assert voxels.density[0] == NOTHING
+
+
+def test_a_saved_state_is_loaded_whatever_its_shape():
+    voxels = ball()
+    voxels.prune()
+    voxels.refine(20)
+    other = SparseVoxels(2, 2, 0.0)
+    other.fit_to(voxels.state_dict())
+    other.load_state_dict(voxels.state_dict())
+    rays = some_rays(20)
+    assert torch.equal(other.composite(rays, 0.5).features, voxels.composite(rays, 0.5).features)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_features_spread_to_neighbours_that_are_there(seed):
+    density, features, index, _ = scene(seed)
+    side = len(index)
+    voxels = SparseVoxels(side, features.shape[1], 0.0).double()
+    voxels.density, voxels.features = torch.nn.Parameter(density), torch.nn.Parameter(features.clone())
+    voxels.index = index
+    voxels.smooth(0.4)
+    wanted = features.clone()
+    for at in index.nonzero().tolist():
+        row = index[tuple(at)]
+        for axis, offset in itertools.product(range(3), (-1, 1)):
+            place = [*at]
+            place[axis] += offset
+            if 0 <= place[axis] < side and index[tuple(place)]:
+                wanted[row] += 0.4 / 6 * (features[index[tuple(place)]] - features[row])
+    assert torch.allclose(voxels.features, wanted)
+    assert not voxels.features[0].any()
+    assert torch.allclose(voxels.features.sum(0), features.sum(0)), "as much as there was"
+
+
+@pytest.mark.parametrize("step", [0.5, 1.0])
+def test_what_is_found_empty_holds_no_sample_that_counts(step):
+    voxels = SparseVoxels(17, 3, -5.0)
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        dense = torch.rand(17**3, generator=g) < 0.1
+        voxels.density[1:] = torch.where(dense, torch.randn(17**3, generator=g) * 2 + 1, -15.0)
+        voxels.features[1:] = torch.randn(17**3, 3, generator=g)
+    voxels.find_empty()
+    assert 0.1 < float((voxels.distance == 0).float().mean()) < 0.9
+    ours = voxels.composite(some_rays(17), step)
+    voxels.distance.zero_()
+    theirs = voxels.composite(some_rays(17), step)
+    assert (theirs.through < 0.99).any()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a.isfinite(), b.isfinite())
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)

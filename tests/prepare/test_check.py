@@ -1,0 +1,199 @@
+"""Each fault is made in a copy of a good object, and found; the good object gives no finding."""
+
+import shutil
+import time
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+from conftest import TINY, write_views
+from dv.data.object import ObjectSource
+from dv.errors import UserError
+from dv.prepare.check import check_cameras, check_object
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    root = tmp_path_factory.mktemp("good")
+    for split, count, seed in (("train", 24, 0), ("validation", 3, 1), ("test", 4, 2)):
+        write_views(root / split / "ball", count, 32, seed=seed)
+    return root
+
+
+@pytest.fixture
+def copy(good, tmp_path):
+    shutil.copytree(good, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def findings(root, tmp_path):
+    return [f.message for f in check_object(ObjectSource(root, "ball"), tmp_path / "report")]
+
+
+def pose(folder, name, change):
+    path = folder / "pose" / f"{name:06d}.txt"
+    path.write_text(" ".join(map(str, np.asarray(change(np.loadtxt(path).reshape(4, 4))).reshape(-1))))
+
+
+def poses(folder, change):
+    for path in (folder / "pose").glob("*.txt"):
+        pose(folder, int(path.stem), change)
+
+
+def picture(folder, name, change):
+    path = folder / "rgb" / f"{name:06d}.png"
+    iio.imwrite(path, change(iio.imread(path)))
+
+
+def calibrate(root, **lines):
+    number = {"camera": 0, "origin": 1, "near": 2, "scale": 3}
+    for split in ("train", "validation", "test"):
+        path = root / split / "ball" / "intrinsics.txt"
+        text = path.read_text().split("\n")
+        for key, value in lines.items():
+            text[number[key]] = value
+        path.write_text("\n".join(text))
+
+
+def test_a_good_object_gives_no_finding(good, tmp_path, capsys):
+    assert findings(good, tmp_path) == []
+    out = capsys.readouterr().out
+    assert "24 train, 3 validation, 4 test views of 32×32 px" in out
+    assert "nothing suspicious" in out
+    assert iio.imread(tmp_path / "report" / "contact_sheet.png").shape[1] == 8 * 164
+    assert iio.imread(tmp_path / "report" / "scene.png").ndim == 3
+
+
+def train(root):
+    return root / "train" / "ball"
+
+
+def elsewhere(image):
+    """A small dark square near a corner, and nothing else."""
+    image = np.full_like(image, 255)
+    image[4:9, 4:9] = 20
+    return image
+
+
+def blur(image):
+    import cv2
+
+    return cv2.GaussianBlur(image, (0, 0), 5)
+
+
+FAULTS = {
+    "the same pose": (
+        lambda r: shutil.copy(train(r) / "pose/000002.txt", train(r) / "pose/000007.txt"),
+        "the same pose twice: train/000002 and train/000007",
+    ),
+    "the same picture": (
+        lambda r: shutil.copy(train(r) / "rgb/000002.png", r / "test/ball/rgb/000001.png"),
+        "the same picture twice: train/000002 and test/000001",
+    ),
+    "few views": (
+        lambda r: [p.unlink() for p in train(r).glob("*/0000[12]?.*")],
+        "10 training views are few",
+    ),
+    "aimed aside": (
+        lambda r: pose(train(r), 4, lambda m: m @ turn_y(17)),
+        "1 views have the grid cut by the picture's edge, the most train/000004",
+    ),
+    "too near": (lambda r: calibrate(r, near="1.5"), "31 views have the grid cut by the near plane (1.5)"),
+    "too deep": (lambda r: calibrate(r, near="0.05", scale="0.8"), "cut by the far end of the frustum"),
+    "origin": (lambda r: calibrate(r, origin="0.3 0.3 0.3"), "lies outside the grid"),
+    "origin far off": (lambda r: calibrate(r, origin="0 0 0.62"), "the views converge at"),
+    "small grid": (lambda r: calibrate(r, scale="0.1", near="1.4"), "the grid's side 0.1 does not suit"),
+    "misses the object": (lambda r: calibrate(r, scale="0.5", near="1.2"), "it would fit into a side of"),
+    "in the grid": (lambda r: pose(train(r), 3, lambda m: closer(m, 0.2)), "train/000003: cameras inside the grid"),
+    "brighter": (
+        lambda r: picture(train(r), 5, lambda x: (x / 3).astype(np.uint8)),
+        "000005: much brighter or darker than the views beside them",
+    ),
+    "blurred": (lambda r: picture(train(r), 5, blur), "000005: blurred beside their neighbours"),
+    "blank": (lambda r: picture(train(r), 5, lambda x: x * 0 + 200), "000005: of one colour"),
+    "other pictures": (
+        lambda r: [picture(train(r), i, elsewhere) for i in range(1, 24, 2)],
+        "do not fit the pictures",
+    ),
+    "principal point": (lambda r: calibrate(r, camera="44.8 5 15.5 0"), "the principal point (5.0, 15.5) is far"),
+    "field of view": (lambda r: calibrate(r, camera="3000 15.5 15.5 0"), "a field of view of 0.6° is odd"),
+    "far tests": (
+        lambda r: poses(r / "test/ball", lambda m: np.diag([1, -1, -1, 1]) @ m),  # from below
+        "test views look from more than 45° away from any training view, such as 00000",
+    ),
+}
+
+
+def turn_y(degrees):
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, 0], [0, 0, 0, 1]])
+
+
+def closer(matrix, distance):
+    matrix[:3, 3] *= distance / np.linalg.norm(matrix[:3, 3])
+    return matrix
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_found(copy, tmp_path, fault):
+    spoil, expected = FAULTS[fault]
+    spoil(copy)
+    messages = findings(copy, tmp_path)
+    assert any(expected in message for message in messages), messages
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda m: m @ np.diag([1, -1, -1, 1]), "OpenGL's axes"),
+        (np.linalg.inv, "world-to-camera (write 1"),
+        (lambda m: np.linalg.inv(m @ np.diag([1, -1, -1, 1])), "world-to-camera in OpenGL's axes"),
+    ],
+)
+def test_other_axes_are_recognised(copy, tmp_path, capsys, change, kind):
+    poses(train(copy), change)
+    with pytest.raises(UserError, match="1 faults that training refuses"):
+        findings(copy, tmp_path)
+    assert f"24 poses hardly see the grid; they would if they were {kind}" in capsys.readouterr().out
+
+
+def test_all_faults_of_all_splits_come_together(copy, tmp_path, capsys):
+    (train(copy) / "pose/000003.txt").write_text("1 2 3")
+    (copy / "test/ball/rgb/000001.png").write_text("hello")
+    with pytest.raises(UserError, match="2 faults that training refuses"):
+        findings(copy, tmp_path)
+    out = capsys.readouterr().out
+    assert "train/ball/pose/000003.txt: a pose has 16 numbers" in out
+    assert "test/ball/rgb/000001.png: cannot be read" in out
+
+
+def test_command(command, copy, tmp_path):
+    arguments = ["source=check", "object=custom", f"object.root={copy}", "object.name=ball"]
+    result = command("prepare", *arguments, f"output_dir={tmp_path / 'report'}")
+    assert result.code == 0, result.err
+    assert "nothing suspicious" in result.out
+    (train(copy) / "pose/000003.txt").write_text("1 2 3")
+    result = command("prepare", *arguments, f"output_dir={tmp_path / 'report'}")
+    assert result.code == 1
+    assert result.err.splitlines()[-1].startswith("error: ball in")
+
+
+def test_training_warns_of_what_the_fast_part_finds(command, copy, caplog):
+    shutil.copy(train(copy) / "pose/000002.txt", train(copy) / "pose/000007.txt")
+    arguments = ["object=custom", f"object.root={copy}", "object.name=ball", *TINY, "loss=l1", "trainer.max_steps=1"]
+    result = command("train", *arguments)
+    assert result.code == 0, result.err
+    assert "the same pose twice: train/000002 and train/000007" in caplog.text + result.out + result.err
+
+
+def test_the_fast_part_is_fast(good):
+    """Not a benchmark: it must not become something that a training waits for."""
+    source = ObjectSource(good, "ball")
+    views = {split: source.views(split) for split in ("train", "validation")}
+    many = views["train"].select([i % 24 for i in range(500)])
+    many.poses[:, :3, 3] += 0.01 * torch.rand(500, 3)
+    start = time.process_time()
+    check_cameras({"train": many, "validation": views["validation"]}, source.calibration())
+    assert time.process_time() - start < 10

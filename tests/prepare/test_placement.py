@@ -1,0 +1,160 @@
+"""The grid finds its place around what cameras look at, whatever their world, lens and number."""
+
+import numpy as np
+import pytest
+import torch
+
+from dv.errors import UserError
+from dv.geometry.trajectory import look_at
+from dv.prepare.placement import (
+    Window,
+    convergence,
+    in_camera,
+    inside,
+    near_plane,
+    overridden,
+    place_grid,
+    up_direction,
+    viewing_radius,
+)
+
+WINDOW = Window(-0.3, 0.3, -0.3, 0.3)
+
+
+def cameras(count=40, center=(0.0, 0, 0), distance=(2.0, 2.0), seed=0, elevation=(5, 70), jitter=0.0, roll=0.0):
+    """Poses on a hemisphere around a point, aimed to within ``jitter`` and rolled by ``roll`` quarter turns."""
+    rng = np.random.default_rng(seed)
+    poses = []
+    for i in range(count):
+        a, e = 2 * np.pi * i / count, np.radians(rng.uniform(*elevation))
+        d = rng.uniform(*distance)
+        eye = np.array(center) + d * np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)])
+        target = np.array(center) + jitter * rng.normal(size=3)
+        pose = look_at(torch.tensor(eye), torch.tensor(target), torch.tensor([0.0, 0, 1]).double()).numpy()
+        c, s = np.cos(roll * np.pi / 2), np.sin(roll * np.pi / 2)
+        pose[:3, :3] = pose[:3, :3] @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        poses.append(pose)
+    return np.stack(poses)
+
+
+def turned(poses, points, seed=0):
+    """Poses and points in another world: rotated, scaled, moved."""
+    rng = np.random.default_rng(seed)
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    turn *= np.sign(np.linalg.det(turn))
+    scale, shift = rng.uniform(0.05, 20), rng.normal(size=3) * 5
+    moved = poses.copy()
+    moved[:, :3, :3] = turn @ poses[:, :3, :3]
+    moved[:, :3, 3] = scale * poses[:, :3, 3] @ turn.T + shift
+    return moved, scale * points @ turn.T + shift, turn, scale, shift
+
+
+def test_convergence_is_where_the_axes_meet_in_spite_of_outliers():
+    poses = cameras(center=(1, 2, 3), jitter=0.0)
+    np.testing.assert_allclose(convergence(poses, WINDOW), (1, 2, 3), atol=1e-6)
+    poses[::10, :3, :3] = cameras(center=(1, 2, 3), jitter=0.8, seed=5)[::10, :3, :3]
+    np.testing.assert_allclose(convergence(poses, WINDOW), (1, 2, 3), atol=0.02)
+
+
+def test_the_viewing_sphere_just_fits_the_pictures():
+    poses = cameras()
+    radius = viewing_radius(poses, WINDOW, np.zeros(3))
+    np.testing.assert_allclose(radius, 2 * 0.3 / np.hypot(1, 0.3), rtol=1e-9)
+    rng = np.random.default_rng(0)
+    ball = rng.normal(size=(500, 3))
+    ball *= radius / np.linalg.norm(ball, axis=1, keepdims=True)
+    assert inside(in_camera(poses, 0.999 * ball), WINDOW).all()
+    assert not inside(in_camera(poses, 1.1 * ball), WINDOW).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_grid_holds_the_points_in_any_world(seed):
+    rng = np.random.default_rng(seed)
+    thing = rng.uniform(-1, 1, (2000, 3)) * (0.15, 0.25, 0.2) + (0.05, 0, 0.1)
+    walls = rng.normal(size=(1500, 3))
+    walls = 8 * walls / np.linalg.norm(walls, axis=1, keepdims=True)
+    poses, points, _, scale, _ = turned(cameras(jitter=0.05), np.concatenate([thing, walls]), seed)
+    placed = place_grid(poses, WINDOW, points).placement
+    local = (points[:2000] - placed.origin) / placed.scale
+    assert np.abs(local).max() <= 0.55  # the world is turned: its corners may poke out of the robust extent
+    assert 0.5 * scale <= placed.scale <= 1.25 * scale * 2 * np.linalg.norm((0.15, 0.25, 0.2))
+    depths = in_camera(poses, points[:2000])[..., 2]
+    assert placed.near <= depths.min()
+    assert placed.near + 2 * placed.scale >= depths.max()
+
+
+def test_without_points_the_viewing_volume_decides():
+    placed = place_grid(cameras(center=(1, 2, 3)), WINDOW, None)
+    np.testing.assert_allclose(placed.placement.origin, (1, 2, 3), atol=1e-6)
+    np.testing.assert_allclose(placed.placement.scale, 1.2 * 4 * 0.3 / np.hypot(1, 0.3), rtol=1e-6)
+    assert "sphere of radius 0.5747" in placed.reasons[0]
+    few = place_grid(cameras(), WINDOW, np.zeros((3, 3)))
+    assert "only 3 of 3 points" in few.reasons[1]
+
+
+def test_a_wide_range_of_distances_makes_the_grid_larger_so_that_the_frustum_covers_it():
+    poses = cameras(distance=(1.0, 4.0))
+    thing = np.random.default_rng(0).uniform(-0.15, 0.15, (500, 3))
+    placed = place_grid(poses, WINDOW, thing)
+    assert any("raised" in reason for reason in placed.reasons)
+    depths = in_camera(poses, thing)[..., 2]
+    covered = (depths > placed.placement.near) & (depths < placed.placement.near + 2 * placed.placement.scale)
+    assert covered.mean() > 0.95
+
+
+def test_near_plane_is_before_the_grid_or_as_the_far_end_wants():
+    np.testing.assert_allclose(near_plane(cameras(), np.zeros(3), 1.0), 2 - np.sqrt(3) / 2)
+    spread = cameras(distance=(2.0, 2.8))
+    depths = in_camera(spread, np.zeros((1, 3)))[:, 0, 2]
+    near = near_plane(spread, np.zeros(3), 1.0)
+    assert near <= depths.min() - 0.5
+    assert near + 2 >= depths.max() + 0.5 - 1e-9
+    assert near_plane(cameras(distance=(0.3, 0.3)), np.zeros(3), 1.0) > 0
+
+
+@pytest.mark.parametrize("roll", [0, 1, 2, 3])
+@pytest.mark.parametrize("elevation", [(10, 60), (-3, 3)])
+def test_up_is_found_however_the_camera_was_held(roll, elevation):
+    poses, _, turn, _, shift = turned(cameras(roll=roll, elevation=elevation), np.zeros((1, 3)))
+    up, _ = up_direction(poses, shift)
+    if elevation[0] < 0 and roll in (1, 3):  # level and sideways: nothing tells the top
+        up = up * np.sign(up @ turn[:, 2])
+    if roll == 2:  # held upside down: so are the pictures, and they decide
+        up = -up
+    np.testing.assert_allclose(up, turn[:, 2], atol=0.02)
+
+
+def test_up_of_a_mixture_of_landscape_and_portrait():
+    poses = np.concatenate([cameras(30), cameras(10, roll=1, seed=3)])
+    up, _ = up_direction(poses, np.zeros(3))
+    np.testing.assert_allclose(up, (0, 0, 1), atol=0.1)
+
+
+def test_given_values_win():
+    poses = cameras()
+    placed = place_grid(poses, WINDOW, None)
+    moved = overridden(placed, poses, [0.1, 0, 0], 1.0, None).placement
+    assert (moved.origin, moved.scale) == ((0.1, 0.0, 0.0), 1.0)
+    assert moved.near == near_plane(poses, np.array([0.1, 0, 0]), 1.0)
+    assert overridden(placed, poses, None, None, 0.5).placement.near == 0.5
+    assert overridden(placed, poses, None, None, None) is placed
+
+
+def test_cameras_that_cannot_place_a_grid_say_so():
+    parallel = np.tile(np.eye(4), (5, 1, 1))
+    parallel[:, 0, 3] = range(5)
+    with pytest.raises(UserError, match=r"the same direction; say where .* grid.origin=\[x,y,z\] grid.scale=SIDE"):
+        place_grid(parallel, WINDOW, None)
+    opengl = cameras() @ np.diag([1, -1, -1, 1])
+    with pytest.raises(UserError, match="look away from the point where their axes meet"):
+        place_grid(opengl, WINDOW, None)
+    apart = cameras(center=(0, 0, 0), jitter=3.0)
+    with pytest.raises(UserError, match=r"grid.origin=\[x,y,z\]|look away"):
+        place_grid(apart, WINDOW, None)
+
+
+def test_windows():
+    a = Window(-0.4, 0.4, -0.3, 0.3) & Window(-0.3, 0.5, -0.5, 0.2)
+    assert (a.left, a.right, a.top, a.bottom) == (-0.3, 0.4, -0.3, 0.2)
+    square = a.square(0.4, (10.0, 0.0))
+    np.testing.assert_allclose([square.left, square.right, square.top, square.bottom], [0.0, 0.4, -0.2, 0.2])

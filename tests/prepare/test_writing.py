@@ -1,0 +1,219 @@
+"""Posed photographs become an object on disk: whole, recorded, repeatable, or not at all."""
+
+import json
+from dataclasses import replace
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+from dv.data.folder import read_calibration
+from dv.data.object import ObjectSource
+from dv.errors import UserError
+from dv.geometry.grid import GridPlacement
+from dv.geometry.trajectory import look_at
+from dv.prepare.photographs import Lens, Photograph, PhotographSet
+from dv.prepare.writing import WriteSettings, already_written, record_of, with_held_out, write_object
+
+LENS = Lens(32, 32, 45, 45, 16, 16)
+
+
+@pytest.fixture
+def taken(tmp_path):
+    """24 photographs of noise on a hemisphere."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    photographs = []
+    for i in range(24):
+        iio.imwrite(folder / f"p{i:02d}.png", rng.integers(0, 256, (32, 32, 3), np.uint8))
+        a, e = 2 * np.pi * i / 24, np.radians(rng.uniform(10, 60))
+        eye = torch.tensor([2 * np.cos(a) * np.cos(e), 2 * np.sin(a) * np.cos(e), 2 * np.sin(e)])
+        pose = look_at(eye, torch.zeros(3).double(), torch.tensor([0, 0, 1.0]).double()).numpy()
+        photographs.append(Photograph(f"p{i:02d}", folder / f"p{i:02d}.png", pose, LENS))
+    return photographs
+
+
+def write(taken, tmp_path, settings=None, **found):
+    settings = settings or WriteSettings()
+    record = record_of("test", tmp_path / "photos", settings, [p.path for p in taken])
+    lines = write_object(PhotographSet({"train": taken}, **found), tmp_path / "out", "thing", settings, record)
+    return lines, ObjectSource(tmp_path / "out", "thing")
+
+
+def test_an_object_is_written_that_training_reads(taken, tmp_path):
+    lines, source = write(taken, tmp_path)
+    views = {split: source.views(split) for split in ("train", "validation", "test")}
+    assert {split: len(v) for split, v in views.items()} == {"train": 20, "validation": 2, "test": 2}
+    assert lines[0] == f"thing: 20 train, 2 validation, 2 test views of 32×32 px in {tmp_path / 'out'}"
+    by_name = {p.name: p for p in taken}
+    for split in views.values():
+        for name, pose, image in zip(split.names, split.poses, split.images, strict=True):
+            np.testing.assert_array_equal(pose.numpy(), by_name[name].pose)
+            np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), iio.imread(by_name[name].path))
+    calibration = source.calibration()
+    k = calibration.intrinsics
+    np.testing.assert_allclose([k.f, k.cx, k.cy, k.side, k.pixel_center], [45, 16, 16, 32, 0.5], rtol=1e-12)
+    np.testing.assert_allclose(calibration.placement.origin, 0, atol=1e-9)
+    record = json.loads((tmp_path / "out" / "train" / "thing" / "dataset.json").read_text())
+    assert record["source"] == "test"
+    assert record["pixel_center"] == 0.5
+    assert record["grid"]["scale"] == calibration.placement.scale
+    assert {"dv", "numpy", "python"} <= record["versions"].keys()
+    assert iio.imread(tmp_path / "out" / "train" / "thing" / "scene.png").ndim == 3
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_given_splits_stay_as_they_are(taken):
+    splits = {"train": taken[:20], "test": taken[20:]}
+    assert with_held_out(splits) == splits
+    assert with_held_out({"train": taken[:20], "validation": [], "test": taken[20:]}) == splits
+
+
+@pytest.mark.parametrize("count", [4, 5, 9, 10, 11, 15, 24])
+def test_held_out_views_are_in_one_split_only(taken, count):
+    splits = with_held_out({"train": taken[:count]})
+    names = [p.name for split in splits.values() for p in split]
+    assert len(names) == len(set(names)) == count
+    assert min(map(len, splits.values())) >= 1
+    assert len(splits["train"]) >= 2
+
+
+def test_too_few_views_are_refused(taken):
+    with pytest.raises(UserError, match="3 views are too few"):
+        with_held_out({"train": taken[:3]})
+    with pytest.raises(UserError, match="validation and test views, but none to train on"):
+        with_held_out({"validation": taken[:3], "test": taken[3:8]})
+
+
+def test_the_grid_is_as_stated_or_as_given(taken, tmp_path):
+    _, source = write(taken, tmp_path, placement=GridPlacement((0.1, 0.2, 0.3), 0.7, 1.1))
+    assert source.calibration().placement == GridPlacement((0.1, 0.2, 0.3), 0.7, 1.1)
+    settings = WriteSettings(origin=[0.0, 0.1, 0.0], scale=0.5, near=1.2)
+    write_object(PhotographSet({"train": taken}), tmp_path / "b", "thing", settings, {})
+    placement = ObjectSource(tmp_path / "b", "thing").calibration().placement
+    assert placement == GridPlacement((0.0, 0.1, 0.0), 0.5, 1.2)
+
+
+def test_fewer_and_noisy_training_views(taken, tmp_path):
+    settings = WriteSettings(every=2, farthest=5, noise_angle=2.0, noise_distance=0.1, seed=3)
+    _, source = write(taken, tmp_path, settings)
+    by_name = {p.name: p for p in taken}
+    train, test = source.views("train"), source.views("test")
+    assert len(train) == 5
+    for name, pose in zip(train.names, train.poses.numpy(), strict=True):
+        np.testing.assert_allclose(np.linalg.norm(pose[:3, 3] - by_name[name].pose[:3, 3]), 0.1, rtol=1e-6)
+    for name, pose in zip(test.names, test.poses.numpy(), strict=True):
+        np.testing.assert_array_equal(pose, by_name[name].pose)
+
+
+def test_training_views_of_uneven_exposure(taken, tmp_path):
+    _, source = write(taken, tmp_path, WriteSettings(noise_exposure=0.4, seed=3))
+    files = {p.name: p.path for p in taken}
+    train, test = source.views("train"), source.views("test")
+    stops = np.random.default_rng(3).normal(0, 0.4, len(train))
+    assert np.abs(stops).max() > 0.5
+    for name, image, more in zip(train.names, train.images.numpy(), stops, strict=True):
+        before, after = (light(x / 255) for x in (np.moveaxis(iio.imread(files[name]), -1, 0), image))
+        inside = (before * 2**more < 0.9) & (before > 0.05)
+        assert np.median(after[inside] / before[inside]) == pytest.approx(2**more, rel=0.01)
+    for name, image in zip(test.names, test.images, strict=True):
+        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), iio.imread(files[name]))
+
+
+def light(srgb: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1 above its linear piece."""
+    return ((srgb + 0.055) / 1.055) ** 2.4
+
+
+def test_pictures_are_reduced_to_the_side_that_is_asked_for(taken, tmp_path):
+    _, source = write(taken, tmp_path, WriteSettings(image_side=16))
+    assert source.views("test").images.shape[-1] == 16
+    np.testing.assert_allclose(source.calibration().intrinsics.f, 22.5)
+    with pytest.raises(UserError, match="source.image_side=64 is more than the 32 px"):
+        write_object(PhotographSet({"train": taken}), tmp_path / "b", "thing", WriteSettings(image_side=64), {})
+    assert not (tmp_path / "b").exists()
+
+
+def test_all_pictures_that_cannot_be_read_are_listed_and_nothing_is_left(taken, tmp_path):
+    for i in (3, 7):
+        taken[i].path.write_text("hello")
+    with pytest.raises(UserError, match=r"2 problems: .*p03.png: cannot be read.*p07.png: cannot be read"):
+        write(taken, tmp_path)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_masks_must_be_there_when_asked_for(taken, tmp_path):
+    with pytest.raises(UserError, match="24 of 24 pictures have no mask file, p00 for one"):
+        write(taken, tmp_path, WriteSettings(mask="files"))
+    mask = tmp_path / "mask.png"
+    iio.imwrite(mask, np.zeros((32, 32), np.uint8))
+    settings = WriteSettings(mask="files", background="black")
+    _, source = write([replace(p, mask=mask) for p in taken], tmp_path, settings)
+    assert not source.views("train").images.any()
+
+
+def test_the_same_import_again_has_nothing_to_do_and_another_is_refused(taken, tmp_path):
+    paths = [p.path for p in taken]
+    record = record_of("test", tmp_path / "photos", WriteSettings(), paths)
+    assert not already_written(tmp_path / "out", "thing", record)
+    write(taken, tmp_path)
+    assert already_written(tmp_path / "out", "thing", record)
+    other = record_of("test", tmp_path / "photos", WriteSettings(background="black"), paths)
+    with pytest.raises(UserError, match="is there already, .* choose another output_dir"):
+        already_written(tmp_path / "out", "thing", other)
+    iio.imwrite(taken[0].path, np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(UserError, match="with other settings or pictures"):
+        already_written(tmp_path / "out", "thing", record_of("test", tmp_path / "photos", WriteSettings(), paths))
+
+
+def test_settings_that_are_new_are_at_their_defaults_in_an_old_record(taken, tmp_path):
+    record = record_of("test", tmp_path / "photos", WriteSettings(), [p.path for p in taken])
+    write(taken, tmp_path)
+    for path in (tmp_path / "out").glob("*/thing/dataset.json"):
+        old = json.loads(path.read_text())
+        del old["settings"]["noise_exposure"]
+        path.write_text(json.dumps(old))
+    assert already_written(tmp_path / "out", "thing", record)
+    paths = [p.path for p in taken]
+    other = record_of("test", tmp_path / "photos", WriteSettings(noise_exposure=0.5), paths)
+    with pytest.raises(UserError, match="with other settings or pictures"):
+        already_written(tmp_path / "out", "thing", other)
+
+
+def test_stopped_between_two_names_it_is_written_again(taken, tmp_path):
+    import shutil
+
+    record = record_of("test", tmp_path / "photos", WriteSettings(), [p.path for p in taken])
+    write(taken, tmp_path)
+    shutil.rmtree(tmp_path / "out" / "train")
+    assert not already_written(tmp_path / "out", "thing", record)
+    _, source = write(taken, tmp_path)
+    assert len(source.views("train")) == 20
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"background": "pink"}, "background"),
+        ({"image_side": 0}, "source.image_side=0 must be a whole number"),
+        ({"every": 0}, "views.every=0"),
+        ({"random": 1}, "views.random=1"),
+        ({"random": 4, "farthest": 4}, "not both"),
+        ({"noise_angle": -1}, "noise.angle=-1"),
+        ({"noise_exposure": -1}, "noise.exposure=-1"),
+        ({"scale": 0}, "grid.scale=0 must be a positive number"),
+        ({"near": float("inf")}, "grid.near=inf"),
+        ({"origin": [0.0, 1.0]}, "grid.origin=.* must be three numbers"),
+    ],
+)
+def test_impossible_settings(bad, message):
+    with pytest.raises(UserError, match=message):
+        WriteSettings(**bad)
+
+
+def test_calibration_of_the_written_file_is_exact(taken, tmp_path):
+    _, source = write(taken, tmp_path, placement=GridPlacement((1 / 3, 0.1, 0.7), 2 / 3, 0.1234567890123))
+    assert source.calibration().placement == GridPlacement((1 / 3, 0.1, 0.7), 2 / 3, 0.1234567890123)
+    assert read_calibration(source.folder("test") / "intrinsics.txt") == source.calibration()

@@ -1,0 +1,52 @@
+import cv2
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+from dv.images import Video, contact_sheet, depth_picture, write_png, write_png16
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bit_png_reads_back_exactly(tmp_path, channels):
+    image = torch.rand(channels, 9, 7, dtype=torch.float64)
+    write_png16(tmp_path / "a.png", image)
+    back = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    back = back[..., ::-1] if channels == 3 else back  # OpenCV reads BGR
+    assert back.dtype == np.uint16
+    np.testing.assert_array_equal(back.reshape(9, 7, channels), np.round(65535 * image.permute(1, 2, 0).numpy()))
+
+
+def test_sixteen_bit_channels_are_red_green_blue(tmp_path):
+    red = torch.zeros(3, 4, 4)
+    red[0] = 1
+    write_png16(tmp_path / "red.png", red)
+    assert iio.imread(tmp_path / "red.png")[0, 0].tolist()[0] > 0
+    assert iio.imread(tmp_path / "red.png")[0, 0].tolist()[2] == 0
+
+
+def test_eight_bit_png(tmp_path):
+    image = torch.rand(3, 4, 5)
+    write_png(tmp_path / "a.png", image)
+    np.testing.assert_array_equal(iio.imread(tmp_path / "a.png"), (image * 255).round().byte().permute(1, 2, 0))
+
+
+def test_video_has_all_frames_and_enlarges_small_ones(tmp_path):
+    with Video(tmp_path / "v.mp4", fps=10) as video:
+        for i in range(5):
+            video.add(torch.full((3, 32, 32), i / 4))
+    frames = iio.imread(tmp_path / "v.mp4")
+    assert frames.shape == (5, 256, 256, 3)
+    assert frames[0].mean() < 20
+    assert frames[-1].mean() > 235
+
+
+def test_depth_picture_is_bright_near():
+    picture = depth_picture(torch.tensor([[[1.0, 2.0], [3.0, 3.0]]]), 4)
+    assert picture.shape == (3, 4, 4)
+    assert picture[0, 0, 0] == 1
+    assert picture[0, -1, -1] == 0
+
+
+def test_contact_sheet():
+    assert contact_sheet([[torch.zeros(3, 4, 4)] * 3] * 2, gap=1).shape == (3, 12, 18)

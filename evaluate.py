@@ -1,6 +1,6 @@
 """Command line: see `python evaluate.py --help` and conf/evaluate.yaml."""
 
-from dv.tasks.evaluate import main
+from dv.cli import evaluate
 
 if __name__ == "__main__":
-    main()
+    evaluate()

@@ -1,6 +1,6 @@
 """Command line: see `python prepare.py --help` and conf/prepare.yaml."""
 
-from dv.tasks.prepare import main
+from dv.cli import prepare
 
 if __name__ == "__main__":
-    main()
+    prepare()

@@ -1,6 +1,6 @@
 """Command line: see `python render.py --help` and conf/render.yaml."""
 
-from dv.tasks.render import main
+from dv.cli import render
 
 if __name__ == "__main__":
-    main()
+    render()

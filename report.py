@@ -1,6 +1,6 @@
 """Command line: see `python report.py --help` and conf/report.yaml."""
 
-from dv.tasks.report import main
+from dv.cli import report
 
 if __name__ == "__main__":
-    main()
+    report()

@@ -1,6 +1,6 @@
 """Command line: see `python train.py --help` and conf/train.yaml."""
 
-from dv.tasks.train import main
+from dv.cli import train
 
 if __name__ == "__main__":
-    main()
+    train()

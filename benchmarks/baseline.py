@@ -1,8 +1,9 @@
-"""DeepVoxels as one would first write it down: the yardstick for what the framework's speed is worth.
+"""DeepVoxels as a straightforward PyTorch program, the baseline for the speed of ``dv``.
 
-Plain eager fp32 PyTorch with its default layouts. Resampling gathers neighbours by index, weighs and adds them, one
-view at a time; coordinates are concatenated, the frustum is weighted and averaged; nothing is kept between steps and
-the grid is inpainted anew for every frame. The mathematics, the layers and their weights are those of ``dv``.
+Eager fp32 PyTorch in default memory layouts. Resampling gathers neighbours by index, multiplies them by their weights
+and adds them, one view at a time; coordinates are concatenated as channels; the frustum is multiplied by the visibility
+and averaged; nothing is cached between steps, and the grid is inpainted for every frame. Layers, weights and results
+are those of ``dv``.
 """
 
 from __future__ import annotations
@@ -10,66 +11,81 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dv.geometry.camera import Intrinsics, project
-from dv.geometry.grid import GridPlacement, to_camera, to_world
+from dv.geometry.camera import Intrinsics, project, to_camera, to_world
+from dv.geometry.grid import GridPlacement
 from dv.model import DeepVoxels, ModelSizes
 from dv.nets.blocks import Layers
-from dv.ops.convolution import Conv2d, Conv3d, Doubling2d
+from dv.ops.convolution import Conv2d, Conv3d, ConvTranspose2d
 from dv.ops.frustum import FrustumConv
 from dv.ops.norm import ViewNorm2d, ViewNorm3d
 
-PLAIN = {
+PYTORCH_LAYERS = {
     Conv2d: nn.Conv2d,
     Conv3d: nn.Conv3d,
-    Doubling2d: nn.ConvTranspose2d,
+    ConvTranspose2d: nn.ConvTranspose2d,
     FrustumConv: nn.Conv3d,
     ViewNorm2d: nn.BatchNorm2d,
     ViewNorm3d: nn.BatchNorm3d,
 }
 
 
-def plain(network: nn.Module) -> None:
-    """Have every layer of a network compute as PyTorch's layer of that kind, on contiguous weights."""
+def use_pytorch_layers(network: nn.Module) -> None:
+    """Make every layer of a network compute by PyTorch's layer of the same kind, with contiguous weights."""
     for layer in network.modules():
-        original = nn.Sequential if isinstance(layer, Layers) else PLAIN.get(type(layer))
+        original = nn.Sequential if isinstance(layer, Layers) else PYTORCH_LAYERS.get(type(layer))
         if original is not None:
-            # looked up on the instance first, so this replaces the method of the class
+            # an attribute of the instance takes precedence over the method of the class
             layer.forward = lambda *x, of=original, to=layer: of.forward(to, torch.cat(x, 1) if len(x) > 1 else x[0])
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()
 
 
 class Baseline(DeepVoxels):
-    """The same model, straightforward. Views are given by poses ``[4, 4]`` rather than by operators."""
+    """The same model with a straightforward implementation; views are given by poses rather than by sparse matrices.
+
+    Args:
+        sizes: of the networks.
+        intrinsics: of all views.
+        placement: of the grid in the world.
+    """
 
     def __init__(self, sizes: ModelSizes, intrinsics: Intrinsics, placement: GridPlacement) -> None:
         super().__init__(sizes)
-        plain(self)
+        use_pytorch_layers(self)
         self.intrinsics, self.placement = intrinsics, placement
 
     def step(self, source_image: Tensor, source_pose: Tensor, target_poses: Tensor) -> tuple[Tensor, Tensor]:
-        """Images ``[N, 3, S, S]`` of the targets and the new grid, one target after the other."""
+        """Take a training step, rendering one target view after the other.
+
+        Args:
+            source_image: ``[1, 3, S, S]`` in [-0.5, 0.5].
+            source_pose: ``[4, 4]``.
+            target_poses: ``[N, 4, 4]``.
+
+        Returns:
+            Images ``[N, 3, S, S]`` of the target views, and the new grid ``[1, F, G, G, G]``.
+        """
         lifted = self.lift_by_index(self.extractor(source_image), source_pose)
-        grid = self.integrate_plainly(lifted)
+        grid = self.integrate_separately(lifted)
         inpainted = self.inpainting(grid)
         return torch.cat([self.view(inpainted, pose) for pose in target_poses]), grid
 
     def frame(self, pose: Tensor) -> Tensor:
-        """Image ``[1, 3, S, S]`` of a view of the saved grid."""
+        """Render the stored grid from a pose ``[4, 4]`` to an image ``[1, 3, S, S]``."""
         return self.view(self.inpainting(self.grid), pose)
 
     def lift_by_index(self, feature_map: Tensor, pose: Tensor) -> Tensor:
-        """Bilinear samples of ``[1, F, P, P]`` where the voxels project."""
+        """Sample a feature map ``[1, F, P, P]`` bilinearly where the voxels project, ``[1, F, G, G, G]``."""
         s = self.sizes
         points = to_camera(pose, self.placement.voxel_centers(s.grid_side).to(pose.device))
         pixels = project(points, self.intrinsics.at_side(s.feature_side))
         nearest = pixels.round()
-        seen = (points[:, 2] > 0) & (nearest >= 0).all(1) & (nearest < s.feature_side).all(1)
-        samples = _by_index(feature_map[0].flatten(1), pixels, s.feature_side) * seen
+        visible = (points[:, 2] > 0) & (nearest >= 0).all(1) & (nearest < s.feature_side).all(1)
+        samples = _by_index(feature_map[0].flatten(1), pixels, s.feature_side) * visible
         return samples.reshape(self.grid.shape)
 
-    def integrate_plainly(self, lifted: Tensor) -> Tensor:
-        """The gated update with each of its six convolutions by itself."""
+    def integrate_separately(self, lifted: Tensor) -> Tensor:
+        """Return the new grid of the gated update, with six separate convolutions."""
         i = self.integration
         old, new = torch.cat([self.grid, i.coordinates], 1), torch.cat([lifted, i.coordinates], 1)
         reset = torch.sigmoid(i.reset_old(old) + i.reset_new(new))
@@ -78,7 +94,7 @@ class Baseline(DeepVoxels):
         return (1 - update) * self.grid + update * candidate
 
     def view(self, inpainted: Tensor, pose: Tensor) -> Tensor:
-        """Image of one view of an inpainted grid."""
+        """Render an inpainted grid from a pose ``[4, 4]`` to an image ``[1, 3, S, S]``."""
         s = self.sizes
         shape = (1, s.grid_features, 2 * s.grid_side, s.feature_side, s.feature_side)
         frustum = self.frustum_by_index(inpainted, pose).reshape(shape)
@@ -91,7 +107,7 @@ class Baseline(DeepVoxels):
         return self.renderer((visibility * frustum).mean(2))
 
     def frustum_by_index(self, inpainted: Tensor, pose: Tensor) -> Tensor:
-        """Trilinear samples ``[F, D·P²]`` of the grid along the rays of a view."""
+        """Sample the grid trilinearly along the rays of a view, ``[F, D·P²]``."""
         s, g, v = self.sizes, self.sizes.grid_side, self.placement.voxel_side(self.sizes.grid_side)
         k = self.intrinsics.at_side(s.feature_side)
         pixel = torch.arange(s.feature_side, dtype=torch.float64, device=pose.device)
@@ -104,7 +120,7 @@ class Baseline(DeepVoxels):
 
 
 def _by_index(values: Tensor, at: Tensor, side: int) -> Tensor:
-    """Multilinear interpolation of ``[C, side^d]`` at ``[N, d]``, x the fastest: 2^d gathers, weighted and added."""
+    """Interpolate ``[C, side^d]`` (x fastest) multilinearly at ``[N, d]`` by 2^d gathers, ``[C, N]``."""
     low = at.floor()
     total = torch.zeros((), dtype=values.dtype, device=values.device)
     for corner in range(2 ** at.shape[1]):

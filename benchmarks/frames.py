@@ -1,4 +1,4 @@
-"""Frames a second that a trained model renders of its test views, colour and depth, nothing written.
+"""Frames per second at which a trained model renders colour and depth of its test views, without writing files.
 
 python benchmarks/frames.py outputs/train/vase/RUN/checkpoints/best.ckpt --device cpu
 """
@@ -12,27 +12,27 @@ import torch
 
 from dv.checkpoint import read_checkpoint
 from dv.data.object import ObjectSource
-from dv.tasks.restore import Restored, ready
+from dv.tasks.restore import Restored, load
 
 
-def opened(ckpt: Path, device: torch.device, precision: str) -> Restored:
-    """The model of a checkpoint with the object that it was trained on."""
+def open_checkpoint(ckpt: Path, device: torch.device, precision: str) -> Restored:
+    """Restore the model of a checkpoint, together with the object on which it was trained."""
     checkpoint = read_checkpoint(ckpt)
     assert checkpoint.config is not None
     assert checkpoint.placement is not None
     settings = checkpoint.config["object"]
-    source = ObjectSource(Path(settings["root"]), settings["name"], image_side=checkpoint.sizes.image_side)
-    return ready(checkpoint, source, checkpoint.placement, device, precision)
+    source = ObjectSource(Path(settings["root"]), settings["name"], image_side=checkpoint.sizes["image_side"])
+    return load(checkpoint, source, checkpoint.placement, device, precision)
 
 
 def frame_seconds(ckpt: Path, device: torch.device, count: int, precision: str) -> list[float]:
-    """Seconds of each of ``count`` frames, after two that warm up."""
-    restored = opened(ckpt, device, precision)
+    """Return the seconds that each of ``count`` frames takes, after two warm-up frames."""
+    restored = open_checkpoint(ckpt, device, precision)
     poses = restored.source.views("test").poses
     chosen = poses[torch.arange(count + 2) % len(poses)]
     seconds, before = [], time.perf_counter()
-    for image, _ in restored.views(chosen, restored.source.calibration("test").intrinsics, 1):
-        image.cpu()  # a GPU has finished then
+    for view in restored.render_views(chosen, restored.source.calibration("test").intrinsics, 1):
+        view.image.cpu()  # waits for the GPU
         now = time.perf_counter()
         seconds.append(now - before)
         before = now
@@ -40,7 +40,7 @@ def frame_seconds(ckpt: Path, device: torch.device, count: int, precision: str) 
 
 
 def main() -> None:
-    """Print frames a second by the median, and the slowest frame."""
+    """Print the median number of frames per second and the time of the slowest frame."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ckpt", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--precision", default="32-true")
     arguments = parser.parse_args()
     seconds = frame_seconds(arguments.ckpt, torch.device(arguments.device), arguments.frames, arguments.precision)
-    print(f"{1 / statistics.median(seconds):.1f} frames a second; the slowest took {1e3 * max(seconds):.0f} ms")
+    print(f"{1 / statistics.median(seconds):.1f} frames per second; the slowest frame took {1e3 * max(seconds):.0f} ms")
 
 
 if __name__ == "__main__":

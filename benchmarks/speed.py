@@ -1,15 +1,19 @@
-"""Time and memory of a training step, a frame and the loader: dv, a plain baseline and the arithmetic, side by side.
+"""Time and memory of a training step, a frame and the data loader, for dv and a plain baseline.
 
-    python benchmarks/speed.py                                       # the sizes of the documentation
+    python benchmarks/speed.py                                       # the sizes in the documentation
     python benchmarks/speed.py --sizes 128,64,16,16,16 --phases train
-    python benchmarks/speed.py --device cuda                         # the paper's sizes on a GPU: bf16 and compiled
+    python benchmarks/speed.py --device cuda                         # the paper's sizes on a GPU, in bf16 and compiled
 
-Sizes are S,P,G,F,n. A *train* step is one batch of ``loss=l1_gan``: a source view, two targets drawn from 100 poses,
-both updates, the resampling operators made anew. A *frame* is a view of a trajectory of new poses, the grid inpainted
-before, four views rendered together (the baseline renders and inpaints one by one). The *loader* gives batches of the
-training set. Every measurement is a fresh process; its memory is the largest resident set (on a GPU, the most PyTorch
-had allocated). Times are medians after warm-up, in seconds and in yardsticks: the median time of a 3³ convolution of
-x[1,67,34,34,34] with w[64,67,3,3,3], fp32, channels-last, before and after in the same process.
+Sizes are S,P,G,F,n. A *train* step is one batch of ``loss=l1_gan``: one source view and two target views from 100
+poses, updates of generator and discriminator, and new resampling matrices. A *frame* is one view of a trajectory of new
+poses; the grid is inpainted once and four views are rendered together (the baseline inpaints and renders view by view).
+The *loader* returns batches of the training set. Every measurement runs in a new process, whose memory is the maximum
+resident set size (on a GPU, the maximum that PyTorch allocated). Times are medians after warm-up, in seconds and in
+yardsticks. A yardstick is the median time of a 3³ convolution of x[1,67,34,34,34] with w[64,67,3,3,3] in fp32,
+channels-last, measured before and after in the same process. The column "× floor" is the time divided by that of the
+arithmetic alone at the yardstick's speed.
+
+This is one file of over 300 lines because every measurement runs it as a new process.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
-from baseline import Baseline, plain
+from baseline import Baseline, use_pytorch_layers
 
 from dv.data.folder import Views
 from dv.geometry.camera import Intrinsics
@@ -44,12 +48,12 @@ from dv.model import DeepVoxels, ModelSizes
 from dv.nets.discriminator import Discriminator
 from dv.runtime.memory import keep_freed_memory
 
-COMPARED = ("128,64,16,16,16", "128,64,32,64,64", "512,64,32,64,64")  # the last are the paper's
-GROWING = tuple(f"128,64,{side},16,16" for side in (16, 32, 64, 128))
-FRAMES = 4  # rendered together
+DEFAULT_SIZES = ("128,64,16,16,16", "128,64,32,64,64", "512,64,32,64,64")  # the last ones are the paper's
+GROWING_GRIDS = tuple(f"128,64,{side},16,16" for side in (16, 32, 64, 128))
+VIEWS_PER_BATCH = 4
 POSES = 100
-MOST_SECONDS = 4.0  # of repeats, once there are two
-SLOW = 10.0  # seconds of a first run after which there is no second warm-up
+MAX_SECONDS = 4.0  # of repeats, after the second one
+SLOW_SECONDS = 10.0  # a first run that takes longer is not followed by a second warm-up
 PLACEMENT = GridPlacement((0.0, 0.0, 0.0), 1.0, 1.1)
 
 
@@ -65,20 +69,29 @@ class Job:
     compile: bool = False
 
 
-def median_time(work: Callable[[], object], device: str = "cpu", most: int = 15, slow: float = SLOW) -> float:
-    """Median seconds of ``work`` after warm-up: at least two repeats, more while they are quick."""
+def median_time(
+    work: Callable[[], object], device: str = "cpu", max_runs: int = 15, slow: float = SLOW_SECONDS
+) -> float:
+    """Return the median seconds of a function after warm-up.
+
+    Args:
+        work: the function.
+        device: cpu or cuda.
+        max_runs: maximum number of timed runs; there are at least two, and more until :data:`MAX_SECONDS` have passed.
+        slow: seconds of the first run from which on the second warm-up is skipped.
+    """
 
     def once() -> float:
         _synchronize(device)
-        began = time.perf_counter()
+        start = time.perf_counter()
         work()
         _synchronize(device)
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     if once() < slow:
         once()
     times = [once(), once()]
-    while len(times) < most and sum(times) < MOST_SECONDS:
+    while len(times) < max_runs and sum(times) < MAX_SECONDS:
         times.append(once())
     return statistics.median(times)
 
@@ -89,38 +102,38 @@ def _synchronize(device: str) -> None:
 
 
 def yardstick(device: str) -> tuple[float, float]:
-    """Seconds of the yardstick and the GFLOP/s that it reaches."""
+    """Return the seconds of the yardstick and the GFLOP/s that it reaches."""
     layout = torch.channels_last_3d
     x = torch.randn(1, 67, 34, 34, 34, device=device).contiguous(memory_format=layout)
     w = torch.randn(64, 67, 3, 3, 3, device=device).contiguous(memory_format=layout)
-    seconds = median_time(lambda: torch.nn.functional.conv3d(x, w), device, most=9)
+    seconds = median_time(lambda: torch.nn.functional.conv3d(x, w), device, max_runs=9)
     return seconds, 2 * 67 * 64 * 27 * 32**3 / seconds / 1e9
 
 
 def views(count: int) -> Tensor:
-    """Poses ``[count, 4, 4]`` on a sphere of radius 2 around the grid."""
+    """Return random poses ``[count, 4, 4]`` on a sphere of radius 2 around the grid."""
     eyes = 2 * torch.nn.functional.normalize(torch.randn(count, 3, dtype=torch.float64), dim=1)
     up, center = torch.tensor([0.0, 0, 1]).double(), torch.zeros(3).double()
     return torch.stack([look_at(eye, center, up) for eye in eyes])
 
 
 def sizes_of(text: str) -> ModelSizes:
-    """``S,P,G,F,n``."""
+    """Parse ``S,P,G,F,n``."""
     return ModelSizes(*map(int, text.split(",")))
 
 
 def camera(image_side: int) -> Intrinsics:
-    """A camera that sees the whole grid."""
+    """Return a camera that sees the whole grid."""
     return Intrinsics(1.5 * image_side, image_side / 2 - 0.5, image_side / 2 - 0.5, image_side)
 
 
 def autocast(job: Job) -> torch.autocast:
-    """The precision of a job."""
+    """Return the autocast context for the precision of a job."""
     return torch.autocast(job.device, torch.bfloat16, enabled=job.precision == "bf16")
 
 
 def training_step(job: Job) -> Callable[[], None]:
-    """A function that takes one training step."""
+    """Return a function that takes one training step."""
     sizes, device = sizes_of(job.sizes), job.device
     s = sizes.image_side
     discriminator = Discriminator().to(device)
@@ -129,17 +142,17 @@ def training_step(job: Job) -> Callable[[], None]:
     poses = views(POSES).to(device)
     weights = {"l1_weight": 200, "gan_weight": 1, "border": 5, "discriminator": discriminator}
 
-    def drawn() -> Tensor:
+    def draw_poses() -> Tensor:
         return poses[torch.randint(POSES, (3,))]
 
     if job.implementation == "baseline":
         baseline = Baseline(sizes, camera(s), PLACEMENT).to(device)
-        plain(discriminator)
+        use_pytorch_layers(discriminator)
         generator_optimizer = torch.optim.Adam(baseline.parameters(), lr=4e-4, foreach=False)
         discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), lr=4e-4, foreach=False)
 
-        def plain_step() -> None:
-            pose, *targets = drawn()
+        def baseline_step() -> None:
+            pose, *targets = draw_poses()
             images, grid = baseline.step(source, pose, torch.stack(targets))
             parts = [deepvoxels_losses(images[i : i + 1], truth[i : i + 1], **weights) for i in range(2)]
             generator_optimizer.zero_grad()
@@ -149,7 +162,7 @@ def training_step(job: Job) -> Callable[[], None]:
             discriminator_optimizer.step()
             baseline.remember(grid)
 
-        return plain_step
+        return baseline_step
     model = DeepVoxels(sizes).to(device)
     if job.compile:
         model.compile_networks()
@@ -158,7 +171,7 @@ def training_step(job: Job) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad()
-        pose, *targets = drawn()
+        pose, *targets = draw_poses()
         with autocast(job):
             rendering, integrated = model(source, projector.lifting(pose), projector.resampling(targets))
             image = rendering.image
@@ -172,7 +185,7 @@ def training_step(job: Job) -> Callable[[], None]:
 
 
 def frames(job: Job) -> tuple[Callable[[], None], int]:
-    """A function that renders frames, and how many."""
+    """Return a function that renders frames, and the number of frames per call."""
     sizes, device = sizes_of(job.sizes), job.device
     poses: Iterator[Tensor] = iter(views(400).to(device))
     if job.implementation == "baseline":
@@ -189,7 +202,7 @@ def frames(job: Job) -> tuple[Callable[[], None], int]:
     projector = Projector(camera(sizes.image_side), PLACEMENT, sizes.feature_side, sizes.grid_side, rim=sizes.rim)
     with torch.inference_mode():
         inpainted = model.inpaint()
-    together = FRAMES if sizes.grid_side <= 64 else 1
+    together = VIEWS_PER_BATCH if sizes.grid_side <= 64 else 1
 
     def batch() -> None:
         with torch.inference_mode(), autocast(job):
@@ -199,34 +212,34 @@ def frames(job: Job) -> tuple[Callable[[], None], int]:
 
 
 class InMemory:
-    """Stands for an object whose images lie in memory."""
+    """Stand-in for an object whose images are in memory."""
 
     def __init__(self, side: int) -> None:
         images = torch.randint(256, (POSES, 3, side, side), dtype=torch.uint8)
         self.train = Views([f"{i:06d}" for i in range(POSES)], views(POSES), images)
 
     def views(self, _split: str) -> Views:
-        """The views, whatever the split."""
+        """Return the same views for every split."""
         return self.train
 
 
 def loader(job: Job) -> Callable[[], None]:
-    """A function that takes one batch from the loader."""
-    from dv.data.datamodule import ObjectDataModule  # Lightning, which no other measurement should count
+    """Return a function that takes one batch from the loader."""
+    from dv.data.datamodule import ObjectDataModule  # here, since Lightning would add to the memory of the other phases
 
     batches = iter(ObjectDataModule(InMemory(sizes_of(job.sizes).image_side), 10_000, 0).train_dataloader())
     return lambda: next(batches)
 
 
 def gigaflop(job: Job) -> float:
-    """Arithmetic of a step or a frame, counted by PyTorch on the baseline's operations without computing them."""
+    """Return the GFLOP of a step or a frame, which PyTorch counts on the meta device for the baseline."""
     if job.phase == "loader":
         return 0.0
     with torch.device("meta"):
         sizes = sizes_of(job.sizes)
         model = Baseline(sizes, camera(sizes.image_side), PLACEMENT)
         discriminator = Discriminator()
-        plain(discriminator)
+        use_pytorch_layers(discriminator)
         poses = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
         image = torch.rand(1, 3, sizes.image_side, sizes.image_side)
         counter = FlopCounterMode(display=False)
@@ -256,8 +269,9 @@ def measure(job: Job) -> dict[str, Any]:
     work, count = (
         frames(job) if job.phase == "frame" else (loader(job) if job.phase == "loader" else training_step(job), 1)
     )
-    slow = 2.0 if job.implementation == "baseline" else SLOW  # the baseline is as slow as ever from its second step
-    seconds = median_time(work, job.device, most=200 if job.phase == "loader" else 15, slow=slow) / count
+    # the baseline is at full speed in its second step
+    slow = 2.0 if job.implementation == "baseline" else SLOW_SECONDS
+    seconds = median_time(work, job.device, max_runs=200 if job.phase == "loader" else 15, slow=slow) / count
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if job.device == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
@@ -278,10 +292,10 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:
-    """What to measure: the sizes given, or those of the documentation."""
+    """List what to measure: the given sizes, or those in the documentation."""
     device = arguments.device
     phases = arguments.phases.split(",")
-    chosen = arguments.sizes or list(COMPARED[2:] if device == "cuda" else COMPARED)
+    chosen = arguments.sizes or list(DEFAULT_SIZES[2:] if device == "cuda" else DEFAULT_SIZES)
     precisions = ["bf16"] if device == "cuda" else ["fp32"]
     if device == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         precisions.append("bf16")
@@ -294,13 +308,13 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
         largest = max(chosen, key=lambda sizes: int(sizes.split(",")[0]))
         listed.append(Job("dv", largest, "loader"))
     if not arguments.sizes and device == "cpu":
-        growing = [sizes for sizes in GROWING if sizes not in chosen]
+        growing = [sizes for sizes in GROWING_GRIDS if sizes not in chosen]
         listed += [Job("dv", sizes, phase) for sizes in growing for phase in ("train", "frame") if phase in phases]
     return listed
 
 
 def line(result: dict[str, Any]) -> str:
-    """A row of the table."""
+    """Format a row of the table."""
     floor = ""
     if result["gflop"]:
         seconds = result["gflop"] / result["gflop_per_second_of_yardstick"]
@@ -319,7 +333,7 @@ HEAD = (
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
-    """Yardsticks of dv, the baseline and the arithmetic, for each size and phase; cost against the grid's side."""
+    """Plot the yardsticks of dv, baseline and arithmetic by size and phase, and those of dv over the grid's side."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -366,7 +380,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", action="append", help="S,P,G,F,n (may be repeated)")
     parser.add_argument("--phases", default="train,frame,loader")
@@ -380,7 +394,7 @@ def main() -> None:
         return
     print(f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
     if arguments.device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        print("this CPU has no bf16 arithmetic: fp32 only")
+        print("this CPU has no bf16 arithmetic; measuring fp32 only")
     print(HEAD)
     results = []
     for job in jobs(arguments):

@@ -110,7 +110,7 @@ def command(capfd, monkeypatch, tmp_path):
         capfd.readouterr()
         code = 0
         try:
-            importlib.import_module(f"dv.tasks.{name}").main()
+            getattr(importlib.import_module("dv.cli"), name)()
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
         finally:

@@ -1,4 +1,4 @@
-"""A textured box on a textured table, photographed through any lens: truth for structure from motion."""
+"""A textured box on a textured table, photographed with any lens: ground truth for structure from motion."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def look_up(image: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def take(pose: np.ndarray, lens: Lens, *, table: bool = True) -> np.ndarray:
-    """RGBA ``[H, W, 4]`` in [0, 1] of the scene, without the table if so wished; alpha is 1 on what there is."""
+    """Render the scene, optionally without the table, as RGBA ``[H, W, 4]`` in [0, 1]; alpha is 1 on surfaces."""
     columns, rows = np.meshgrid(np.arange(lens.width), np.arange(lens.height))
-    directions = lens.directions(np.stack([columns.ravel(), rows.ravel()], 1).astype(float))
+    directions = lens.unproject(np.stack([columns.ravel(), rows.ravel()], 1).astype(float))
     rays = np.concatenate([directions, np.ones((len(directions), 1))], 1) @ pose[:3, :3].T
     start = pose[:3, 3] - np.array([0, 0, HALF[2]])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -72,7 +72,7 @@ def take(pose: np.ndarray, lens: Lens, *, table: bool = True) -> np.ndarray:
 
 
 def camera(azimuth: float, elevation: float, distance: float, seed: int) -> np.ndarray:
-    """A handheld pose: aimed at the box not quite exactly, not quite level."""
+    """A handheld pose: roughly aimed at the box and roughly level."""
     rng = np.random.default_rng(seed)
     a, e = np.radians([azimuth, elevation])
     eye = distance * np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)]) + (0, 0, HALF[2])
@@ -88,7 +88,7 @@ def poses_around(count: int, distance: tuple[float, float] = (1.7, 2.0), arc: fl
 
 
 def write_jpeg(path: Path, image: np.ndarray, *, sideways: bool = False, focal_35mm: float | None = None) -> None:
-    """Write RGB as JPEG; ``sideways`` stores it turned, with the EXIF orientation that turns it back."""
+    """Write RGB as JPEG; ``sideways`` stores it rotated, with the EXIF orientation that undoes the rotation."""
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Maker", "Phone"
     pixels = (image[..., :3] * 255).round().astype(np.uint8)
@@ -101,7 +101,7 @@ def write_jpeg(path: Path, image: np.ndarray, *, sideways: bool = False, focal_3
 
 
 def aligned(ours: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Errors of poses ``[V, 4, 4]`` after the best similarity of their centres (Umeyama 1991).
+    """Errors of poses ``[V, 4, 4]`` after aligning their centres by the best similarity transform (Umeyama 1991).
 
     Returns distances in the truth's units, angles in degrees, and the rotation and scale from ours to the truth's.
     """

@@ -1,6 +1,6 @@
-"""DeepVoxels written once more, slowly and plainly, from the specification: loops for geometry, explicit padding.
+"""DeepVoxels in eval mode, written plainly and slowly from the paper: loops for geometry, explicit padding.
 
-Takes our state dict; used to check what the recordings do not cover. Eval mode.
+It takes the state dict of ``DeepVoxels`` and serves to test what the recorded reference tensors do not cover.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import torch.nn.functional as F
 
 
 def project(point, pose, f, cx, cy):
-    """Pixel and depth of a world point, by hand."""
+    """Return column, row and depth of a world point."""
     p = pose[:3, :3].T @ (point - pose[:3, 3])
     return (f * p[0] / p[2] + cx).item(), (f * p[1] / p[2] + cy).item(), p[2].item()
 
 
 def half_even(x):
-    return round(x)  # Python rounds half to even
+    return round(x)  # Python rounds half to even, like the reference
 
 
 def lift(features, pose, intrinsics, origin, scale, grid_side):
-    """Features [F, P, P] to grid [F, G, G, G] (z, y, x), voxel by voxel."""
+    """Lift features [F, P, P] to a grid [F, G, G, G] (z, y, x), voxel by voxel."""
     channels, side, _ = features.shape
     f, cx, cy = intrinsics
     v = scale / grid_side
@@ -46,7 +46,7 @@ def lift(features, pose, intrinsics, origin, scale, grid_side):
 
 
 def resample(grid, pose, intrinsics, side, origin, scale, near):
-    """Grid [F, G, G, G] to frustum [F, D, P, P], sample by sample."""
+    """Resample a grid [F, G, G, G] to a frustum [F, D, P, P], sample by sample."""
     channels, grid_side = grid.shape[:2]
     f, cx, cy = intrinsics
     v = scale / grid_side
@@ -72,7 +72,7 @@ def resample(grid, pose, intrinsics, side, origin, scale, near):
 
 
 class SlowDeepVoxels:
-    """Forward pass in eval mode from a state dict of ours."""
+    """Forward pass in eval mode, from a state dict of ``DeepVoxels``."""
 
     def __init__(self, state, sizes):
         self.state = state
@@ -96,8 +96,11 @@ class SlowDeepVoxels:
         return (x - get("running_mean")) / (get("running_var") + 1e-5).sqrt() * get("weight") + get("bias")
 
     def layers(self, x, name, plan):
-        """``plan``: one letter a layer, in order; s/d/t = same, strided and transposed convolution, n norm, l/r
-        activations, - dropout."""
+        """Apply layers, one per letter of ``plan``.
+
+        s, d and t are convolutions of stride 1, of stride 2 and transposed, n is a norm, l and r are LeakyReLU and
+        ReLU, - is dropout, which does nothing here.
+        """
         for i, letter in enumerate(plan):
             layer = f"{name}.{i}"
             if letter == "s":
@@ -113,7 +116,7 @@ class SlowDeepVoxels:
         return x
 
     def unet(self, x, name, levels, plans, last):
-        """U-Net as nested blocks, each concat(input, up(… down(input)))."""
+        """Apply a U-Net of nested blocks, each of which is concat(input, up(… down(input)))."""
         first, down, up, inner_down, inner_up = plans
 
         def block(x, i):
@@ -159,7 +162,7 @@ class SlowDeepVoxels:
         return self.unet(torch.cat([grid, self.coordinates()], 1), "inpainting.unet", 2, self.PLAIN_3D, "snr")
 
     def render(self, frustum):
-        """Image and depth map of a frustum [1, F, D, P, P]."""
+        """Return image and depth map of a frustum [1, F, D, P, P]."""
         s = self.s
         _, features, depth, p, _ = frustum.shape
         depth_map = None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dv.images import Video, contact_sheet, depth_picture, write_png, write_png16
+from dv.images import Video, contact_sheet, depth_image, read_image, square_image, write_png, write_png16
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -41,12 +41,27 @@ def test_video_has_all_frames_and_enlarges_small_ones(tmp_path):
     assert frames[-1].mean() > 235
 
 
-def test_depth_picture_is_bright_near():
-    picture = depth_picture(torch.tensor([[[1.0, 2.0], [3.0, 3.0]]]), 4)
-    assert picture.shape == (3, 4, 4)
-    assert picture[0, 0, 0] == 1
-    assert picture[0, -1, -1] == 0
+def test_depth_image_is_bright_near():
+    image = depth_image(torch.tensor([[[1.0, 2.0], [3.0, 3.0]]]), 4)
+    assert image.shape == (3, 4, 4)
+    assert image[0, 0, 0] == 1
+    assert image[0, -1, -1] == 0
 
 
 def test_contact_sheet():
     assert contact_sheet([[torch.zeros(3, 4, 4)] * 3] * 2, gap=1).shape == (3, 12, 18)
+
+
+def test_images_are_resized_by_area_averaging():
+    image = np.random.default_rng(0).random((8, 8, 3)).astype(np.float32)
+    averaged = image.reshape(4, 2, 4, 2, 3).mean((1, 3))
+    expected = torch.from_numpy((averaged * 255).round().astype(np.uint8)).permute(2, 0, 1)
+    torch.testing.assert_close(square_image(image, 4), expected)
+
+
+def test_grey_and_sixteen_bit_images(tmp_path):
+    grey = np.full((4, 4), 51, np.uint8)
+    iio.imwrite(tmp_path / "grey.png", grey)
+    np.testing.assert_allclose(read_image(tmp_path / "grey.png", np.ones(3)), np.full((4, 4, 3), 0.2), atol=1e-6)
+    iio.imwrite(tmp_path / "deep.png", grey.astype(np.uint16) * 257)
+    np.testing.assert_allclose(read_image(tmp_path / "deep.png", np.ones(3)), np.full((4, 4, 3), 0.2), atol=1e-6)

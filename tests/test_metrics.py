@@ -1,4 +1,4 @@
-"""PSNR and SSIM against their formulas written out."""
+"""PSNR and SSIM compared with plain implementations of their formulas."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ def test_psnr_has_peak_one_and_is_per_view():
 
 
 def slow_ssim(a, b):
-    """Wang et al. 2004, every 11×11 window inside the image, by loops."""
+    """Mean SSIM (Wang et al. 2004) by loops over the 11×11 windows inside the image."""
     t = np.arange(11) - 5
     g = np.exp(-(t**2) / (2 * 1.5**2))
     window = np.outer(g, g) / np.outer(g, g).sum()
@@ -31,7 +31,7 @@ def slow_ssim(a, b):
     return np.mean(values)
 
 
-def test_ssim_is_wangs():
+def test_ssim_equals_a_loop_over_windows():
     rng = np.random.default_rng(0)
     a = rng.random((3, 16, 18))
     b = np.clip(a + 0.2 * rng.standard_normal(a.shape), 0, 1)
@@ -43,5 +43,5 @@ def test_ssim_of_an_image_smaller_than_the_window_is_nan():
     assert ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)).isnan().all()
 
 
-def test_model_images_as_pictures():
+def test_model_images_are_mapped_to_zero_to_one():
     torch.testing.assert_close(to_unit(torch.tensor([-0.6, -0.5, 0.0, 0.5])), torch.tensor([0.0, 0.0, 0.5, 1.0]))

@@ -1,6 +1,7 @@
-"""Recorded reference tensors: the network, its losses and its gradients are exactly the reference's."""
+"""Network, losses and gradients equal tensors recorded from the reference implementation."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from dv.geometry.projection import lifting_matrix, resampling_matrix
 from dv.losses import deepvoxels_losses
 from dv.model import DeepVoxels
 from dv.nets.discriminator import Discriminator
-from dv.reference import discriminator_names, infer_sizes, load_reference, model_names
+from dv.reference import discriminator_names, infer_sizes, model_names, translate
 
 CASES = Path(__file__).parent / "parity"
 
@@ -26,8 +27,8 @@ class Case:
         self.sizes = infer_sizes(checkpoint["model"])
         self.model = DeepVoxels(self.sizes)
         self.discriminator = Discriminator()
-        load_reference(self.model, checkpoint["model"])
-        load_reference(self.discriminator, checkpoint["discriminator"])
+        self.model.load_state_dict(translate(self.model, checkpoint["model"]))
+        self.discriminator.load_state_dict(translate(self.discriminator, checkpoint["discriminator"]))
         self.model.to(dtype)
         self.discriminator.to(dtype)
         self.dtype = dtype
@@ -56,7 +57,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_sizes_are_inferred_from_tensors(name):
     case = Case(name, torch.float32)
-    for key, value in case.sizes.as_dict().items():
+    for key, value in asdict(case.sizes).items():
         assert case.config[key] == value
 
 
@@ -102,7 +103,7 @@ def without_dropout(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def train_step(case: Case, together: bool):
-    """One training step: losses per target, the grid after it, and gradients by parameter name."""
+    """Take one training step; returns losses per target, the new grid, the images, the true images and loss weights."""
     model, discriminator = without_dropout(case.model), without_dropout(case.discriminator)
     integrated = model.integrate(model.lift(model.extractor(case["input.source_image"]), case.lifting))
     inpainted = model.inpaint(integrated.grid)
@@ -129,7 +130,7 @@ def test_training_step(name, together):
     case.close(grid, "train.grid_after", 1e-6)
     losses = (
         deepvoxels_losses(images, truth, **weights, discriminator=case.discriminator) if together else None
-    )  # as training computes it, all targets at once
+    )  # as in training, for all targets at once
     total = losses.generator if losses else sum(v.generator for v in per_view) / len(per_view)
     torch.testing.assert_close(total, case["train.generator_total"], rtol=1e-9, atol=0)
     total.backward()

@@ -1,13 +1,13 @@
-"""What W&B has written offline, for tests."""
+"""Reading W&B's offline runs in tests."""
 
 import json
 from pathlib import Path
 
-from dv.lightning.wandb_file import records, values
+from dv.lightning.wandb_file import nested_values, records
 
 
 class Run:
-    """What a folder ``offline-run-DATE-ID`` holds."""
+    """Content of a folder ``offline-run-DATE-ID``."""
 
     def __init__(self, folder: Path) -> None:
         self.files = folder / "files"
@@ -15,23 +15,23 @@ class Run:
         found = list(records(path))
         self.run = next(record.run for record in found if record.HasField("run"))
         self.config = {item.key: json.loads(item.value_json) for item in self.run.config.update}
-        self.history = [values(record.history.item) for record in found if record.HasField("history")]
+        self.history = [nested_values(record.history.item) for record in found if record.HasField("history")]
         self.summary: dict = {}
         for record in found:
             if record.HasField("summary"):
-                self.summary |= values(record.summary.update)
+                self.summary |= nested_values(record.summary.update)
         self.artifacts = {record.artifact.type: record.artifact for record in found if record.HasField("artifact")}
         self.exit_codes = [record.exit.exit_code for record in found if record.HasField("exit")]
 
     def rows(self, name: str) -> list[tuple[int, object]]:
-        """Step and value of every row that has ``name``."""
+        """Return step and value of every row that has ``name``."""
         return [(row["trainer/global_step"], row[name]) for row in self.history if name in row]
 
     def names(self) -> set[str]:
-        """Everything that has been logged, but for W&B's own."""
+        """Return all logged names except W&B's own."""
         return {name for row in self.history for name in row if not name.startswith("_")}
 
 
 def runs(run_dir: Path) -> list[Run]:
-    """The offline runs in the folder of a training, oldest first."""
+    """Return the offline runs in a training's folder, oldest first."""
     return [Run(folder) for folder in sorted((run_dir / "wandb").glob("offline-run-*"))]

@@ -1,12 +1,12 @@
 """Errors meant for the user of the program."""
 
 
-class UserError(Exception):
-    """Something the user can put right; its message is shown as one line, without a traceback."""
+class UserError(ValueError):
+    """An error that the user can fix; its message is shown as one line, without a traceback."""
 
 
 class Interrupted(UserError):
-    """The user or the system asked the work to stop, by signal ``signum``; what is needed to go on is written."""
+    """The user or the system stopped the work with signal ``signum``; everything needed to resume it is saved."""
 
     def __init__(self, message: str, signum: int = 15) -> None:
         super().__init__(message, signum)

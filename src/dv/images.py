@@ -1,4 +1,4 @@
-"""Writing pictures, point clouds and video: 16-bit colour and depth PNG, PLY, MP4, contact sheets."""
+"""Reading and writing images: decoding, square crops, 8- and 16-bit PNG, PLY point clouds, MP4, contact sheets."""
 
 from __future__ import annotations
 
@@ -13,32 +13,120 @@ from kornia.geometry.transform import resize
 from torch import Tensor
 from torch.nn import functional
 
+from dv.errors import UserError
+
+NAMED_BACKGROUNDS = {"white": 1.0, "grey": 0.5, "gray": 0.5, "black": 0.0}
+
+
+def background_color(background: str | list[float]) -> np.ndarray:
+    """Return the RGB colour in [0, 1] of a background.
+
+    Args:
+        background: ``white``, ``black``, ``grey`` or three numbers in [0, 1].
+
+    Raises:
+        UserError: for anything else.
+    """
+    if isinstance(background, str):
+        if background not in NAMED_BACKGROUNDS:
+            raise UserError(
+                f"data.background={background} must be one of {', '.join(NAMED_BACKGROUNDS)} or [r,g,b] in 0..1"
+            )
+        return np.full(3, NAMED_BACKGROUNDS[background])
+    color = np.asarray(background, float)
+    if color.shape != (3,) or not ((color >= 0) & (color <= 1)).all():
+        raise UserError(f"data.background={list(background)} must be three numbers in 0..1")
+    return color
+
+
+def read_image(path: Path, background: np.ndarray, upright: bool = False) -> np.ndarray:
+    """Read a grey, RGB or RGBA image of any bit depth.
+
+    Args:
+        path: the file.
+        background: RGB in [0, 1] over which an alpha channel is composited.
+        upright: whether to apply the EXIF orientation.
+
+    Returns:
+        RGB ``[H, W, 3]`` float32 in [0, 1].
+
+    Raises:
+        UserError: if the file cannot be decoded.
+    """
+    try:
+        raw = iio.imread(path, plugin="pillow", rotate=upright)
+    except Exception as error:  # each backend of imageio raises its own types
+        raise UserError(f"{path}: cannot be read as an image, it may be truncated") from error
+    if raw.ndim == 2:
+        raw = raw[..., None]
+    if raw.ndim != 3 or raw.dtype.kind not in "uf" or 0 in raw.shape:
+        raise UserError(f"{path}: not a grey, RGB or RGBA image")
+    image = raw.astype(np.float32) / (np.iinfo(raw.dtype).max if raw.dtype.kind == "u" else 1)
+    channels = image.shape[2]
+    if channels in (2, 4):
+        color, alpha = image[..., :-1], image[..., -1:]
+        image = color * alpha + background.astype(np.float32) * (1 - alpha)
+    return np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3]
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return width and height in px from the header of an image file.
+
+    Raises:
+        UserError: if the file is not an image.
+    """
+    try:
+        height, width = iio.improps(path, plugin="pillow").shape[:2]
+    except Exception as error:  # each backend of imageio raises its own types
+        raise UserError(f"{path}: cannot be read as an image, it may be truncated") from error
+    return width, height
+
+
+def square_image(image: np.ndarray, side: int) -> Tensor:
+    """Crop the central square of ``image`` ``[H, W, 3]`` in [0, 1] and resize it by area averaging.
+
+    Returns:
+        uint8 ``[3, side, side]``.
+    """
+    height, width = image.shape[:2]
+    crop = min(height, width)
+    top, left = (height - crop) // 2, (width - crop) // 2
+    square = torch.from_numpy(image[top : top + crop, left : left + crop]).permute(2, 0, 1)[None]
+    if crop != side:
+        square = resize(square, (side, side), interpolation="area")
+    return (square[0] * 255).round().clamp(0, 255).byte()
+
+
+def largest_power_of_two(side: int) -> int:
+    """Return the largest power of two that is at most ``side``."""
+    return 1 << (side.bit_length() - 1)
+
 
 def write_png16(path: Path, image: Tensor) -> None:
-    """Write ``[3, H, W]`` or ``[1, H, W]`` in [0, 1] as 16-bit PNG; a sample x is stored as round(65535·x)."""
+    """Write ``image`` ``[3, H, W]`` or ``[1, H, W]`` in [0, 1] as 16-bit PNG: x is stored as round(65535·x)."""
     counts = (image.double().clamp(0, 1) * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16)
-    # imageio's default backend has no 16-bit RGB; OpenCV's has, but writes a full disk's half picture without a word
+    # imageio's default backend cannot write 16-bit RGB. OpenCV can, but does not report a full disk: hence the bytes.
     path.write_bytes(iio.imwrite("<bytes>", np.moveaxis(counts, 0, -1).squeeze(), extension=".png", plugin="opencv"))
 
 
 def write_png(path: Path, image: Tensor) -> None:
-    """Write ``[3, H, W]`` in [0, 1] as 8-bit PNG."""
-    path.write_bytes(png(image))
+    """Write ``image`` ``[3, H, W]`` in [0, 1] as 8-bit PNG."""
+    path.write_bytes(encode_png(image))
 
 
-def png(image: Tensor) -> bytes:
-    """``[3, H, W]`` in [0, 1] as 8-bit PNG."""
+def encode_png(image: Tensor) -> bytes:
+    """Encode ``image`` ``[3, H, W]`` in [0, 1] as 8-bit PNG."""
     encoded: bytes = iio.imwrite("<bytes>", to_uint8(image), extension=".png")
     return encoded
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """``[3, H, W]`` in [0, 1] as ``[H, W, 3]`` uint8."""
+    """Convert ``image`` ``[3, H, W]`` in [0, 1] to uint8 ``[H, W, 3]``."""
     return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def write_ply(path: Path, points: Tensor, colors: Tensor) -> None:
-    """Write ``points`` ``[N, 3]``, any units, with ``colors`` ``[N, 3]`` in [0, 1] as a binary PLY."""
+    """Write ``points`` ``[N, 3]`` in any unit with ``colors`` ``[N, 3]`` in [0, 1] as binary PLY."""
     rows = np.empty(len(points), [("point", "<f4", 3), ("color", "u1", 3)])
     rows["point"], rows["color"] = points.cpu().numpy(), (colors.clamp(0, 1) * 255).round().byte().cpu().numpy()
     properties = [
@@ -50,10 +138,16 @@ def write_ply(path: Path, points: Tensor, colors: Tensor) -> None:
 
 
 class Video:
-    """An MP4 (H.264) written frame by frame; small frames are enlarged by whole factors so that they can be watched."""
+    """Context manager that writes an MP4 (H.264) frame by frame.
 
-    def __init__(self, path: Path, fps: int, least_side: int = 256) -> None:
-        self.least_side = least_side
+    Args:
+        path: the file to write.
+        fps: frames per second.
+        min_side: frames of fewer px are enlarged by an integer factor, so that they can be watched.
+    """
+
+    def __init__(self, path: Path, fps: int, min_side: int = 256) -> None:
+        self.min_side = min_side
         self._writer = imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2)
 
     def __enter__(self) -> Video:
@@ -62,7 +156,7 @@ class Video:
     def add(self, image: Tensor) -> None:
         """Append a frame ``[3, H, W]`` in [0, 1]."""
         frame = to_uint8(image)
-        k = -(-self.least_side // frame.shape[0])
+        k = -(-self.min_side // frame.shape[0])
         self._writer.append_data(frame.repeat(k, 0).repeat(k, 1))
 
     def __exit__(
@@ -71,23 +165,34 @@ class Video:
         self._writer.close()
 
 
-def depth_picture(depth: Tensor, side: int) -> Tensor:
-    """Depth ``[1, P, P]`` as a grey picture ``[3, side, side]``, near bright and far dark over the range it spans."""
+def depth_image(depth: Tensor, side: int) -> Tensor:
+    """Render depth ``[1, P, P]`` as a grey image ``[3, side, side]``: the nearest pixel white, the farthest black."""
     low, high = depth.min(), depth.max()
     grey = 1 - (depth - low) / (high - low).clamp_min(1e-9)
     enlarged: Tensor = resize(grey[None].float(), (side, side), interpolation="nearest")[0]
     return enlarged.expand(3, -1, -1)
 
 
-def contact_sheet(rows: list[list[Tensor]], gap: int = 2, least_side: int = 1) -> Tensor:
-    """Rows of equally sized pictures ``[3, H, W]`` as one picture, ``gap`` white pixels apart.
+def contact_sheet(rows: list[list[Tensor]], gap: int = 2, min_side: int = 1) -> Tensor:
+    """Arrange images in rows on one white sheet.
 
-    Pictures below ``least_side`` px are enlarged by a whole factor.
+    Args:
+        rows: images ``[3, H, W]`` in [0, 1], all of one size.
+        gap: white pixels around each image.
+        min_side: images of fewer px are enlarged by an integer factor.
+
+    Returns:
+        The sheet ``[3, H', W']`` on the CPU.
     """
     lines = []
     for row in rows:
-        k = -(-least_side // row[0].shape[1])
+        k = -(-min_side // row[0].shape[1])
         enlarged = [cell.float().cpu().repeat_interleave(k, 1).repeat_interleave(k, 2) for cell in row]
         cells = [functional.pad(cell, (gap,) * 4, value=1.0) for cell in enlarged]
         lines.append(torch.cat(cells, 2))
     return torch.cat(lines, 1)
+
+
+def to_model_range(image: Tensor) -> Tensor:
+    """Convert uint8 images to the models' [-0.5, 0.5], in the default dtype, which the trainer's precision sets."""
+    return image.to(torch.get_default_dtype()) / 255 - 0.5

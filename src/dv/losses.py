@@ -1,4 +1,4 @@
-"""Training losses of generator and discriminator (paper, section 3.4), per target view and averaged over them."""
+"""Training losses of generator and discriminator (paper, section 3.4)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ EPSILON = 1e-9
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars: the two that are minimised, and their parts. Without a discriminator the adversarial ones are None."""
+    """Scalar losses of one step; the adversarial ones are None if there is no discriminator.
+
+    Args:
+        generator: weighted sum that the generator minimises.
+        l1: mean absolute error, unweighted.
+        generator_gan: adversarial term of the generator, unweighted.
+        discriminator: loss that the discriminator minimises.
+    """
 
     generator: Tensor
     l1: Tensor
@@ -24,7 +31,12 @@ class Losses:
 
 
 def cut_border(image: Tensor, border: int) -> Tensor:
-    """``image`` ``[..., H, W]`` without its outer ``border`` pixels."""
+    """Return ``image`` ``[..., H, W]`` without its outer ``border`` pixels.
+
+    >>> cut_border(torch.arange(16).view(4, 4), border=1)
+    tensor([[ 5,  6],
+            [ 9, 10]])
+    """
     return image[..., border:-border, border:-border] if border else image
 
 
@@ -38,32 +50,49 @@ def deepvoxels_losses(
     discriminator: Discriminator | None,
     l2_weight: float = 0.0,
 ) -> Losses:
-    """Losses of rendered targets ``output`` against ``truth``, both ``[N, 3, S, S]`` in [-0.5, 0.5].
+    """Compute the losses of rendered target views, averaged over views and pixels.
 
-    Generator: ``l1_weight·|output - truth| + l2_weight·(output - truth)² - gan_weight·log(D(output) + ε)``, the paper's
-    with ``l2_weight`` 0. Discriminator:
-    ``½(-log(1 - D(output) + ε) - log(D(truth) + ε))``. Both come from the same weights, so one backward pass over
-    their sum serves both: the generator's term sees the discriminator's weights as constants, the discriminator's
-    sees the output as one.
+    With discriminator D and ε = 1e-9 they are::
+
+        generator:      l1_weight·|output - truth| + l2_weight·(output - truth)² - gan_weight·log(D(output) + ε)
+        discriminator:  ½·(-log(1 - D(output) + ε) - log(D(truth) + ε))
+
+    The paper's generator loss has ``l2_weight`` 0. The generator's loss treats the weights of the discriminator as
+    constants, and the discriminator's loss treats the output as a constant, so one backward pass over the sum of both
+    gives all gradients.
+
+    Args:
+        output: rendered images ``[N, 3, S, S]`` in [-0.5, 0.5].
+        truth: ground-truth images ``[N, 3, S, S]`` in [-0.5, 0.5].
+        l1_weight: weight of the mean absolute error.
+        gan_weight: weight of the adversarial term.
+        border: number of pixels along each edge of the images that are left out.
+        discriminator: None for training without the adversarial losses.
+        l2_weight: weight of the mean squared error.
+
+    >>> output, truth = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.25)
+    >>> losses = deepvoxels_losses(output, truth, l1_weight=200.0, gan_weight=1.0, border=1, discriminator=None)
+    >>> losses.l1.item(), losses.generator.item()
+    (0.25, 50.0)
     """
     fake, real = cut_border(output, border), cut_border(truth, border)
     l1 = (fake - real).abs().mean()
-    content = l1_weight * l1 + l2_weight * (fake - real).square().mean() if l2_weight else l1_weight * l1
+    reconstruction = l1_weight * l1 + l2_weight * (fake - real).square().mean() if l2_weight else l1_weight * l1
     if discriminator is None:
-        return Losses(content, l1)
-    constants = {name: p.detach() for name, p in discriminator.named_parameters()}
-    generator_gan = -(_full(functional_call(discriminator, constants, (fake,))) + EPSILON).log().mean()
-    on_fake, on_real = _full(discriminator(torch.cat([fake.detach(), real]))).chunk(2)
-    discriminator_loss = 0.5 * (-(1 - on_fake + EPSILON).log().mean() - (on_real + EPSILON).log().mean())
-    return Losses(content + gan_weight * generator_gan, l1, generator_gan, discriminator_loss)
+        return Losses(reconstruction, l1)
+    frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+    generator_gan = -(_at_least_fp32(functional_call(discriminator, frozen, (fake,))) + EPSILON).log().mean()
+    fake_score, real_score = _at_least_fp32(discriminator(torch.cat([fake.detach(), real]))).chunk(2)
+    discriminator_loss = 0.5 * (-(1 - fake_score + EPSILON).log().mean() - (real_score + EPSILON).log().mean())
+    return Losses(reconstruction + gan_weight * generator_gan, l1, generator_gan, discriminator_loss)
 
 
-def _full(score: Tensor) -> Tensor:
-    """A score in fp32 at least: in 16 bits ε vanishes and the logarithm of a sure discriminator is infinite."""
+def _at_least_fp32(score: Tensor) -> Tensor:
+    """Convert 16-bit scores to fp32: in 16 bits ε vanishes, and the logarithm of a score of 0 or 1 is infinite."""
     return score.float() if score.dtype in (torch.float16, torch.bfloat16) else score
 
 
 def all_finite(losses: Losses) -> bool:
-    """Whether both losses are finite numbers."""
+    """Return whether the losses of generator and discriminator are finite."""
     values = [losses.generator] if losses.discriminator is None else [losses.generator, losses.discriminator]
     return bool(torch.isfinite(torch.stack([v.detach() for v in values])).all())

@@ -1,4 +1,4 @@
-"""Image quality: PSNR with peak 1 and SSIM with an 11×11 Gaussian window, σ 1.5."""
+"""Image quality: PSNR with peak 1, and SSIM with an 11×11 Gaussian window of σ = 1.5 px."""
 
 from __future__ import annotations
 
@@ -11,14 +11,34 @@ SSIM_WINDOW = 11
 
 
 def psnr(image: Tensor, truth: Tensor) -> Tensor:
-    """PSNR in dB ``[N]`` of images ``[N, 3, H, W]`` in [0, 1]; infinite for equal ones."""
+    """Return the PSNR of each image.
+
+    Args:
+        image: ``[N, 3, H, W]`` in [0, 1].
+        truth: ``[N, 3, H, W]`` in [0, 1].
+
+    Returns:
+        PSNR ``[N]`` in dB; infinite for equal images.
+
+    >>> psnr(torch.full((1, 3, 8, 8), 0.5), torch.full((1, 3, 8, 8), 0.6))
+    tensor([20.0000])
+    """
     return torch.stack([kornia_psnr(a, b, 1.0) for a, b in zip(image, truth, strict=True)])
 
 
 def ssim(image: Tensor, truth: Tensor) -> Tensor:
-    """Mean SSIM ``[N]`` of images ``[N, 3, H, W]`` in [0, 1], over the windows that lie wholly inside (Wang 2004).
+    """Return the mean SSIM of each image (Wang et al. 2004) over the windows that lie entirely inside the image.
 
-    NaN where the image is smaller than the window.
+    Args:
+        image: ``[N, 3, H, W]`` in [0, 1].
+        truth: ``[N, 3, H, W]`` in [0, 1].
+
+    Returns:
+        SSIM ``[N]`` in [-1, 1]; NaN where the images are smaller than the window.
+
+    >>> stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(1, 3, 16, 16)
+    >>> ssim(stripes, stripes), ssim(stripes, 1 - stripes)
+    (tensor([1.]), tensor([-0.9964]))
     """
     if min(image.shape[-2:]) < SSIM_WINDOW:
         return torch.full((len(image),), float("nan"), device=image.device)
@@ -26,5 +46,9 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
 
 
 def to_unit(image: Tensor) -> Tensor:
-    """A model image in [-0.5, 0.5] as a picture in [0, 1]."""
+    """Map an image of the model in [-0.5, 0.5] to [0, 1] in fp32; values outside are clamped.
+
+    >>> to_unit(torch.tensor([-0.5, 0.0, 0.75]))
+    tensor([0.0000, 0.5000, 1.0000])
+    """
     return (image.float() + 0.5).clamp(0, 1)

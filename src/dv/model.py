@@ -1,65 +1,66 @@
-"""DeepVoxels: the forward pass, top to bottom, as the paper tells it."""
+"""DeepVoxels (Sitzmann et al., CVPR 2019): the forward pass, top to bottom."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from dv.errors import UserError
+from dv.geometry.camera import Intrinsics
+from dv.geometry.grid import GridPlacement
+from dv.geometry.projector import Projector
 from dv.geometry.sparse import InterpolationMatrix
 from dv.nets.extractor import FeatureExtractor
 from dv.nets.inpainting import Inpainting
-from dv.nets.integration import Integrated, Integration
+from dv.nets.integration import Integration, IntegrationOutput
 from dv.nets.occlusion import DepthCollapse, OcclusionNet
 from dv.nets.renderer import Renderer
+from dv.object_model import ObjectModel, RenderedView
+from dv.ops.point_cloud import strongest_voxels
 
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """All that determines the shape of a DeepVoxels network (symbols of the paper in brackets)."""
+    """Everything that determines the shape of a DeepVoxels network, with the paper's symbols.
 
-    image_side: int = field(metadata={"key": "data.image_side"})  # S, px
-    feature_side: int = field(metadata={"key": "grid.feature_side"})  # P, px
-    grid_side: int = field(metadata={"key": "grid.side"})  # G, voxels
-    grid_features: int = field(metadata={"key": "grid.features"})  # F
-    base_channels: int = field(metadata={"key": "model.base_channels"})  # n
-    occlusion_net: bool = field(default=True, metadata={"key": "model"})
+    Raises:
+        ValueError: if the sizes cannot form a network.
+
+    >>> ModelSizes(image_side=64, feature_side=16, grid_side=12, grid_features=4, base_channels=8)
+    Traceback (most recent call last):
+    ValueError: grid_side=12 must be a power of two, at least 4
+    """
+
+    image_side: int  # S, px
+    feature_side: int  # P, px
+    grid_side: int  # G, voxels
+    grid_features: int  # F
+    base_channels: int  # n
+    occlusion_net: bool = True
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("image_side", 2), ("feature_side", 2), ("grid_side", 4)):
+            side = getattr(self, name)
+            if side < minimum or side & (side - 1):  # the U-Nets halve it down to 1
+                raise ValueError(f"{name}={side} must be a power of two, at least {minimum}")
+        for name, minimum in (("grid_features", 1), ("base_channels", 2)):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")
+        if self.image_side < self.feature_side:
+            raise ValueError(f"image_side={self.image_side} must not be smaller than feature_side={self.feature_side}")
 
     @property
     def rim(self) -> int:
-        """Rays repeated around a frustum: the padding of the occlusion network's first convolution."""
+        """Number of rays repeated around a frustum: the padding of the occlusion network's first convolution."""
         return int(self.occlusion_net)
-
-    def check(self) -> None:
-        """Raise :class:`UserError` naming the configuration key if the sizes cannot form a network."""
-        for name, key, least in (
-            ("image_side", "data.image_side", 2),
-            ("feature_side", "grid.feature_side", 2),
-            ("grid_side", "grid.side", 4),
-        ):
-            value = getattr(self, name)
-            if value < least or value & (value - 1):
-                raise UserError(f"{key}={value} must be a power of two, at least {least}")
-        if self.image_side < self.feature_side:
-            raise UserError(
-                f"data.image_side={self.image_side} must not be smaller than grid.feature_side={self.feature_side}"
-            )
-        if self.grid_features < 1:
-            raise UserError(f"grid.features={self.grid_features} must be at least 1")
-        if self.base_channels < 2:
-            raise UserError(f"model.base_channels={self.base_channels} must be at least 2")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The sizes as plain data."""
-        return asdict(self)
 
 
 def channels_last(module: nn.Module) -> None:
-    """Lay convolution weights out channels-last, and with them all they compute: half again as fast on CPUs."""
+    """Store convolution weights channels-last, and with them all activations: 1.5 times as fast on CPUs."""
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -69,9 +70,9 @@ def channels_last(module: nn.Module) -> None:
 
 @dataclass
 class Rendering:
-    """What DeepVoxels makes of N target views.
+    """N rendered target views.
 
-    image ``[N, 3, S, S]`` in [-0.5, 0.5]; depth_map ``[N, 1, P, P]`` in [-1/2, 1/2) and visibility
+    ``image`` ``[N, 3, S, S]`` in [-0.5, 0.5]; ``depth_map`` ``[N, 1, P, P]`` in [-1/2, 1/2) and ``visibility``
     ``[N, 1, D, P, P]``, both None without the occlusion network.
     """
 
@@ -80,19 +81,34 @@ class Rendering:
     visibility: Tensor | None
 
 
-class DeepVoxels(nn.Module):
+class DeepVoxels(ObjectModel):
     """A persistent voxel grid of one object with the networks that fill it and render from it.
 
-    The grid ``[1, F, G, G, G]`` is a saved buffer, not a parameter: :meth:`integrate` returns the next one, the caller
-    stores it with :meth:`remember`. Images are in [-0.5, 0.5].
+    The grid ``[1, F, G, G, G]`` is a saved buffer, not a parameter: :meth:`integrate` returns the next one and the
+    caller stores it with :meth:`remember`. Images are in [-0.5, 0.5].
+
+    Args:
+        sizes: of grid, images and networks.
+        placement: of the grid in the world; :meth:`render_views` needs it.
+        integration_dropout: probability of channel-wise dropout in the integration network.
+        renderer_dropout: likewise in the rendering network.
     """
 
+    sizes_class: ClassVar = ModelSizes
+    sizes: ModelSizes
     grid: Tensor
 
-    def __init__(self, sizes: ModelSizes, *, integration_dropout: float = 0.2, renderer_dropout: float = 0.1) -> None:
-        sizes.check()
+    def __init__(
+        self,
+        sizes: ModelSizes,
+        placement: GridPlacement | None = None,
+        *,
+        integration_dropout: float = 0.2,
+        renderer_dropout: float = 0.1,
+    ) -> None:
         super().__init__()
         self.sizes = s = sizes
+        self.placement = placement
         self.compiled = False
         depth = 2 * s.grid_side
         self.extractor = FeatureExtractor(s.image_side, s.feature_side, s.grid_features, s.base_channels)
@@ -107,8 +123,13 @@ class DeepVoxels(nn.Module):
         self.register_buffer("grid", torch.zeros(1, s.grid_features, *(s.grid_side,) * 3))
         channels_last(self)
 
+    @property
+    def has_depth(self) -> bool:
+        """Whether rendered views have depth: the occlusion network gives it."""
+        return self.sizes.occlusion_net
+
     def compile_networks(self, **options: Any) -> None:
-        """Have torch.compile (with its options) make kernels for the networks when they first run.
+        """Compile the networks with torch.compile (and its options) when they first run.
 
         The sparse operators stay as they are: the compiler cannot trace them.
         """
@@ -118,13 +139,14 @@ class DeepVoxels(nn.Module):
 
     def forward(
         self, source_image: Tensor, lifting: InterpolationMatrix, resampling: Sequence[InterpolationMatrix]
-    ) -> tuple[Rendering, Integrated]:
-        """One training pass: take a source view into the grid, render the targets from the result.
+    ) -> tuple[Rendering, IntegrationOutput]:
+        """Integrate a source view into the grid and render the target views from the result: one training pass.
 
         Args:
             source_image: ``[1, 3, S, S]``.
             lifting: ``[G³, P²]``, see :func:`dv.geometry.projection.lifting_matrix`.
-            resampling: one ``[D·(P+2·rim)², G³]`` per target, see :func:`dv.geometry.projection.resampling_matrix`.
+            resampling: one ``[D·(P+2·rim)², G³]`` per target view, see
+                :func:`dv.geometry.projection.resampling_matrix`.
         """
         integrated = self.integrate(self.lift(self.extractor(source_image), lifting))
         return self.render(self.inpaint(integrated.grid), resampling), integrated
@@ -135,20 +157,20 @@ class DeepVoxels(nn.Module):
         voxels = lifting @ feature_map[0].movedim(0, -1).flatten(0, 1)
         return voxels.view(1, *(s.grid_side,) * 3, s.grid_features).movedim(-1, 1)
 
-    def integrate(self, lifted: Tensor) -> Integrated:
-        """The state after taking in a lifted view; the gradient stops at the old state."""
-        return cast(Integrated, self.integration(self.grid, lifted))
+    def integrate(self, lifted: Tensor) -> IntegrationOutput:
+        """Update the grid with a lifted view; the gradient stops at the old grid."""
+        return cast(IntegrationOutput, self.integration(self.grid, lifted))
 
     def remember(self, grid: Tensor) -> None:
-        """Make ``grid`` the state from which the next step starts."""
+        """Store ``grid`` as the state from which the next step starts."""
         self.grid.copy_(grid.detach())
 
     def inpaint(self, grid: Tensor | None = None) -> Tensor:
-        """Inpainted grid, of the state unless another is given."""
+        """Inpaint ``grid``, by default the stored one."""
         return cast(Tensor, self.inpainting(self.grid if grid is None else grid))
 
     def resample(self, grid: Tensor, resampling: Iterable[InterpolationMatrix]) -> Iterator[Tensor]:
-        """Canonical frustum ``[1, F, D, P+2·rim, P+2·rim]`` of view after view from a grid ``[1, F, G, G, G]``."""
+        """Resample a grid ``[1, F, G, G, G]`` to the canonical frustum ``[1, F, D, P+2·rim, P+2·rim]`` of each view."""
         s = self.sizes
         side = s.feature_side + 2 * s.rim
         values = grid[0].movedim(0, -1).flatten(0, 2)
@@ -160,3 +182,36 @@ class DeepVoxels(nn.Module):
         frustums: Iterable[Tensor] = self.resample(inpainted, resampling)
         flattened = self.flatten(list(frustums) if self.compiled else frustums)
         return Rendering(self.renderer(flattened.features), flattened.depth_map, flattened.visibility)
+
+    @torch.no_grad()
+    def render_views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[RenderedView]:
+        """Render views from the stored grid, which is inpainted once.
+
+        ``batch_size`` views are rendered together while a thread builds the operators of the next ones.
+        """
+        s, placement = self.sizes, self.placement
+        assert placement is not None
+        inpainted = self.inpaint()
+        projector = Projector(intrinsics, placement, s.feature_side, s.grid_side, rim=s.rim)
+        batches = torch.split(poses, batch_size)
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(projector.resampling, batches[0])
+            for i in range(len(batches)):
+                resampling = following.result()
+                if i + 1 < len(batches):
+                    following = pool.submit(projector.resampling, batches[i + 1])
+                rendering = self.render(inpainted, resampling)
+                depths: Iterable[Tensor | None] = [None] * len(resampling)
+                if rendering.depth_map is not None:
+                    depths = placement.to_world_depth(rendering.depth_map.float(), s.grid_side)
+                yield from map(RenderedView, rendering.image, depths)
+
+    def max_depth(self, _poses: Tensor) -> float:
+        """Depth at which every frustum ends, world units."""
+        assert self.placement is not None
+        return self.placement.near + 2 * self.placement.scale
+
+    def point_cloud(self, max_points: int) -> tuple[Tensor, Tensor]:
+        """The voxels of the largest feature norm, see :func:`dv.ops.point_cloud.strongest_voxels`."""
+        assert self.placement is not None
+        return strongest_voxels(self.grid, self.placement.voxel_centers(self.sizes.grid_side), max_points)

@@ -1,10 +1,11 @@
-"""Checkpoints of the reference implementation: names, sizes and weights."""
+"""Conversion of the reference implementation's checkpoints: names, sizes and weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dv.errors import UserError
@@ -26,7 +27,7 @@ _INTEGRATION = {
 
 
 def model_names(model: DeepVoxels) -> dict[str, str]:
-    """The reference's name of every entry of ``model``'s state dict, by our name."""
+    """Map the names of a DeepVoxels state dict to those of the reference implementation."""
     modules: dict[str, str] = {}
     for i, down in enumerate(model.extractor.downs):
         modules |= _sequence(down, f"extractor.downs.{i}", f"feature_extractor.net.0.downs.{i}.net")
@@ -48,11 +49,11 @@ def model_names(model: DeepVoxels) -> dict[str, str]:
 
 
 def discriminator_names(discriminator: Discriminator) -> dict[str, str]:
-    """The reference's name of every entry of the discriminator's state dict, by our name."""
+    """Map the names of a discriminator's state dict to those of the reference implementation."""
     modules = {}
     position = 0
     for name, layer in discriminator.layers.named_children():
-        position += isinstance(layer, nn.Conv2d)  # its padding is a layer of its own there
+        position += isinstance(layer, nn.Conv2d)  # the reference has a separate layer for its padding
         modules[f"layers.{name}"] = f"model.{position}"
         position += 1
     return dict(_entries(discriminator, modules))
@@ -64,7 +65,11 @@ def is_reference(checkpoint: Any) -> bool:
 
 
 def infer_sizes(state: dict[str, Tensor]) -> ModelSizes:
-    """The sizes of the network to which a reference ``model`` state dict belongs. Raises :class:`UserError`."""
+    """Infer the sizes of the network from a reference ``model`` state dict.
+
+    Raises:
+        UserError: if an entry that determines a size is missing.
+    """
     try:
         downs = _count(state, "feature_extractor.net.0.downs.{}.net.1.weight")
         levels = 1
@@ -81,23 +86,42 @@ def infer_sizes(state: dict[str, Tensor]) -> ModelSizes:
             occlusion_net=not any(name.startswith("depth_collapse_net") for name in state),
         )
     except (KeyError, IndexError) as error:
-        raise UserError(f"not a complete reference checkpoint: {error} is missing from its model") from error
+        raise UserError(f"not a complete reference checkpoint: its model lacks {error}") from error
 
 
-def load_reference(module: DeepVoxels | Discriminator, state: dict[str, Tensor]) -> None:
-    """Copy a reference state dict into ``module``. Raises :class:`UserError` naming what is missing or does not fit."""
+def translate_checkpoint(checkpoint: dict[str, Any]) -> tuple[ModelSizes, dict[str, Tensor], dict[str, Tensor]]:
+    """Return sizes, model state and discriminator state of a reference checkpoint, in this package's names.
+
+    The discriminator state is empty if the checkpoint has none.
+
+    Raises:
+        UserError: if entries are missing or do not fit.
+    """
+    sizes = infer_sizes(checkpoint["model"])
+    with torch.device("meta"):  # names and shapes only
+        model, discriminator = DeepVoxels(sizes), Discriminator()
+    state = checkpoint.get("discriminator")
+    return sizes, translate(model, checkpoint["model"]), translate(discriminator, state) if state else {}
+
+
+def translate(module: DeepVoxels | Discriminator, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a reference state dict under the names of ``module``'s.
+
+    Raises:
+        UserError: naming the first entry that is missing or does not fit.
+    """
     names = model_names(module) if isinstance(module, DeepVoxels) else discriminator_names(module)
-    ours = module.state_dict()
+    own = module.state_dict()
     missing = [theirs for theirs in names.values() if theirs not in state]
     if missing:
         raise UserError(f"the reference checkpoint lacks {missing[0]} ({len(missing)} of {len(names)} entries missing)")
     for name, theirs in names.items():
-        if ours[name].shape != state[theirs].shape:
+        if own[name].shape != state[theirs].shape:
             raise UserError(
                 f"the reference checkpoint does not fit: {theirs} is {tuple(state[theirs].shape)}, "
-                f"the configured model needs {tuple(ours[name].shape)}"
+                f"the model needs {tuple(own[name].shape)}"
             )
-    module.load_state_dict({name: state[theirs] for name, theirs in names.items()})
+    return {name: state[theirs] for name, theirs in names.items()}
 
 
 def _count(state: dict[str, Tensor], pattern: str) -> int:
@@ -115,7 +139,11 @@ def _entries(module: nn.Module, modules: dict[str, str]) -> Iterator[tuple[str, 
 
 
 def _sequence(block: nn.Module, ours: str, theirs: str, first: int = 0) -> dict[str, str]:
-    """Layer names of a block: there, each padding is a layer, and a "same" convolution holds its own as ``.net.1``."""
+    """Map the layer names of a block to the reference's.
+
+    There, the padding of a downsampling convolution is a layer of its own, and every other convolution is the second
+    layer of a submodule ``net`` whose first one pads.
+    """
     names = {}
     position = first
     for name, layer in block.named_children():

@@ -1,7 +1,7 @@
-"""``hydra/sweeper=optuna``: a search with Optuna whose trials can be pruned and which goes on where it was killed.
+"""``hydra/sweeper=optuna``: a search with Optuna that can prune trials and resumes after interruptions.
 
-The sweeper that Hydra's authors publish needs an Optuna of 2021, gives a job no way to report to its trial, and forgets
-trials that were running when it was killed.
+It exists because hydra-optuna-sweeper needs Optuna 2, does not let a job report to its trial, and loses the trials that
+were running when it was killed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,19 @@ log = logging.getLogger(__name__)
 
 
 class OptunaSweeper(Sweeper):
-    """Asks Optuna for overrides, launches them as jobs numbered as its trials, and tells it what they return.
+    """Sweeper that asks Optuna for values, launches a job per trial, and maximises the jobs' return value.
 
-    What is maximised is the jobs' return value. Overrides are in Hydra's syntax: ``key=a,b,c`` or ``choice(…)``,
+    Jobs have the numbers of their trials. Overrides are in Hydra's syntax: ``key=a,b,c`` or ``choice(…)``,
     ``range(start,stop,step)``, ``interval(low,high)``, ``int(interval(low,high))`` and ``tag(log,interval(low,high))``.
+
+    Args:
+        params: What to search, as key → override; the command line adds to it.
+        trials: Total number of trials, including those of an interrupted search.
+        trials_at_a_time: Number of jobs per launch.
+        storage: Optuna storage URL; None uses ``study.db`` in the sweep's folder.
+        study: Name of the study.
+        sampler: Configuration of an Optuna sampler that takes a ``seed``.
+        seed: Seed of the search.
     """
 
     def __init__(
@@ -52,14 +61,24 @@ class OptunaSweeper(Sweeper):
         self.seed = seed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's part."""
+        """Instantiate the launcher; called by Hydra before :meth:`sweep`."""
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             config=config, hydra_context=hydra_context, task_function=task_function
         )
 
     def sweep(self, arguments: list[str]) -> dict[str, Any]:
-        """Search; returns value, overrides and folder of the best trial, which ``search.yaml`` holds too."""
+        """Run the search and write its result to ``search.yaml``.
+
+        Args:
+            arguments: Overrides from the command line.
+
+        Returns:
+            Value, overrides and folder of the best trial, and the number of trials by state.
+
+        Raises:
+            Exception: The first exception of a job, after all trials; :class:`HydraException` if no trial completed.
+        """
         import optuna
         from optuna.trial import TrialState
 
@@ -75,20 +94,20 @@ class OptunaSweeper(Sweeper):
         study = optuna.create_study(study_name=self.study, storage=storage, direction="maximize", load_if_exists=True)
         interrupted = [t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
         if interrupted:
-            log.info("going on with the interrupted trials %s", ", ".join(map(str, interrupted)))
+            log.info("resuming the interrupted trials %s", ", ".join(map(str, interrupted)))
         failures: list[Exception] = []
         while interrupted or len(study.get_trials(deepcopy=False)) < self.trials:
             count = len(study.get_trials(deepcopy=False))
-            if interrupted:  # one by one, since launchers number the jobs of a launch in succession
+            if interrupted:  # one by one, because launchers number the jobs of a launch consecutively
                 numbers = [interrupted.pop(0)]
             else:
                 numbers = list(range(count, min(count + self.trials_at_a_time, self.trials)))
             batch = [self._trial(study, number, overrides) for number in numbers]
-            jobs = [[*trial.user_attrs["overrides"], *self._addressed(storage, trial.number)] for trial in batch]
+            jobs = [[*trial.user_attrs["overrides"], *self._trial_overrides(storage, trial.number)] for trial in batch]
             for trial, job in zip(batch, self.launcher.launch(jobs, initial_job_idx=batch[0].number), strict=True):
-                failures += self._tell(study, trial, job)
+                failures += self._report_result(study, trial, job)
         if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            raise failures[0] if failures else HydraException(f"no trial of the search in {folder} has succeeded")
+            raise failures[0] if failures else HydraException(f"no trial of the search in {folder} succeeded")
         best = study.best_trial
         result = {
             "value": best.value,
@@ -103,9 +122,9 @@ class OptunaSweeper(Sweeper):
         return result
 
     def _trial(self, study: Any, number: int, overrides: Sequence[Override]) -> Trial:
-        """A new trial, or an interrupted one again, with its overrides.
+        """Return a new or an interrupted trial with its overrides.
 
-        What is proposed depends on the trials before and the number alone, not on when it is asked.
+        The sampler is seeded per trial, so a resumed search proposes the same values as an undisturbed one.
         """
         from hydra.utils import instantiate
         from optuna.trial import Trial
@@ -114,12 +133,12 @@ class OptunaSweeper(Sweeper):
         trials = study.get_trials(deepcopy=False)
         trial: Trial = Trial(study, trials[number]._trial_id) if number < len(trials) else study.ask()
         if "overrides" not in trial.user_attrs:
-            trial.set_user_attr("overrides", [self._chosen(trial, override) for override in overrides])
+            trial.set_user_attr("overrides", [self._sample_override(trial, override) for override in overrides])
         return trial
 
     @staticmethod
-    def _chosen(trial: Trial, override: Override) -> str:
-        """An override with a value where it had a range."""
+    def _sample_override(trial: Trial, override: Override) -> str:
+        """Return the override with a value sampled from its range or choices."""
         if not override.is_sweep_override():
             return str(override.input_line)
         key, sweep = override.get_key_element(), override.value()
@@ -133,19 +152,19 @@ class OptunaSweeper(Sweeper):
             else:
                 value = trial.suggest_float(key, sweep.start, sweep.end, log=logarithmic)
         elif isinstance(sweep, RangeSweep) and all(isinstance(x, int) for x in (sweep.start, sweep.stop, sweep.step)):
-            whole = range(int(sweep.start or 0), int(sweep.stop or 0), int(sweep.step))
-            value = trial.suggest_int(key, whole[0], whole[-1], step=whole.step)
+            integers = range(int(sweep.start or 0), int(sweep.stop or 0), int(sweep.step))
+            value = trial.suggest_int(key, integers[0], integers[-1], step=integers.step)
         else:
             value = trial.suggest_categorical(key, list(override.sweep_string_iterator()))
         return f"{key}={value}"
 
-    def _addressed(self, storage: str, number: int) -> list[str]:
-        """Overrides that tell a job which trial it is."""
+    def _trial_overrides(self, storage: str, number: int) -> list[str]:
+        """Return the overrides that tell a job its trial."""
         return [f"++trial.storage='{storage}'", f"++trial.study='{self.study}'", f"++trial.number={number}"]
 
     @staticmethod
-    def _tell(study: Any, trial: Trial, job: JobReturn) -> list[Exception]:
-        """Tell Optuna how a job has ended; gives its exception if it failed."""
+    def _report_result(study: Any, trial: Trial, job: JobReturn) -> list[Exception]:
+        """Tell Optuna the result of a job; return the job's exception if it failed."""
         from optuna.trial import TrialState
 
         try:

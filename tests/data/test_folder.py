@@ -1,4 +1,4 @@
-"""The DeepVoxels folder format, as it should be and with every fault."""
+"""The DeepVoxels folder format, valid and with every fault."""
 
 import math
 import shutil
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from conftest import write_object, write_views
-from dv.data.folder import read_calibration, read_image, read_pose, read_poses, read_views, square_image
+from dv.data.calibration import read_calibration
+from dv.data.folder import read_pose, read_poses, read_views
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 
@@ -53,7 +54,7 @@ def test_near_plane_zero_is_half_the_square_root_of_three(views_folder):
     lines = path.read_text().split("\n")
     lines[2:4] = ["0.", "5.0"]
     path.write_text("\n".join(lines))
-    assert read_calibration(path).placement.near == math.sqrt(3) / 2  # whatever the scale
+    assert read_calibration(path).placement.near == math.sqrt(3) / 2  # at any scale
 
 
 def test_world_to_camera_flag(views_folder):
@@ -75,13 +76,6 @@ def test_square_crop_moves_the_principal_point(tmp_path):
     torch.testing.assert_close(read(tmp_path / "wide").images[0], torch.from_numpy(tall[:, 8:40]).permute(2, 0, 1))
 
 
-def test_images_are_resized_by_area_averaging():
-    image = np.random.default_rng(0).random((8, 8, 3)).astype(np.float32)
-    averaged = image.reshape(4, 2, 4, 2, 3).mean((1, 3))
-    expected = torch.from_numpy((averaged * 255).round().astype(np.uint8)).permute(2, 0, 1)
-    torch.testing.assert_close(square_image(image, 4), expected)
-
-
 def test_intrinsics_scale_with_the_image(views_folder):
     k = read_calibration(views_folder / "intrinsics.txt").intrinsics
     assert k.at_side(16).f == k.f / 2
@@ -94,14 +88,6 @@ def test_alpha_is_composited(views_folder, background, expected):
     rgba = np.zeros((32, 32, 4), np.uint8)
     iio.imwrite(path, rgba)
     assert (read(views_folder, background=background).images[0] == expected).all()
-
-
-def test_grey_and_sixteen_bit_images(tmp_path):
-    grey = np.full((4, 4), 51, np.uint8)
-    iio.imwrite(tmp_path / "grey.png", grey)
-    np.testing.assert_allclose(read_image(tmp_path / "grey.png", np.ones(3)), np.full((4, 4, 3), 0.2), atol=1e-6)
-    iio.imwrite(tmp_path / "deep.png", grey.astype(np.uint16) * 257)
-    np.testing.assert_allclose(read_image(tmp_path / "deep.png", np.ones(3)), np.full((4, 4, 3), 0.2), atol=1e-6)
 
 
 def test_poses_alone_can_be_read(views_folder):
@@ -121,15 +107,15 @@ def pose_values(folder, name="000002"):
 FAULTS = {
     "image without pose": (lambda f: (f / "pose/000002.txt").unlink(), "000002.png: no pose"),
     "pose without image": (lambda f: (f / "rgb/000002.png").unlink(), "000002.txt: no image"),
-    "no images": (lambda f: [p.unlink() for p in (f / "rgb").glob("*")], "rgb: no images"),
-    "no poses": (lambda f: [p.unlink() for p in (f / "pose").glob("*")], "pose: no poses"),
+    "no images": (lambda f: [p.unlink() for p in (f / "rgb").glob("*")], "rgb: contains no images"),
+    "no poses": (lambda f: [p.unlink() for p in (f / "pose").glob("*")], "pose: contains no poses"),
     "short pose": (lambda f: write_pose(f, range(12)), "000002.txt: a pose has 16 numbers"),
-    "words in pose": (lambda f: write_pose(f, ["one"] * 16), "000002.txt: holds something that is not a number"),
+    "words in pose": (lambda f: write_pose(f, ["one"] * 16), "000002.txt: contains something that is not a number"),
     "not finite": (lambda f: write_pose(f, [math.nan] * 16), "000002.txt: has a value that is not finite"),
     "scaled rotation": (lambda f: write_pose(f, (pose_values(f) * 2).reshape(-1)), "not a rigid transform"),
     "mirrored": (
         lambda f: write_pose(f, (pose_values(f) @ np.diag([-1, 1, 1, 1])).reshape(-1)),
-        "000002.txt: is not a rigid transform: its 3×3 part mirrors",
+        "000002.txt: is not a rigid transform: its 3×3 part is a reflection",
     ),
     "truncated image": (
         lambda f: (f / "rgb/000002.png").write_bytes((f / "rgb/000002.png").read_bytes()[:60]),
@@ -142,7 +128,7 @@ FAULTS = {
     ),
     "looks away": (
         lambda f: write_pose(f, (pose_values(f) @ np.diag([1, -1, -1, 1])).reshape(-1)),
-        "000002.txt: this camera sees nothing of the grid",
+        "000002.txt: this camera does not see the grid",
     ),
 }
 
@@ -202,7 +188,7 @@ def test_malformed_intrinsics(views_folder, line, text, expected):
     assert expected in str(error.value)
 
 
-def test_pictures_smaller_than_asked_for(views_folder):
+def test_images_smaller_than_required(views_folder):
     assert "use data.image_side=32" in refused(views_folder, side=64)
 
 
@@ -210,7 +196,7 @@ def test_automatic_side(views_folder):
     assert read(views_folder, side=None).images.shape[-1] == 32
 
 
-def test_absent_object_names_the_command_that_makes_it(tmp_path):
+def test_missing_object_names_the_command_that_makes_it(tmp_path):
     source = ObjectSource(tmp_path, "vase", "make it with: python prepare.py source=synthetic object=vase")
     with pytest.raises(UserError, match=r"train/vase; make it with: python prepare\.py source=synthetic object=vase"):
         source.views("train")
@@ -228,12 +214,22 @@ def test_missing_splits_hold_out_every_tenth_view(tmp_path, caplog):
     assert "held out 2 training views" in caplog.text
 
 
+def test_calibration_of_a_split_without_a_folder_is_that_of_train(tmp_path):
+    root = write_object(tmp_path)
+    shutil.rmtree(root / "validation")
+    shutil.rmtree(root / "test")
+    write_views(root / "validation" / "ball", 2, 64)
+    source = ObjectSource(root, "ball")
+    assert source.calibration_of("validation") == source.calibration("validation") != source.calibration()
+    assert source.calibration_of("test") == source.calibration()
+
+
 def test_skip_keeps_every_third_view(ball):
     source = ObjectSource(ball, "ball", image_side=32, skip=2)
     assert source.views("train").names == ["000000", "000003", "000006"]
 
 
-def test_an_object_takes_little_more_memory_than_its_images(tmp_path):
+def test_an_object_needs_little_more_memory_than_its_images(tmp_path):
     write_views(tmp_path / "train" / "ball", 40, 32)
     source = ObjectSource(tmp_path, "ball", "", 32, "white")
     splits = [source.views(split).images for split in ("train", "validation", "test")]

@@ -5,14 +5,14 @@ import torch
 from conftest import write_object
 from dv.data.datamodule import ObjectDataModule
 from dv.data.object import ObjectSource
-from dv.data.sampling import StepShape, TrainingSteps, ViewShare
+from dv.data.sampling import RankViews, StepLayout, TrainingSteps
 
 
 def steps_of(ball, seed=0) -> TrainingSteps:
     return TrainingSteps(ObjectSource(ball, "ball", image_side=32).views("train"), 200, seed)
 
 
-def test_every_target_comes_once_an_epoch(ball):
+def test_every_view_is_the_first_target_once_per_epoch(ball):
     steps = steps_of(ball)
     n = len(steps.views)
     for epoch in range(3):
@@ -32,7 +32,7 @@ def test_sources_are_among_the_four_nearest_and_never_the_target(tmp_path):
         order = [j for j in np.argsort(-cosine[target]) if j != target]
         assert source in order[:4]
         seen.add((target, source))
-    assert len(seen) > 2 * len(steps.views)  # evenly among the four
+    assert len(seen) > 2 * len(steps.views)  # spread over all four neighbours
 
 
 def test_sampling_is_a_function_of_seed_and_step(ball):
@@ -50,28 +50,28 @@ def test_batch_holds_the_sampled_views(ball):
 
 
 @pytest.mark.parametrize(("batch_size", "rounds", "ranks"), [(1, 1, 1), (1, 1, 3), (2, 1, 2), (1, 3, 2), (3, 2, 4)])
-def test_ranks_share_the_samples_that_one_process_would_take(batch_size, rounds, ranks):
-    shared, alone = StepShape(batch_size, rounds, ranks), StepShape(batch_size * ranks, rounds)
+def test_ranks_share_the_samples_of_one_process(batch_size, rounds, ranks):
+    shared, alone = StepLayout(batch_size, rounds, ranks), StepLayout(batch_size * ranks, rounds)
     assert shared.samples == alone.samples == batch_size * rounds * ranks
     for step in range(3):
-        parts = [shared.indices(step, rank) for rank in range(ranks)]
-        joined = [[i for part in parts for i in part[turn]] for turn in range(rounds)]
-        assert joined == [list(turn) for turn in alone.indices(step, 0)]
+        parts = [shared.sample_numbers(step, rank) for rank in range(ranks)]
+        joined = [[i for part in parts for i in part[round_index]] for round_index in range(rounds)]
+        assert joined == [list(numbers) for numbers in alone.sample_numbers(step, 0)]
         first = step * shared.samples
-        assert [i for turn in joined for i in turn] == list(range(first, first + shared.samples))
+        assert [i for numbers in joined for i in numbers] == list(range(first, first + shared.samples))
 
 
 @pytest.mark.parametrize(("count", "ranks"), [(1, 1), (7, 1), (7, 2), (2, 3), (6, 3), (1, 4)])
-def test_every_view_counts_once_and_every_rank_gets_equally_many(count, ranks):
-    shares = [list(ViewShare(count, rank, ranks)) for rank in range(ranks)]
+def test_every_view_counts_once_and_all_ranks_get_equally_many(count, ranks):
+    shares = [list(RankViews(count, rank, ranks)) for rank in range(ranks)]
     assert len({len(share) for share in shares}) == 1
     assert sorted(i for share in shares for i, counts in share if counts) == list(range(count))
     assert all(0 <= i < count for share in shares for i, _ in share)
 
 
-def test_loader_gives_all_steps_and_the_views_once_in_memory(ball):
+def test_loader_yields_all_steps_and_does_not_copy_the_views(ball):
     source = ObjectSource(ball, "ball", image_side=32)
     module = ObjectDataModule(source, steps=5, seed=0)
-    assert [turn[0].number for [turn] in module.train_dataloader()] == list(range(5))
+    assert [samples[0].number for [samples] in module.train_dataloader()] == list(range(5))
     assert [view.name for view in module.val_dataloader()] == source.views("validation").names
     assert source.views("train").images.data_ptr() == module.train_dataloader().dataset.views.images.data_ptr()

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dv.data.view_selection import every, farthest_views, perturb, random_views
+from dv.data.view_selection import farthest_views, hold_out, perturb, random_views, thin
 from dv.geometry.camera import rigid_defect
 from dv.geometry.trajectory import look_at
 
@@ -16,9 +16,28 @@ def circle(count: int) -> np.ndarray:
     return torch.stack([look_at(eye, torch.zeros(3).double(), up) for eye in eyes]).numpy()
 
 
-def test_every_kth():
-    assert every(10, 3) == [0, 3, 6, 9]
-    assert every(4, 1) == [0, 1, 2, 3]
+def test_every_tenth_view_is_held_out():
+    assert hold_out(21, ["validation", "test"]) == {
+        "train": [i for i in range(21) if i not in (4, 9, 14, 19)], "validation": [4, 14], "test": [9, 19],
+    }  # fmt: skip
+    assert hold_out(6, ["test"]) == {"train": [0, 1, 2, 3, 5], "test": [4]}
+    assert hold_out(3, []) == {"train": [0, 1, 2]}
+    assert hold_out(4, ["validation", "test"]) == {"train": [0, 1, 2, 3], "validation": [], "test": []}
+
+
+@pytest.mark.parametrize("count", [4, 5, 9, 10, 11, 15, 24])
+def test_at_least_one_view_is_held_out_when_required(count):
+    splits = hold_out(count, ["validation", "test"], at_least_one=True)
+    assert sorted(i for indices in splits.values() for i in indices) == list(range(count))
+    assert min(map(len, splits.values())) >= 1
+    assert len(splits["train"]) >= 2
+
+
+def test_thinning_keeps_every_kth_view_then_the_farthest():
+    assert thin(circle(10), every=3) == [0, 3, 6, 9]
+    assert thin(circle(4)) == [0, 1, 2, 3]
+    assert thin(circle(32), every=2, farthest=4) == [0, 8, 16, 24]
+    assert thin(circle(32), every=2, random=3, seed=5) == [2 * i for i in random_views(16, 3, 5)]
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 9))
@@ -36,7 +55,7 @@ def test_farthest_views_of_a_circle_are_spread_evenly():
 @settings(max_examples=30, deadline=None)
 @given(st.integers(3, 9), st.integers(2, 5), st.integers(0, 2**31))
 def test_farthest_views_are_within_twice_the_best_spread(count, n, seed):
-    """Against all subsets: Gonzalez' bound for the smallest distance between chosen views."""
+    """Compare with all subsets: Gonzalez' bound for the smallest distance between chosen views."""
     from itertools import combinations
 
     poses = np.tile(np.eye(4), (count, 1, 1))
@@ -51,7 +70,7 @@ def test_farthest_views_are_within_twice_the_best_spread(count, n, seed):
 
 
 @pytest.mark.parametrize(("angle", "distance"), [(0.0, 0.0), (2.0, 0.0), (0.0, 0.1), (5.0, 0.3)])
-def test_noise_has_the_given_size_and_leaves_poses_rigid(angle, distance):
+def test_noise_has_the_given_size_and_poses_stay_rigid(angle, distance):
     poses = circle(50)
     noisy = perturb(poses, angle, distance, seed=1)
     assert all(rigid_defect(torch.tensor(pose)) is None for pose in noisy)
@@ -60,6 +79,6 @@ def test_noise_has_the_given_size_and_leaves_poses_rigid(angle, distance):
     np.testing.assert_allclose(angles, angle, atol=1e-5)
     shifts = noisy[:, :3, 3] - poses[:, :3, 3]
     np.testing.assert_allclose(np.linalg.norm(shifts, axis=1), distance, atol=1e-12)
-    if distance:  # in all directions, not one
+    if distance:  # directions differ between cameras
         assert np.linalg.norm(shifts.mean(0)) < 0.5 * distance
     np.testing.assert_array_equal(noisy, perturb(poses, angle, distance, seed=1))

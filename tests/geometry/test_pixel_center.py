@@ -1,4 +1,4 @@
-"""Pixel centres: known points appear where they are projected, at every side, in every operator."""
+"""Pixel centres: all operators agree with the projection of known points at every image side."""
 
 import json
 
@@ -7,18 +7,19 @@ import pytest
 import torch
 
 from conftest import write_object
-from dv.data.folder import read_calibration, read_views
+from dv.data.calibration import read_calibration
+from dv.data.folder import read_views
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, project
 from dv.geometry.grid import GridPlacement
 from dv.geometry.projection import lifting_matrix, resampling_matrix
 
 SIDE = 64
-RENDERED = Intrinsics(1.7 * SIDE, SIDE / 2, SIDE / 2, SIDE, pixel_center=0.5)  # as a renderer's camera is
+RENDERED = Intrinsics(1.7 * SIDE, SIDE / 2, SIDE / 2, SIDE, pixel_center=0.5)  # the usual camera of a renderer
 
 
-def picture_of(point: torch.Tensor, side: int) -> np.ndarray:
-    """A spot at the projection of a camera-frame point, drawn in continuous image coordinates and area-averaged."""
+def image_of_spot(point: torch.Tensor, side: int) -> np.ndarray:
+    """Return an area-averaged image ``[side, side]`` of a Gaussian spot at the projection of a camera point ``[3]``."""
     x, y = (RENDERED.f * point[:2] / point[2] + RENDERED.cx).tolist()
     fine = (np.arange(SIDE * 4) + 0.5) / 4
     spot = np.exp(-((fine[None] - x) ** 2 + (fine[:, None] - y) ** 2) / (2 * 4.0**2))
@@ -26,9 +27,9 @@ def picture_of(point: torch.Tensor, side: int) -> np.ndarray:
     return spot.reshape(side, k, side, k).mean((1, 3))
 
 
-def centroid(picture: np.ndarray) -> np.ndarray:
-    rows, columns = np.indices(picture.shape)
-    return np.array([(picture * columns).sum(), (picture * rows).sum()]) / picture.sum()
+def centroid(image: np.ndarray) -> np.ndarray:
+    rows, columns = np.indices(image.shape)
+    return np.array([(image * columns).sum(), (image * rows).sum()]) / image.sum()
 
 
 @pytest.mark.parametrize("side", [64, 32, 16, 8])
@@ -36,19 +37,19 @@ def centroid(picture: np.ndarray) -> np.ndarray:
 def test_points_appear_where_they_are_projected(side, seed):
     rng = np.random.default_rng(seed)
     point = torch.tensor([*rng.uniform(-0.12, 0.12, 2), rng.uniform(1.5, 2.5)])
-    seen = centroid(picture_of(point, side))
+    seen = centroid(image_of_spot(point, side))
     at_half = project(point[None], RENDERED.at_side(side))[0].numpy()
     np.testing.assert_allclose(at_half, seen, atol=0.01)
     at_zero = project(point[None], Intrinsics(RENDERED.f, 31.5, 31.5, SIDE).at_side(side))[0].numpy()
-    off = 0.5 - 0.5 * side / SIDE  # what the reference's convention loses, in px of that side
-    np.testing.assert_allclose(at_zero - seen, off, atol=0.01)
+    shift = 0.5 - 0.5 * side / SIDE  # error of the reference's convention, in px of that side
+    np.testing.assert_allclose(at_zero - seen, shift, atol=0.01)
 
 
 @pytest.mark.parametrize("side", [64, 16, 8])
 def test_a_lifted_ramp_holds_the_image_coordinate_of_every_voxel(side):
     placement = GridPlacement((0.0, 0.0, 2.0), 0.4, 1.5)
     pose = torch.eye(4, dtype=torch.float64)
-    ramp = (torch.arange(side) + 0.5).double() * SIDE / side  # each pixel holds the coordinate of its centre
+    ramp = (torch.arange(side) + 0.5).double() * SIDE / side  # value of a pixel = coordinate of its centre
     lifted = lifting_matrix(pose, RENDERED, side, placement, 8) @ ramp.repeat(side, 1).reshape(-1, 1)
     points = placement.voxel_centers(8)
     expected = RENDERED.f * points[:, 0] / points[:, 2] + RENDERED.cx

@@ -1,4 +1,4 @@
-"""Lifting and resampling against a slow loop over voxels and samples, over random cameras and grids."""
+"""Lifting and resampling compared with slow loops over voxels and samples, for random cameras and grids."""
 
 import math
 
@@ -18,13 +18,13 @@ FEATURES = 2
 
 @st.composite
 def scenes(draw):
-    """A camera that looks roughly at a grid anywhere in a world of any unit.
+    """Draw a camera that looks roughly at a grid at any position and scale.
 
-    Everything is nudged at random: on an exact tie two correct roundings may differ; ties have tests of their own.
+    All values are jittered, because two correct roundings of an exact tie may differ; ties have their own tests.
     """
     noise = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
 
-    def nudge():
+    def jitter():
         return torch.empty(3, dtype=torch.float64).uniform_(0.01, 0.05, generator=noise)
 
     unit = st.floats(-1, 1)
@@ -35,14 +35,14 @@ def scenes(draw):
     direction = torch.tensor([draw(unit) for _ in range(3)], dtype=torch.float64)
     if direction.norm() < 0.1:
         direction = torch.tensor([1.0, 0.3, 0.2], dtype=torch.float64)
-    direction = direction + nudge()
+    direction = direction + jitter()
     distance = draw(st.floats(0.2, 3)) * scale  # from inside the grid to well outside it
-    target = origin + torch.tensor([draw(unit) for _ in range(3)], dtype=torch.float64) * 0.3 * scale + nudge() * scale
+    target = origin + torch.tensor([draw(unit) for _ in range(3)], dtype=torch.float64) * 0.3 * scale + jitter() * scale
     up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     pose = look_at(origin + direction / direction.norm() * distance, target, up)
     f, cx, cy = (draw(st.floats(low, high)) for low, high in ((0.5, 3), (0.2, 0.8), (0.2, 0.8)))
-    k = tuple(((torch.tensor([f, cx, cy]).double() + nudge()) * side).tolist())
-    placement = GridPlacement(tuple(origin.tolist()), scale, (draw(st.floats(0.05, 2)) + nudge()[0].item()) * scale)
+    k = tuple(((torch.tensor([f, cx, cy]).double() + jitter()) * side).tolist())
+    placement = GridPlacement(tuple(origin.tolist()), scale, (draw(st.floats(0.05, 2)) + jitter()[0].item()) * scale)
     return pose, k, side, grid_side, placement
 
 
@@ -50,7 +50,7 @@ def compare_gradients(ours, slow, weights, values):
     (gradient,) = torch.autograd.grad((ours * weights).sum(), values)
     if slow.requires_grad:
         (expected,) = torch.autograd.grad((slow * weights).sum(), values)
-    else:  # nothing is in view: the slow version never touched the values
+    else:  # nothing is in view, so the slow version never reads the values
         expected = torch.zeros_like(values)
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-8)
 
@@ -95,7 +95,7 @@ def facing(distance: float = 2.0) -> torch.Tensor:
 
 @pytest.mark.parametrize(("cx", "first_column_seen"), [(-0.5, True), (-0.51, False)])
 def test_a_pixel_on_the_left_border_rounds_half_to_even(cx, first_column_seen):
-    # voxel x = origin projects onto column cx: -0.5 rounds to 0 and counts, -0.51 rounds to -1 and does not
+    # the voxel at the origin projects to column cx: -0.5 rounds to 0, inside the map; -0.51 rounds to -1, outside
     placement = GridPlacement((0.0, 0.0, 0.0), 1.0, 1.0)
     matrix = lifting_matrix(facing(), Intrinsics(4.0, cx, 2.0, 4), 4, placement, 2)
     lifted = (matrix @ torch.ones(16, 1, dtype=torch.float64)).reshape(2, 2, 2)

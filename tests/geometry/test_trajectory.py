@@ -1,3 +1,5 @@
+"""Trajectories are rigid, upright and on the sphere of the cameras that they are made from."""
+
 import math
 
 import torch
@@ -43,17 +45,17 @@ def test_orbit_is_one_even_turn_at_the_median_elevation():
     up = torch.nn.functional.normalize(-poses[:, :3, 1].mean(0), dim=0)
     elevation = torch.asin((poses[:, :3, 3] - CENTER) @ up / 2)
     torch.testing.assert_close(torch.asin(offsets @ up / 2), elevation.median().expand(24))
-    steps = (path.roll(-1, 0) - path)[:, :3, 3].norm(dim=1)  # the last one closes the circle
+    steps = (path.roll(-1, 0) - path)[:, :3, 3].norm(dim=1)  # including the one from the last frame to the first
     torch.testing.assert_close(steps, steps[:1].expand(24))
 
 
-def test_the_axis_can_be_given():
-    """Cameras held sideways: their tops say nothing of what is up."""
+def test_the_axis_can_be_set():
+    """Cameras that are rolled by 90°, whose up directions say nothing about the up direction of the world."""
     poses = hemisphere()
     sideways = poses.clone()
     sideways[:, :3, 0], sideways[:, :3, 1] = poses[:, :3, 1], -poses[:, :3, 0]
     for path in (orbit(sideways, CENTER, 8, UP), spiral(sideways, CENTER, 8, 1, UP)):
-        torch.testing.assert_close(path[:, 2, 0], torch.zeros(8).double())  # level
+        torch.testing.assert_close(path[:, 2, 0], torch.zeros(8).double())  # horizontal x axis
         assert (path[:, 2, 1] < 0).all()
     heights = (orbit(sideways, CENTER, 8, UP)[:, :3, 3] - CENTER) @ UP
     torch.testing.assert_close(heights, heights[:1].expand(8))
@@ -73,7 +75,7 @@ def test_spiral_stays_on_the_covered_part_of_the_sphere():
     assert len(set((turned > 0).int().diff().nonzero().flatten().tolist())) >= 3
 
 
-def cosine_of_turn(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+def rotation_cosine(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return ((p[:3, :3].T @ q[:3, :3]).trace() - 1) / 2
 
 
@@ -84,5 +86,5 @@ def test_interpolation_passes_through_its_keys():
     assert all(rigid_defect(pose) is None for pose in path)
     middle, a, b = path[5], keys[0], keys[1]
     torch.testing.assert_close(middle[:3, 3], (a[:3, 3] + b[:3, 3]) / 2)
-    # halfway by slerp is equally far from both ends
-    torch.testing.assert_close(cosine_of_turn(a, middle), cosine_of_turn(middle, b), atol=1e-6, rtol=0)
+    # slerp at 0.5 is at the same angle from both keys
+    torch.testing.assert_close(rotation_cosine(a, middle), rotation_cosine(middle, b), atol=1e-6, rtol=0)

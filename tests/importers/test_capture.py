@@ -1,4 +1,4 @@
-"""Photographs and videos with known truth go through the whole of `prepare.py source=capture`."""
+"""`prepare.py source=capture` on photographs and videos with known cameras."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import imageio.v2 as imageio
 import imageio.v3 as iio
@@ -16,12 +17,10 @@ import numpy as np
 import pytest
 
 from conftest import TINY
-from dv.data.folder import read_calibration
+from dv.data.calibration import read_calibration
 from dv.data.object import SPLITS, ObjectSource
-from dv.errors import UserError
-from dv.importers.capture import CaptureSettings
 from dv.importers.frames import decode_photographs, decode_video, find_photographs
-from dv.importers.structure_from_motion import StructureSettings, _by_camera, matched_pairs
+from dv.importers.structure_from_motion import _group_by_camera, matched_pairs
 from dv.prepare.photographs import Lens
 from photo_scene import HALF, aligned, camera, poses_around, take, write_jpeg
 
@@ -43,13 +42,13 @@ def phone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rgba(tmp_path_factory):
-    """A renderer's pictures of the box alone, with alpha."""
+    """Rendered images of the box alone, with alpha."""
     folder = tmp_path_factory.mktemp("rgba")
     lens = Lens(320, 320, 380, 380, 160, 160)
     poses = poses_around(24, (0.95, 1.1))
     for i, pose in enumerate(poses):
-        picture = (take(pose, lens, table=False) * 255).round().astype(np.uint8)
-        iio.imwrite(folder / f"{i:02d}.png", picture)
+        image = (take(pose, lens, table=False) * 255).round().astype(np.uint8)
+        iio.imwrite(folder / f"{i:02d}.png", image)
     return folder, poses
 
 
@@ -86,7 +85,7 @@ def test_handheld_portrait_photographs_with_distortion_and_background(command, p
     assert result.code == 0, result.err
     check(root, "box", {f"shot{i:02d}": pose for i, pose in enumerate(poses)}, (0.6, 1.0))
     assert "stand on a table" in result.out
-    assert "up is taken from" in result.out
+    assert "up is derived from" in result.out
     record = json.loads((root / "train" / "box" / "dataset.json").read_text())
     assert record["pixel_center"] == 0.5
     assert ObjectSource(root, "box").up().tolist() == [0, 0, 1]
@@ -94,17 +93,17 @@ def test_handheld_portrait_photographs_with_distortion_and_background(command, p
     assert {"pycolmap", "dv"} <= record["provenance"]["versions"].keys()
     assert iio.imread(root / "train" / "box" / "scene.png").shape[0] > 200
     assert not list(root.glob(".*"))
-    # the printed command trains on it, unedited but for the size
+    # the printed command trains on it; only sizes are added
     _, script, *arguments = shlex.split(result.out.split("next: ")[1].splitlines()[0])
     assert script == "train.py"
     trained = command("train", *arguments, *TINY, "loss=l1", "data.image_side=32", "trainer.max_steps=1")
     assert trained.code == 0, trained.err
-    # once more: nothing to do; another grid takes the reconstruction that was kept
+    # a second run has nothing to do; one with another grid reuses the reconstruction
     again = command("prepare", "source=capture", f"source.path={folder}", f"output_dir='{root}'")
     assert "nothing to do" in again.out
     other = command("prepare", "source=capture", f"source.path={folder}", f"output_dir='{root}'", "grid.scale=1.5")
     assert other.code == 1
-    assert "is there already" in other.err
+    assert "exists already" in other.err
     before = poses_of(root, "box")
     for split in SPLITS:
         shutil.rmtree(root / split)
@@ -119,7 +118,7 @@ def test_handheld_portrait_photographs_with_distortion_and_background(command, p
 
 
 @pytest.mark.slow
-def test_a_renderers_rgba_pictures(command, rgba, tmp_path):
+def test_rendered_rgba_images(command, rgba, tmp_path):
     folder, poses = rgba
     root = tmp_path / "out"
     arguments = [f"source.path={folder}", f"output_dir={root}", "object.name=box", "source.mask=alpha"]
@@ -162,7 +161,7 @@ def test_the_sharpest_frame_of_each_part_is_taken(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stop", "when"), [(signal.SIGKILL, "database.db"), (signal.SIGINT, "pairs.txt")])
-def test_an_interrupted_capture_goes_on(phone, tmp_path, stop, when):
+def test_an_interrupted_capture_continues(phone, tmp_path, stop, when):
     folder, poses = phone
     root = tmp_path / "out"
     arguments = [sys.executable, "prepare.py", "source=capture", f"source.path={folder}", f"output_dir={root}"]
@@ -181,8 +180,8 @@ def test_an_interrupted_capture_goes_on(phone, tmp_path, stop, when):
     assert running.returncode == (130 if stop == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in errors
     assert [path.name for path in root.iterdir()] == [".box.partial"]
-    pictures = {p: p.stat().st_mtime_ns for p in (root / ".box.partial" / "pictures").iterdir()}
-    assert len(pictures) == 18
+    images = {p: p.stat().st_mtime_ns for p in (root / ".box.partial" / "pictures").iterdir()}
+    assert len(images) == 18
     finished = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     check(root, "box", {f"shot{i:02d}": pose for i, pose in enumerate(poses)}, (0.6, 1.0))
@@ -194,7 +193,7 @@ def refused(command, tmp_path, *arguments: str) -> str:
     assert "Traceback" not in result.err
     lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
-    assert not list((tmp_path / "out").glob("[!.]*"))  # but for the work folder, from which another try goes on
+    assert not list((tmp_path / "out").glob("[!.]*"))  # except the work folder, from which another run continues
     return lines[0]
 
 
@@ -209,7 +208,7 @@ def test_bad_input_gets_one_clear_line(command, tmp_path):
     assert "source.path is not set" in refused(command, tmp_path)
     assert "no such file or folder" in refused(command, tmp_path, "source.path=nowhere")
     (tmp_path / "empty").mkdir()
-    assert "no photographs there" in refused(command, tmp_path, f"source.path={tmp_path / 'empty'}")
+    assert "contains no photographs" in refused(command, tmp_path, f"source.path={tmp_path / 'empty'}")
     few = noise(tmp_path / "few", 3)
     assert "3 photographs are too few" in refused(command, tmp_path, f"source.path={few}")
     (tmp_path / "v.mp4").write_text("hello")
@@ -225,22 +224,24 @@ def test_bad_input_gets_one_clear_line(command, tmp_path):
     (tmp_path / "masks").mkdir()
     message = refused(command, tmp_path, five, f"source.mask={tmp_path / 'masks'}")
     assert "has no mask for 5 photographs, such as noise0.png" in message
-    assert "its border is not of one colour" in refused(command, tmp_path, five, "source.mask=uniform")
-    assert "camera_model=FOO is not a model" in refused(command, tmp_path, five, "source.camera_model=FOO")
+    assert "the border of the image does not have one colour" in refused(command, tmp_path, five, "source.mask=uniform")
+    assert "camera_model=FOO is not a camera model" in refused(command, tmp_path, five, "source.camera_model=FOO")
     message = refused(command, tmp_path, five, "source.camera_params=[1,2]")
     assert "must be the 4 numbers f, cx, cy, k of SIMPLE_RADIAL" in message
     assert "source.matching=all must be one of" in refused(command, tmp_path, five, "source.matching=all")
     assert "source.frames=1 must be" in refused(command, tmp_path, five, "source.frames=1")
-    assert "no two pictures could be put into relation" in refused(command, tmp_path, five)
+    assert "source.largest_side=10 must be" in refused(command, tmp_path, five, "source.largest_side=10")
+    assert "grid.up=[0,0,0] must be" in refused(command, tmp_path, five, "grid.up=[0,0,0]")
+    assert "no two images could be related" in refused(command, tmp_path, five)
 
 
-def test_too_few_that_find_their_place(command, phone, tmp_path):
+def test_too_few_registered_images(command, phone, tmp_path):
     folder, _ = phone
     mixed = noise(tmp_path / "mixed", 8)
     for i in range(5):
         shutil.copy(folder / f"shot{i:02d}.jpg", mixed)
     message = refused(command, tmp_path, f"source.path={mixed}")
-    assert "of 13 pictures found their place (not noise0, noise1" in message
+    assert "of 13 images were registered (not noise0, noise1" in message
     assert "source.max_features" in message
 
 
@@ -252,7 +253,7 @@ def test_pairs_of_a_video():
     assert (0, 55) in pairs  # the end meets the beginning
 
 
-def test_pictures_of_one_device_and_size_share_a_camera(tmp_path):
+def test_images_of_one_device_and_size_share_a_camera(tmp_path):
     image = np.zeros((60, 80, 4), np.float32)
     write_jpeg(tmp_path / "a.jpg", image, focal_35mm=27)
     write_jpeg(tmp_path / "b.jpg", image, focal_35mm=27)
@@ -262,12 +263,5 @@ def test_pictures_of_one_device_and_size_share_a_camera(tmp_path):
     )
     assert [frame.size for frame in frames] == [(40, 30), (40, 30), (40, 30)]
     assert frames[0].focal == pytest.approx(27 / 36 * 40)
-    groups = {key: len(_by_camera(frames, StructureSettings(cameras=key))) for key in ("auto", "single", "several")}
+    groups = {key: len(_group_by_camera(frames, SimpleNamespace(cameras=key))) for key in ("auto", "single", "several")}
     assert groups == {"auto": 1, "single": 1, "several": 3}
-
-
-def test_largest_side_must_be_sensible():
-    with pytest.raises(UserError, match="source.largest_side=10 must be"):
-        CaptureSettings(largest_side=10)
-    with pytest.raises(UserError, match="grid.up"):
-        CaptureSettings(up=[0.0, 0.0, 0.0])

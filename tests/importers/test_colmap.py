@@ -1,4 +1,4 @@
-"""Reconstructions of COLMAP's, made here with pycolmap."""
+"""COLMAP models, made here with pycolmap."""
 
 import shutil
 import sys
@@ -13,7 +13,7 @@ from conftest import write_views
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.importers.colmap import lens_of, photographs_of, read_colmap
-from dv.prepare.export import read_folder
+from dv.importers.folder import read_folder
 from dv.prepare.photographs import Lens
 from dv.prepare.writing import WriteSettings, write_object
 
@@ -21,7 +21,7 @@ pycolmap = pytest.importorskip("pycolmap")
 
 
 def model_of(views, params, name="PINHOLE", tracks=((3, 120), (2, 30)), size=(40, 32)):
-    """A reconstruction of views, with points that as many images see as ``tracks`` say."""
+    """A reconstruction of views; ``tracks`` are (number of images that see a point, number of such points)."""
     model = pycolmap.Reconstruction()
     camera = pycolmap.Camera(model=name, width=size[0], height=size[1], params=params, camera_id=1)
     model.add_camera_with_trivial_rig(camera)
@@ -44,7 +44,7 @@ def params_of(lens):
 
 
 def exact(view):
-    """The view with a rotation that its inverse is the transpose of: pose files are rounded."""
+    """Make the rotation of a view exact: pose files are rounded."""
     pose = view.pose.copy()
     u, _, v = np.linalg.svd(pose[:3, :3])
     pose[:3, :3] = u @ v
@@ -53,7 +53,7 @@ def exact(view):
 
 @pytest.fixture
 def scene(tmp_path):
-    """A project folder with pictures and the model in sparse/0; the photographs; the model."""
+    """A project folder with images and the model in sparse/0; the photographs; the model."""
     write_views(tmp_path / "train" / "ball", 12, 32, size=(32, 40))
     views = [exact(view) for view in read_folder(tmp_path, "ball").splits["train"]]
     folder = tmp_path / "project"
@@ -99,7 +99,7 @@ def test_cameras_come_back(scene, form):
         same(read_colmap(start).splits["train"], views)
 
 
-def test_written_pictures_are_the_same(scene, tmp_path):
+def test_written_images_are_the_same(scene, tmp_path):
     folder, views, _ = scene
     write_object(read_colmap(folder), tmp_path / "out", "ball", WriteSettings(), {})
     written = ObjectSource(tmp_path / "out", "ball", image_side=32).views("train")
@@ -126,7 +126,7 @@ def test_the_largest_model_is_taken(scene):
     assert found.provenance["models"] == {"sparse/0": 12, "sparse/1": 5}
 
 
-def test_smaller_pictures_have_a_smaller_lens(scene):
+def test_smaller_images_have_a_smaller_lens(scene):
     folder, views, _ = scene
     (folder / "images_2").mkdir()
     for view in views:
@@ -138,7 +138,7 @@ def test_smaller_pictures_have_a_smaller_lens(scene):
     assert "no such folder" in refused(folder, images=folder / "images_4")
 
 
-def test_absent_pictures_are_left_out_unless_most_are(scene):
+def test_missing_images_are_left_out_unless_most_are_missing(scene):
     folder, views, _ = scene
     (folder / "images" / views[1].path.name).unlink()
     found = read_colmap(folder)
@@ -146,7 +146,7 @@ def test_absent_pictures_are_left_out_unless_most_are(scene):
     assert found.left_out == [f"{folder}/images/000001.png: no such file"]
     for view in views[2:9]:
         (folder / "images" / view.path.name).unlink()
-    assert "8 of 12 pictures are not there" in refused(folder)
+    assert "8 of 12 images are missing" in refused(folder)
     shutil.rmtree(folder / "images")
     assert "give source.images=FOLDER" in refused(folder)
 
@@ -169,10 +169,10 @@ def test_lenses_see_what_colmap_says(model, params):
     camera = pycolmap.Camera(model=model, width=40, height=32, params=params)
     pixels = np.array([[20.0, 16.0], [3.0, 5.0], [38.5, 2.0], [30.0, 31.0]])
     expected = camera.cam_from_img(pixels)
-    np.testing.assert_allclose(lens_of(camera).directions(pixels - 0.5), expected, atol=1e-6)
+    np.testing.assert_allclose(lens_of(camera).unproject(pixels - 0.5), expected, atol=1e-6)
 
 
-def test_lens_without_distortion_is_plain():
+def test_lens_without_distortion_is_ideal():
     camera = pycolmap.Camera(model="SIMPLE_RADIAL", width=40, height=32, params=[50, 20, 16, 0])
     assert lens_of(camera) == Lens(40, 32, 50, 50, 20, 16)
 
@@ -181,7 +181,7 @@ def test_unknown_lens(scene):
     folder, views, _ = scene
     model_of(views, [50, 51, 20, 16, 0.1], "FOV").write_binary(folder / "sparse" / "0")
     message = refused(folder)
-    assert "000000.png, 000001.png, 000002.png and 9 more: camera model FOV cannot be read" in message
+    assert "000000.png, 000001.png, 000002.png and 9 more: camera model FOV is not supported" in message
     assert "colmap image_undistorter" in message
 
 
@@ -189,7 +189,7 @@ def test_faults(scene, tmp_path, monkeypatch):
     folder, _, _ = scene
     assert "no such folder" in refused(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "no COLMAP model there" in refused(tmp_path / "empty")
+    assert "no COLMAP model" in refused(tmp_path / "empty")
     (folder / "images" / "000002.png").write_text("hello")
     assert "000002.png: cannot be read as an image" in refused(folder)
     pycolmap.Reconstruction().write_binary(folder / "sparse" / "0")

@@ -1,4 +1,4 @@
-"""Pictures with *_par.txt, as the Middlebury multi-view stereo datasets come."""
+"""Images with *_par.txt, the format of the Middlebury multi-view stereo datasets."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,8 @@ import pytest
 from conftest import write_views
 from dv.data.object import ObjectSource
 from dv.errors import UserError
+from dv.importers.folder import read_folder
 from dv.importers.middlebury import read_middlebury
-from dv.prepare.export import read_folder
 from dv.prepare.writing import WriteSettings, write_object
 
 
@@ -28,7 +28,7 @@ def write_par(file, lines):
 
 
 def exact(view):
-    """The view with a rotation that its inverse is the transpose of: pose files are rounded."""
+    """Make the rotation of a view exact: pose files are rounded."""
     pose = view.pose.copy()
     u, _, v = np.linalg.svd(pose[:3, :3])
     pose[:3, :3] = u @ v
@@ -73,7 +73,7 @@ def test_cameras_come_back(scene, pixel_center):
         assert numbers(one.lens) == pytest.approx(numbers(other.lens), abs=1e-9)
 
 
-def test_written_pictures_are_the_same(scene, tmp_path):
+def test_written_images_are_the_same(scene, tmp_path):
     folder, views, _ = scene
     write_object(read_middlebury(folder), tmp_path / "out", "ball", WriteSettings(), {})
     source = ObjectSource(tmp_path / "out", "ball", image_side=32)
@@ -84,7 +84,7 @@ def test_written_pictures_are_the_same(scene, tmp_path):
         np.testing.assert_array_equal(image.permute(1, 2, 0), by_name[name])
 
 
-def test_pictures_that_are_not_there_are_left_out(scene):
+def test_missing_images_are_left_out(scene):
     folder, views, _ = scene
     for view in views[4:]:
         (folder / view.path.name).unlink()
@@ -92,7 +92,7 @@ def test_pictures_that_are_not_there_are_left_out(scene):
     assert len(found.splits["train"]) == 4
     assert len(found.left_out) == 8
     (folder / views[0].path.name).unlink()
-    assert "lists 12 pictures, of which 3 are there, and 4 are needed" in refused(folder)
+    assert "lists 12 images, of which 3 exist; at least 4 are needed" in refused(folder)
 
 
 def test_several_files(scene):
@@ -120,18 +120,18 @@ def rewrite(edit):
 
 
 FAULTS = {
-    "no file": (lambda f, _: (f / "ball_par.txt").unlink(), "no *_par.txt there; give source.par=FILE"),
-    "empty": (rewrite(lambda _: ""), "must begin with the number of its pictures"),
-    "no count": (rewrite(lambda text: text.split("\n", 1)[1]), "must begin with the number of its pictures"),
-    "truncated": (rewrite(lambda text: text.rsplit("\n", 2)[0]), "says that it has 12 pictures, but lists 11"),
+    "no file": (lambda f, _: (f / "ball_par.txt").unlink(), "contains no *_par.txt; give source.par=FILE"),
+    "empty": (rewrite(lambda _: ""), "must begin with the number of its images"),
+    "no count": (rewrite(lambda text: text.split("\n", 1)[1]), "must begin with the number of its images"),
+    "truncated": (rewrite(lambda text: text.rsplit("\n", 2)[0]), "announces 12 images, but lists 11"),
     "short line": (rewrite(lambda text: text.rsplit(" ", 1)[0]), "line 13: must hold a name and the 21 numbers"),
     "word": (rewrite(lambda text: text.replace(" 0 ", " zero ")), "and 9 more: must hold a name and the 21 numbers"),
-    "twice": (rewrite(lambda text: text.replace("000003.png", "000001.png")), "line 5: names a picture for the second"),
+    "twice": (rewrite(lambda text: text.replace("000003.png", "000001.png")), "line 5: names an image for the second"),
     "skew": (change(1, 0.5), "000002.png: K must be fx 0 cx"),
     "negative focal length": (change(0, -5), "000002.png: a camera of 40×32 px with fx=-5"),
     "no rotation": (change(9, 2.0), "000002.png: its R, t is not a rigid transform"),
     "not finite": (change(19, np.inf), "must hold a name and the 21 numbers"),
-    "broken picture": (lambda f, _: (f / "000002.png").write_text("hello"), "000002.png: cannot be read as an image"),
+    "broken image": (lambda f, _: (f / "000002.png").write_text("hello"), "000002.png: cannot be read as an image"),
 }
 
 

@@ -7,8 +7,8 @@ import pytest
 from conftest import write_object
 from dv.data.object import ObjectSource
 from dv.errors import UserError
+from dv.importers.folder import read_folder
 from dv.importers.nsvf import read_nsvf
-from dv.prepare.export import read_folder
 from dv.prepare.placement import near_plane
 from dv.prepare.writing import WriteSettings
 from dv.prepare.writing import write_object as write_prepared
@@ -18,7 +18,7 @@ PREFIXES = {"train": "0_", "validation": "1_", "test": "2_"}
 
 @pytest.fixture
 def scene(tmp_path):
-    """The ball in NSVF's layout, and the photographs that it was made of."""
+    """The ball in NSVF's layout, and the photographs it was made from."""
     photographs = read_folder(write_object(tmp_path / "object"), "ball").splits
     folder = tmp_path / "nsvf"
     (folder / "rgb").mkdir(parents=True)
@@ -53,7 +53,7 @@ def test_cameras_come_back(scene, form):
     lens = photographs["train"][0].lens
     if form == "3×3":
         np.savetxt(folder / "intrinsics.txt", [[lens.fx, 0, lens.cx], [0, lens.fy, lens.cy], [0, 0, 1]])
-    if form == "line":  # the lines below are not to be believed
+    if form == "line":  # the lines below must be ignored
         (folder / "intrinsics.txt").write_text(f"{lens.fx} {lens.cx} {lens.cy} 0.\n7 8 9\n0.\n1.\n800 800\n")
     found = read_nsvf(folder)
     for split, views in photographs.items():
@@ -66,7 +66,7 @@ def test_cameras_come_back(scene, form):
     assert found.placement.near == near_plane(found.poses, np.array(found.placement.origin), found.placement.scale)
 
 
-def test_written_pictures_are_the_same(scene, tmp_path):
+def test_written_images_are_the_same(scene, tmp_path):
     folder, photographs = scene
     write_prepared(read_nsvf(folder), tmp_path / "out", "ball", WriteSettings(), {})
     source = ObjectSource(tmp_path / "out", "ball", image_side=32)
@@ -87,7 +87,7 @@ def test_other_names_train(scene):
     assert {split: len(of) for split, of in read_nsvf(folder).splits.items()} == {"train": 11, "validation": 2}
 
 
-def test_absent_pictures_are_left_out_unless_most_are(scene):
+def test_missing_images_are_left_out_unless_most_are_missing(scene):
     folder, _ = scene
     (folder / "rgb" / "0_000001.png").unlink()
     (folder / "pose" / "0_000002.txt").unlink()
@@ -96,21 +96,21 @@ def test_absent_pictures_are_left_out_unless_most_are(scene):
     assert [line.split("/")[-1] for line in found.left_out] == ["0_000001.png: no such file", "0_000002.png: no pose"]
     for path in folder.glob("rgb/0_*"):
         path.unlink()
-    assert "7 of 12 pictures are not there" in refused(folder)
+    assert "7 of 12 images are missing" in refused(folder)
 
 
 FAULTS = {
-    "no poses": (lambda f: [p.unlink() for p in f.glob("pose/*")], "no poses (*.txt) there"),
-    "no folder": (lambda f: (f / "rgb").rename(f / "images"), "no rgb there"),
+    "no poses": (lambda f: [p.unlink() for p in f.glob("pose/*")], "contains no poses (*.txt)"),
+    "no folder": (lambda f: (f / "rgb").rename(f / "images"), "contains no rgb"),
     "no intrinsics": (lambda f: (f / "intrinsics.txt").unlink(), "intrinsics.txt: cannot be read"),
-    "words": (lambda f: (f / "intrinsics.txt").write_text("f cx cy"), "holds something that is not a number"),
+    "words": (lambda f: (f / "intrinsics.txt").write_text("f cx cy"), "contains something that is not a number"),
     "one number": (lambda f: (f / "intrinsics.txt").write_text("5"), "must hold a 4×4 camera matrix, or begin with f"),
     "skew": (lambda f: (f / "intrinsics.txt").write_text("9 1 5\n0 9 5\n0 0 1"), "not a camera matrix"),
     "negative": (lambda f: (f / "intrinsics.txt").write_text("-9 5 5 0"), "f must be positive"),
     "other size": (lambda f: (f / "intrinsics.txt").write_text("90 400 400 0"), "is 32×32 px, but the principal point"),
     "short pose": (lambda f: (f / "pose/0_000001.txt").write_text("1 2 3"), "0_000001: a pose has 16 numbers"),
     "mirror": (lambda f: np.savetxt(f / "pose/0_000001.txt", np.diag([-1, 1, 1, 1])), "0_000001: is not a rigid"),
-    "broken picture": (lambda f: (f / "rgb/0_000001.png").write_text("hello"), "0_000001: cannot be read as an image"),
+    "broken image": (lambda f: (f / "rgb/0_000001.png").write_text("hello"), "0_000001: cannot be read as an image"),
     "short box": (lambda f: (f / "bbox.txt").write_text("1 2 3"), "bbox.txt: must hold xmin ymin zmin"),
     "flat box": (lambda f: (f / "bbox.txt").write_text("0 0 0 1 0 1 0.1"), "must be less than xmax ymax zmax"),
 }

@@ -1,4 +1,4 @@
-"""The published archive: from a file, over HTTP and from Google Drive, whole and broken, friendly and hostile."""
+"""The published archive: from a file, over HTTP and from Google Drive; valid, damaged and malicious."""
 
 import hashlib
 import http.server
@@ -16,9 +16,10 @@ import gdown
 import pytest
 
 from conftest import write_object
-from dv.data import download, official
+from dv.config import OfficialSource
 from dv.errors import UserError
-from dv.importers.official import OfficialSettings, install_official
+from dv.importers import download, official
+from dv.importers.official import install_official
 
 SPLITS = ("train", "validation", "test")
 DRIVE = "https://drive.google.com/open?id=1lUvJWB6oFtT8EQ_NzBrXnmi25BufxRfl"
@@ -53,11 +54,12 @@ def archive(scenes, tmp_path_factory):
 
 
 def install(root: Path, **settings) -> list[str]:
-    return install_official(root, OfficialSettings(**settings))
+    defaults = {"path": None, "url": None, "sha256": None, "max_gb": 50.0, "pixel_center": 0.0}
+    return install_official(root, OfficialSource(name="official", **defaults | settings))
 
 
-def whole(root: Path) -> bool:
-    """Whether both objects are installed, each with its record, and nothing else is there."""
+def complete(root: Path) -> bool:
+    """Return whether both objects are installed, each with its record, and nothing else."""
     folders = [root / split / name for split in SPLITS for name in ("vase", "shoe")]
     assert {p.name for p in root.iterdir()} == set(SPLITS)
     assert all(len(list((f / "rgb").iterdir())) == len(list((f / "pose").iterdir())) > 1 for f in folders)
@@ -65,7 +67,7 @@ def whole(root: Path) -> bool:
 
 
 def refused(root: Path, match: str, **settings) -> str:
-    """The one line with which an installation is refused that leaves nothing behind but downloads."""
+    """Return the one line of an error after which nothing but downloads is left."""
     with pytest.raises(UserError, match=match) as error:
         install(root, **settings)
     assert not any((root / split).exists() for split in SPLITS)
@@ -80,7 +82,7 @@ def refused(root: Path, match: str, **settings) -> str:
 )
 def test_installs_an_archive(scenes, tmp_path, capsys, name, top):
     assert install(tmp_path / "to", path=str(pack(tmp_path / name, scenes, top))) == ["shoe", "vase"]
-    assert whole(tmp_path / "to")
+    assert complete(tmp_path / "to")
     out = capsys.readouterr().out
     assert "train/vase: " in out
     assert "warning: vase: 2 training views are few" in out
@@ -98,34 +100,36 @@ def test_installs_archives_in_an_archive(scenes, tmp_path, outer):
     for name in ("vase", "shoe"):  # one archive per object
         pack(tmp_path / "in" / "val" / f"{name}.zip", scenes / "validation" / name)
     install(tmp_path / "to", path=str(pack(tmp_path / outer, tmp_path / "in")))
-    assert whole(tmp_path / "to")
+    assert complete(tmp_path / "to")
 
 
 def test_command(command, archive, tmp_path):
     result = command("prepare", "source=official", f"source.path={archive}", f"output_dir={tmp_path / 'to'}")
     assert result.code == 0, result.err
     assert f"next: python train.py object=custom object.root={tmp_path}/to object.name=shoe\n" in result.out
-    assert whole(tmp_path / "to")
+    assert complete(tmp_path / "to")
     again = command("prepare", "source=official", f"source.path={archive}", f"output_dir={tmp_path / 'to'}")
     assert "nothing to do" in again.out
     assert "next: python train.py object=vase" in again.out
-    absent = command("prepare", "source=official", "source.path=absent.zip", f"output_dir={tmp_path / 'to'}")
-    assert (absent.code, absent.err.count("\n")) == (1, 1)
+    for key, value in (("path", "absent.zip"), ("sha256", "abc"), ("max_gb", 0), ("pixel_center", 1)):
+        bad = command("prepare", "source=official", f"source.{key}={value}", f"output_dir={tmp_path / 'to'}")
+        assert (bad.code, bad.err.count("\n")) == (1, 1)
+        assert f"source.{key}={value}" in bad.err
 
 
-def test_what_is_there_is_left_alone_and_what_lacks_is_added(archive, tmp_path, capsys):
+def test_existing_objects_are_kept_and_missing_ones_added(archive, tmp_path, capsys):
     install(tmp_path, path=str(archive))
     shutil.rmtree(tmp_path / "train" / "vase")
     kept = (tmp_path / "test" / "vase").stat().st_ino
     install(tmp_path, path=str(archive))
-    assert whole(tmp_path)
+    assert complete(tmp_path)
     assert (tmp_path / "test" / "vase").stat().st_ino == kept
     with pytest.raises(UserError, match="would replace .*test/shoe.*other settings"):
         install(tmp_path, path=str(archive), pixel_center=0.5)
-    assert whole(tmp_path)
+    assert complete(tmp_path)
 
 
-def test_another_object_there_is_kept(archive, tmp_path):
+def test_an_existing_other_object_is_kept(archive, tmp_path):
     (tmp_path / "train" / "vase").mkdir(parents=True)
     with pytest.raises(UserError, match="would replace .*train/vase.*choose another output_dir"):
         install(tmp_path, path=str(archive))
@@ -148,12 +152,12 @@ def test_interrupted_run_leaves_nothing_and_the_next_completes(archive, tmp_path
         install(tmp_path, path=str(archive))
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
-    (tmp_path / ".official.partial" / "unpacked" / "train" / "vase").mkdir(parents=True)  # as a killed run leaves it
+    (tmp_path / ".official.partial" / "unpacked" / "train" / "vase").mkdir(parents=True)  # left by a killed run
     install(tmp_path, path=str(archive))
-    assert whole(tmp_path)
+    assert complete(tmp_path)
 
 
-def test_run_killed_while_installing_goes_on(archive, tmp_path, monkeypatch):
+def test_run_killed_while_installing_continues(archive, tmp_path, monkeypatch):
     done = []
     rename = Path.rename
 
@@ -167,9 +171,9 @@ def test_run_killed_while_installing_goes_on(archive, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         install(tmp_path, path=str(archive))
     monkeypatch.undo()
-    assert not (tmp_path / "train").exists()  # the last to appear: no object trains yet
+    assert not (tmp_path / "train").exists()  # appears last: no object can be trained on yet
     install(tmp_path, path=str(archive))
-    assert whole(tmp_path)
+    assert complete(tmp_path)
 
 
 def test_bad_files(archive, scenes, tmp_path):
@@ -191,23 +195,20 @@ def test_bad_files(archive, scenes, tmp_path):
         file.truncate(5000)
     refused(to, "bad.tar: truncated, damaged", path=str(tmp_path / "bad.tar"))
     refused(to, "its SHA-256 is [0-9a-f]{64}, not source.sha256=00", path=str(archive), sha256="0" * 64)
-    for key, value in (("sha256", "abc"), ("max_gb", 0), ("pixel_center", 1), ("path", None)):
-        with pytest.raises(UserError, match=f"source.{key}"):
-            OfficialSettings(**{"path": "x", key: value})
 
 
-def test_archives_without_whole_objects(scenes, tmp_path):
+def test_archives_without_complete_objects(scenes, tmp_path):
     to, bad = tmp_path / "to", tmp_path / "bad.zip"
     with zipfile.ZipFile(bad, "w") as packed:
         packed.writestr("readme.txt", "hello")
     refused(to, "no {train,validation,test}/NAME with rgb/", path=str(bad))
     pack(bad, scenes / "train" / "vase", "captures/globe/")
-    refused(to, "in no folder train, validation or test: captures/globe", path=str(bad))
+    refused(to, "not in a folder train, validation or test: captures/globe", path=str(bad))
     copy = shutil.copytree(scenes, tmp_path / "copy")
     for image in (copy / "train" / "vase" / "rgb").iterdir():
         image.unlink()
     (copy / "test" / "shoe" / "pose" / "000001.txt").write_text("1 2 3")
-    line = refused(to, "train/vase/rgb: no images", path=str(pack(bad, copy)))
+    line = refused(to, "train/vase/rgb: contains no images", path=str(pack(bad, copy)))
     assert "test/shoe/pose/000001.txt: a pose has 16 numbers" in line
     assert ".official.partial" not in line
     shutil.copytree(scenes / "test" / "vase", tmp_path / "twice" / "a" / "test" / "vase")
@@ -271,18 +272,18 @@ def test_hostile_zips_are_refused(archive, scenes, tmp_path):
     refused(tmp_path / "to", "member 'train' is a link", path=str(bad))
     with zipfile.ZipFile(bad, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("bomb.png", bytes(3_000_000))
-    refused(tmp_path / "to", "'bomb.png' goes beyond source.max_gb", path=str(bad), max_gb=0.002)
+    refused(tmp_path / "to", "'bomb.png' exceeds source.max_gb", path=str(bad), max_gb=0.002)
     (tmp_path / "in").mkdir()
     shutil.move(bad, tmp_path / "in" / "bomb.zip")
     refused(tmp_path / "to", "bomb.zip: member 'bomb.png'", path=str(pack(bad, tmp_path / "in")), max_gb=0.002)
     with zipfile.ZipFile(bad, "w") as packed:
         packed.writestr("Train/a", "x")
         packed.writestr("Train/a/b", "x")
-    refused(tmp_path / "to", "'Train/a/b' is there twice", path=str(bad))
+    refused(tmp_path / "to", "'Train/a/b' occurs twice", path=str(bad))
     with tarfile.open(bad, "w") as tar:
         tar.addfile(tarfile.TarInfo("a"))
         tar.addfile(tarfile.TarInfo("a"))
-    refused(tmp_path / "to", "'a' is there twice", path=str(bad))
+    refused(tmp_path / "to", "'a' occurs twice", path=str(bad))
 
 
 def test_what_macos_adds_is_ignored_and_backslashes_separate(scenes, tmp_path):
@@ -293,11 +294,11 @@ def test_what_macos_adds_is_ignored_and_backslashes_separate(scenes, tmp_path):
             packed.writestr(f"__MACOSX/{file.name}{name}", "x")
         packed.writestr("train/vase/rgb/._0.png", "x")
     install(tmp_path / "to", path=str(tmp_path / "a.zip"))
-    assert whole(tmp_path / "to")
+    assert complete(tmp_path / "to")
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves ``data`` as ``/…``; ``cut`` is after how many bytes it hangs up."""
+    """Serves ``data`` under every path; closes the connection after ``cut`` bytes."""
 
     data, ranges, cut, tag, length = b"", True, None, '"1"', True
 
@@ -344,7 +345,7 @@ def downloaded(root: Path, suffix: str = "") -> list:
 
 def test_download(server, tmp_path, capsys, monkeypatch):
     install(tmp_path, url=server.url)
-    assert whole(tmp_path)
+    assert complete(tmp_path)
     assert json.loads((tmp_path / "test" / "vase" / "dataset.json").read_text())["archive"] == server.url
     install(tmp_path, url=server.url)
     assert "nothing to do" in capsys.readouterr().out
@@ -352,9 +353,9 @@ def test_download(server, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("tag", ['"1"', 'W/"1"', None])
-def test_cut_download_goes_on(server, tmp_path, tag):
+def test_interrupted_download_continues(server, tmp_path, tag):
     server.cut, server.tag = 4000, tag
-    line = refused(tmp_path, "cut off after 0.0 of .* MB; run the same command again to go on", url=server.url)
+    line = refused(tmp_path, "cut off after 0.0 of .* MB; run the same command again to continue", url=server.url)
     assert line.startswith(server.url)
     assert downloaded(tmp_path, ".part") == [4000]
     server.cut = 6000
@@ -362,12 +363,12 @@ def test_cut_download_goes_on(server, tmp_path, tag):
     assert downloaded(tmp_path, ".part") == [6000]
     server.cut = None
     install(tmp_path, url=server.url)
-    assert whole(tmp_path)
+    assert complete(tmp_path)
     assert server.asked == [None, "bytes=4000-", "bytes=6000-"]
 
 
 @pytest.mark.parametrize("change", [{"ranges": False}, {"tag": '"2"'}])
-def test_download_starts_over_where_it_cannot_go_on(server, tmp_path, capsys, change):
+def test_download_starts_over_if_it_cannot_continue(server, tmp_path, capsys, change):
     server.cut = 4000
     refused(tmp_path, "run the same command again", url=server.url)
     server.cut = None
@@ -375,26 +376,26 @@ def test_download_starts_over_where_it_cannot_go_on(server, tmp_path, capsys, ch
         setattr(server, key, value)
     install(tmp_path, url=server.url)
     record = json.loads((tmp_path / "train" / "vase" / "dataset.json").read_text())
-    assert record["sha256"] == hashlib.sha256(server.data).hexdigest()  # a zip bears bytes before it
+    assert record["sha256"] == hashlib.sha256(server.data).hexdigest()  # a zip file may begin with other bytes
     assert "starting over" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("extra", [0, 7])
-def test_partial_file_that_is_whole_or_too_long(server, tmp_path, extra):
+def test_partial_file_that_is_complete_or_too_long(server, tmp_path, extra):
     server.cut = 4000
     refused(tmp_path, "run the same command again", url=server.url)
     server.cut = None
     (part,) = tmp_path.glob(".official.partial/*/*.part")
     part.write_bytes(server.data + bytes(extra))
     install(tmp_path, url=server.url)
-    assert whole(tmp_path)
+    assert complete(tmp_path)
     assert len(server.asked) == (3 if extra else 2)
 
 
 def test_download_of_unknown_length(server, tmp_path):
     server.length = False
     install(tmp_path, url=server.url)
-    assert whole(tmp_path)
+    assert complete(tmp_path)
 
 
 def test_failed_downloads(server, tmp_path):
@@ -414,11 +415,13 @@ def test_bad_download_is_kept_and_named(server, tmp_path):
     server.data = b"no archive"
     shutil.rmtree(tmp_path / ".official.partial")
     refused(
-        tmp_path, "synthetic_scenes.zip .downloaded from http.*; delete it to do so again.: not a zip", url=server.url
+        tmp_path,
+        "synthetic_scenes.zip .downloaded from http.*; delete it to download it again.: not a zip",
+        url=server.url,
     )
 
 
-def test_full_disk_while_downloading_passes_as_is(server, tmp_path, monkeypatch):
+def test_full_disk_while_downloading_is_not_a_user_error(server, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
@@ -440,7 +443,7 @@ def test_drive_file(archive, tmp_path, monkeypatch, url):
 
     monkeypatch.setattr(gdown, "download", download)
     install(tmp_path, url=url)
-    assert whole(tmp_path)
+    assert complete(tmp_path)
     assert (asked["id"], asked["resume"]) == (DRIVE[-33:], True)
     assert asked["output"].endswith("/")
 
@@ -460,7 +463,9 @@ def test_drive_folder(archive, tmp_path, monkeypatch, names, chosen):
         gdown, "download", lambda **given: asked.append(given["id"]) or shutil.copy(archive, given["output"])
     )
     if chosen is None:
-        refused(tmp_path, "not one archive of synthetic scenes there; (a.zip: https.*id=id0, b.zip|none)", url=FOLDER)
+        refused(
+            tmp_path, "exactly one archive of synthetic scenes, but has (a.zip: https.*id=id0, b.zip|none)", url=FOLDER
+        )
     else:
         install(tmp_path, url=FOLDER)
         assert asked == [f"id{chosen}"]
@@ -478,7 +483,7 @@ def test_drive_errors(tmp_path, monkeypatch):
     failing(gdown.FileURLRetrievalError("Failed:\n\n\tToo many users have viewed or downloaded this file recently"))
     refused(tmp_path, "not downloaded .Failed: Too many users .*source.path=ARCHIVE", url=DRIVE)
     failing(gdown.DownloadError("Download is incomplete"))
-    refused(tmp_path, "incomplete.; run the same command again to go on", url=DRIVE)
+    refused(tmp_path, "incomplete.; run the same command again to continue", url=DRIVE)
     failing(requests.ConnectionError("no route"))
     refused(tmp_path, "no route", url=DRIVE)
     failing(OSError(28, "No space left on device"))

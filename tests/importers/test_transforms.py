@@ -1,4 +1,4 @@
-"""NeRF's, nerfstudio's and instant-ngp's transforms.json, as it should be and with every fault."""
+"""transforms.json of NeRF, nerfstudio and instant-ngp, valid and with every fault."""
 
 import json
 import math
@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import write_views
-from dv.data.folder import read_calibration
+from dv.data.calibration import read_calibration
 from dv.data.object import ObjectSource
 from dv.errors import UserError
-from dv.importers.transforms import flip_axes, read_transforms
-from dv.prepare.export import read_folder
-from dv.prepare.photographs import Lens
+from dv.importers.folder import read_folder
+from dv.importers.transforms import read_transforms
+from dv.prepare.photographs import Lens, flip_axes
 from dv.prepare.writing import WriteSettings, write_object
 
 FRAMES = 6
@@ -25,7 +25,7 @@ FRAMES = 6
 
 @pytest.fixture(scope="session")
 def views(tmp_path_factory):
-    """Photographs of the ball, 40 × 32 px, with the lens that conftest drew them with."""
+    """Photographs of the ball, 40 × 32 px, with the lens that conftest used to draw them."""
     root = tmp_path_factory.mktemp("views")
     write_views(root / "train" / "ball", FRAMES, 32, size=(32, 40))
     return read_folder(root, "ball").splits["train"]
@@ -33,7 +33,7 @@ def views(tmp_path_factory):
 
 @pytest.fixture
 def scene(tmp_path, views):
-    """A folder in the style of instant-ngp, and what its transforms.json says."""
+    """A folder in the style of instant-ngp, and the contents of its transforms.json."""
     (tmp_path / "images").mkdir()
     for view in views:
         (tmp_path / "images" / view.path.name).write_bytes(view.path.read_bytes())
@@ -50,11 +50,11 @@ def scene(tmp_path, views):
             for view in views
         ],
     }
-    say(tmp_path, meta)
+    write_json(tmp_path, meta)
     return tmp_path, meta
 
 
-def say(folder, meta, name="transforms.json"):
+def write_json(folder, meta, name="transforms.json"):
     (folder / name).write_text(json.dumps(meta))
 
 
@@ -90,7 +90,7 @@ def test_splits_and_angle_of_the_blender_style(scene, views):
     angle = 2 * math.atan(meta["w"] / 2 / meta["fl_x"])
     for word, part in (("train", slice(0, 3)), ("val", slice(3, 4)), ("test", slice(4, 6))):
         frames = [f | {"file_path": "./" + f["file_path"].removesuffix(".png")} for f in meta["frames"][part]]
-        say(folder, {"camera_angle_x": angle, "frames": frames}, f"transforms_{word}.json")
+        write_json(folder, {"camera_angle_x": angle, "frames": frames}, f"transforms_{word}.json")
     found = read_transforms(folder)
     same(found.splits["train"], views[:3])
     same(found.splits["validation"], views[3:4])
@@ -101,13 +101,13 @@ def test_lists_of_nerfstudio(scene, views):
     folder, meta = scene
     names = [frame["file_path"] for frame in meta["frames"]]
     lists = {"train_filenames": names[:3], "val_filenames": ["./" + names[3]], "test_filenames": names[3:5]}
-    say(folder, meta | lists | {"applied_transform": [[1, 0, 0, 0]]})
+    write_json(folder, meta | lists | {"applied_transform": [[1, 0, 0, 0]]})
     found = read_transforms(folder)
     assert {split: len(of) for split, of in found.splits.items()} == {"train": 3, "validation": 1, "test": 2}
     assert len(found.left_out) == 1
     assert found.provenance["applied_transform"] == [[1, 0, 0, 0]]
-    say(folder, meta | {"train_filenames": ["nowhere.png"]})
-    assert "nowhere.png: is in train_filenames, but is the file_path of no frame" in refused(folder)
+    write_json(folder, meta | {"train_filenames": ["nowhere.png"]})
+    assert "nowhere.png: is in train_filenames, but is not the file_path of any frame" in refused(folder)
 
 
 def test_absolute_paths_and_three_rows(scene, views):
@@ -116,7 +116,7 @@ def test_absolute_paths_and_three_rows(scene, views):
         frame["file_path"] = str(folder / frame["file_path"])
         frame["transform_matrix"] = frame["transform_matrix"][:3]
     (folder / "elsewhere").mkdir()
-    say(folder / "elsewhere", meta)
+    write_json(folder / "elsewhere", meta)
     same(read_transforms(folder / "elsewhere").splits["train"], views)
 
 
@@ -126,7 +126,7 @@ def test_frames_override_the_file(scene):
     meta["frames"][2] |= {"k1": 0.1, "p2": 0.01}
     meta["frames"][3] |= {"camera_model": "OPENCV_FISHEYE", "k1": 0.1, "k4": 0.01}
     meta["frames"][4] |= {"w": 80, "h": 64}
-    say(folder, meta)
+    write_json(folder, meta)
     lenses = [p.lens for p in read_transforms(folder).splits["train"]]
     usual = lenses[0]
     assert lenses[1] == Lens(40, 32, 50, 51, 19, 17)
@@ -135,11 +135,11 @@ def test_frames_override_the_file(scene):
     assert lenses[4] == replace(usual, fx=usual.fx / 2, fy=usual.fy / 2, cx=usual.cx / 2, cy=usual.cy / 2)
 
 
-def test_rounded_rotations_are_made_exact(scene, views):
+def test_rounded_rotations_become_exact(scene, views):
     folder, meta = scene
     for frame in meta["frames"]:
         frame["transform_matrix"] = np.round(frame["transform_matrix"], 4).tolist()
-    say(folder, meta)
+    write_json(folder, meta)
     for found, view in zip(read_transforms(folder).splits["train"], views, strict=True):
         np.testing.assert_allclose(found.pose[:3, :3] @ found.pose[:3, :3].T, np.eye(3), atol=1e-12)
         np.testing.assert_allclose(found.pose, view.pose, atol=2e-4)
@@ -147,15 +147,15 @@ def test_rounded_rotations_are_made_exact(scene, views):
 
 def test_grid_of_our_own_export(scene):
     folder, meta = scene
-    say(folder, meta | {"dv_grid": {"origin": [1, 2, 3], "scale": 2.5, "near": 0.5}})
+    write_json(folder, meta | {"dv_grid": {"origin": [1, 2, 3], "scale": 2.5, "near": 0.5}})
     placement = read_transforms(folder).placement
     assert (placement.origin, placement.scale, placement.near) == ((1.0, 2.0, 3.0), 2.5, 0.5)
     for grid in ({"origin": [1, 2], "scale": 1, "near": 1}, {"origin": [1, 2, 3]}, 5, {"scale": -1}):
-        say(folder, meta | {"dv_grid": grid})
+        write_json(folder, meta | {"dv_grid": grid})
         assert "dv_grid must be" in refused(folder)
 
 
-def test_absent_pictures_are_left_out_unless_most_are(scene):
+def test_missing_images_are_left_out_unless_most_are_missing(scene):
     folder, meta = scene
     for i in (1, 4):
         (folder / meta["frames"][i]["file_path"]).unlink()
@@ -165,13 +165,13 @@ def test_absent_pictures_are_left_out_unless_most_are(scene):
     for i in (0, 2):
         (folder / meta["frames"][i]["file_path"]).unlink()
     message = refused(folder)
-    assert f"4 of 6 pictures are not there, such as {folder}/images/000000.png" in message
+    assert f"4 of 6 images are missing, such as {folder}/images/000000.png" in message
 
 
-def test_masks_are_required_only_when_asked_for(scene):
+def test_masks_must_exist_only_if_required(scene):
     folder, meta = scene
     meta["frames"][0]["mask_path"] = "masks/a.png"
-    say(folder, meta)
+    write_json(folder, meta)
     found = read_transforms(folder)
     assert found.splits["train"][0].mask == folder / "masks" / "a.png"
     with pytest.raises(UserError, match=r"source\.mask=files, but 6 of 6 .* have no mask"):
@@ -181,7 +181,7 @@ def test_masks_are_required_only_when_asked_for(scene):
     for i, frame in enumerate(meta["frames"]):
         frame["mask_path"] = f"masks/{i}.png"
         iio.imwrite(folder / "masks" / f"{i}.png", np.zeros((32, 40), np.uint8))
-    say(folder, meta)
+    write_json(folder, meta)
     masked = read_transforms(folder)
     write_object(masked, folder / "out", "ball", WriteSettings(mask="files", background="black"), {})
     assert not iio.imread(folder / "out/train/ball/rgb/000000.png").any()
@@ -203,7 +203,7 @@ def test_alpha_over_the_chosen_background(scene, background, expected):
 
 @pytest.mark.parametrize("fisheye", [False, True])
 def test_distortion_is_taken_out(tmp_path, views, fisheye):
-    """Dots drawn where a distorted lens sees points of the world lie afterwards where the pinhole does."""
+    """Dots drawn where a distorted lens sees world points are then where the pinhole camera sees them."""
     size, f = 480, 500.0
     distortion = (-0.2, 0.05, 0.01, -0.02) if fisheye else (-0.2, 0.05, 2e-3, -3e-3)
     lens = Lens(size, size, f, f + 7, 243.0, 236.5, distortion, fisheye)
@@ -215,17 +215,17 @@ def test_distortion_is_taken_out(tmp_path, views, fisheye):
         iio.imwrite(tmp_path / f"{i}.png", dots(distorted(seen, lens), size))
     k = dict(zip(("k1", "k2", "k3", "k4") if fisheye else ("k1", "k2", "p1", "p2"), lens.distortion, strict=True))
     camera = {"fl_x": lens.fx, "fl_y": lens.fy, "cx": lens.cx, "cy": lens.cy, "is_fisheye": fisheye, **k}
-    say(tmp_path, camera | {"frames": frames})
+    write_json(tmp_path, camera | {"frames": frames})
     write_object(read_transforms(tmp_path), tmp_path / "out", "dots", WriteSettings(), {})
     source = ObjectSource(tmp_path / "out", "dots")
     k = read_calibration(source.folder("train") / "intrinsics.txt").intrinsics
     for name, view in zip(("0", "1"), views, strict=False):
         seen = (points - view.pose[:3, 3]) @ view.pose[:3, :3]
         expected = k.f * seen[:, :2] / seen[:, 2:] + [k.cx - k.pixel_center, k.cy - k.pixel_center]
-        picture = 255.0 - iio.imread(source.folder("train") / "rgb" / f"{name}.png").mean(2)
-        found = np.array([centroid(picture, at) for at in expected])
+        image = 255.0 - iio.imread(source.folder("train") / "rgb" / f"{name}.png").mean(2)
+        found = np.array([centroid(image, at) for at in expected])
         assert np.abs(found - expected).max() < 0.3
-        assert np.abs(distorted(seen, lens) - expected).max() > 3  # the test would notice
+        assert np.abs(distorted(seen, lens) - expected).max() > 3  # without undistortion the test would fail
 
 
 def distorted(points, lens):
@@ -242,9 +242,9 @@ def dots(at, size):
     return np.repeat((255 * (1 - dark))[..., None], 3, 2).round().astype(np.uint8)
 
 
-def centroid(picture, at, reach=7):
+def centroid(image, at, reach=7):
     left, top = np.round(at).astype(int) - reach
-    patch = picture[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
+    patch = image[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
     v, u = np.mgrid[: len(patch), : len(patch)]
     return np.array([(u * patch).sum(), (v * patch).sum()]) / patch.sum() + [left, top]
 
@@ -252,13 +252,13 @@ def centroid(picture, at, reach=7):
 def spoil_frame(**changes):
     def spoil(folder, meta):
         meta["frames"][2] |= changes
-        say(folder, meta)
+        write_json(folder, meta)
 
     return spoil
 
 
 def spoil_file(**changes):
-    return lambda folder, meta: say(folder, meta | changes)
+    return lambda folder, meta: write_json(folder, meta | changes)
 
 
 def scaled(factor):
@@ -271,38 +271,44 @@ def scaled(factor):
 
 
 def without(*keys):
-    return lambda folder, meta: say(folder, {key: value for key, value in meta.items() if key not in keys})
+    return lambda folder, meta: write_json(folder, {key: value for key, value in meta.items() if key not in keys})
 
 
 FAULTS = {
     "not JSON": (lambda f, _: (f / "transforms.json").write_text('{"frames": ['), "transforms.json: not JSON"),
-    "a list": (lambda f, _: say(f, [1]), 'must be a JSON object with a list "frames"'),
-    "no frames": (without("frames"), 'must be a JSON object with a list "frames"'),
-    "empty frames": (spoil_file(frames=[]), "that is not empty"),
-    "no file": (lambda f, _: (f / "transforms.json").unlink(), "neither transforms_train.json nor transforms.json"),
+    "a list": (lambda f, _: write_json(f, [1]), 'must be a JSON object with a non-empty list "frames"'),
+    "no frames": (without("frames"), 'must be a JSON object with a non-empty list "frames"'),
+    "empty frames": (spoil_file(frames=[]), "a non-empty list"),
+    "no file": (
+        lambda f, _: (f / "transforms.json").unlink(),
+        "contains neither transforms_train.json nor transforms.json",
+    ),
     "no focal length": (without("fl_x", "fl_y"), "neither fl_x nor camera_angle_x"),
     "wide angle": (
-        lambda f, m: (m.pop("fl_x"), say(f, m | {"camera_angle_x": 4})),
+        lambda f, m: (m.pop("fl_x"), write_json(f, m | {"camera_angle_x": 4})),
         "camera_angle_x=4 must be an angle",
     ),
     "negative focal length": (spoil_file(fl_x=-5), "must be positive"),
     "word for a number": (spoil_file(cx="middle"), "cx must be a number, not 'middle'"),
     "not a number": (spoil_file(k1=math.nan), "k1 must be a number, not nan"),
-    "panorama": (spoil_file(camera_model="EQUIRECTANGULAR"), "camera_model EQUIRECTANGULAR is no lens"),
-    "list for a model": (spoil_file(camera_model=["OPENCV"]), "is no lens"),
+    "panorama": (spoil_file(camera_model="EQUIRECTANGULAR"), "camera_model EQUIRECTANGULAR is not supported"),
+    "list for a model": (spoil_file(camera_model=["OPENCV"]), "is not supported"),
     "k4 without fisheye": (spoil_file(k4=0.1), "k4 is given"),
     "fisheye with p1": (spoil_file(p1=0.1, is_fisheye=True), "p1 and p2 are given"),
-    "other aspect": (spoil_file(w=100, h=30), "the picture is 40×32 px, its camera 100×30"),
-    "no pose": (lambda f, m: (m["frames"][2].pop("transform_matrix"), say(f, m)), "has no transform_matrix"),
+    "other aspect": (spoil_file(w=100, h=30), "the image is 40×32 px, its camera 100×30"),
+    "no pose": (lambda f, m: (m["frames"][2].pop("transform_matrix"), write_json(f, m)), "has no transform_matrix"),
     "words in pose": (spoil_frame(transform_matrix=[["a"] * 4] * 4), "four rows of four numbers"),
     "flat pose": (spoil_frame(transform_matrix=[1] * 16), "is 16, not 4×4"),
     "pose not finite": (spoil_frame(transform_matrix=[[math.nan] * 4] * 4), "a value that is not finite"),
     "scaled rotation": (scaled(1.5), "is not a rigid transform"),
-    "mirror": (scaled([-1, 1, 1]), "mirrors"),
-    "no path": (lambda f, m: (m["frames"][2].pop("file_path"), say(f, m)), "frame 2: must be an object with a string"),
-    "path twice": (spoil_frame(file_path="./images/000000.png"), "./images/000000.png: file_path is there twice"),
+    "mirror": (scaled([-1, 1, 1]), "is a reflection"),
+    "no path": (
+        lambda f, m: (m["frames"][2].pop("file_path"), write_json(f, m)),
+        "frame 2: must be an object",
+    ),
+    "path twice": (spoil_frame(file_path="./images/000000.png"), "./images/000000.png: occurs twice as file_path"),
     "mask of a number": (spoil_frame(mask_path=5), "mask_path must be a string, not 5"),
-    "broken picture": (lambda f, _: (f / "images/000002.png").write_text("hello"), "000002.png: cannot be read as an"),
+    "broken image": (lambda f, _: (f / "images/000002.png").write_text("hello"), "000002.png: cannot be read as an"),
     "list of numbers": (spoil_file(train_filenames=[1]), "train_filenames: must be a list of strings"),
 }
 
@@ -321,7 +327,7 @@ def test_faults_of_one_kind_come_together(scene):
     for frame in meta["frames"]:
         del frame["transform_matrix"]
     meta["frames"][0]["file_path"] = 3
-    say(folder, meta)
+    write_json(folder, meta)
     message = refused(folder)
     assert "2 problems" in message
     assert "images/000001.png, images/000002.png, images/000003.png and 2 more: has no transform_matrix" in message
@@ -332,8 +338,8 @@ def test_no_such_folder(tmp_path):
     assert "cannot be read" in refused(tmp_path / "nowhere.json")
 
 
-def test_a_file_resized_by_whole_factors_and_rounded_down_has_its_lens():
-    """An eighth of 4946 × 3286 px, as published collections have it."""
+def test_the_lens_of_a_resized_image_with_rounded_sides():
+    """An eighth of 4946 × 3286 px, as in published data sets."""
     lens = Lens(4946, 3286, 4000, 4000, 2473, 1643).at_size(618, 411 - 1)
     assert lens.fx == pytest.approx(4000 * 618 / 4946)
 
@@ -346,7 +352,7 @@ def test_opengl_and_opencv_axes_are_the_same_camera(numbers):
     other = flip_axes(pose)
     np.testing.assert_array_equal(flip_axes(other), pose)
     assert np.linalg.det(other[:3, :3]) == pytest.approx(1)
-    in_opencv = np.array([0.3, -0.2, 2.0])  # right, up, before the camera
+    in_opencv = np.array([0.3, -0.2, 2.0])  # right of, above and in front of the camera
     in_opengl = np.array([0.3, 0.2, -2.0])
     np.testing.assert_allclose(pose[:3, :3] @ in_opencv, other[:3, :3] @ in_opengl, atol=1e-12)
     np.testing.assert_array_equal(pose[:3, 3], other[:3, 3])

@@ -21,7 +21,7 @@ from dv.geometry.grid import GridPlacement
 from dv.lightning.dashboard import grid_scalars
 from dv.lightning.loggers import RunTensorBoardLogger, RunWandbLogger, log_picture, log_points
 from dv.lightning.pictures import strongest_voxels
-from dv.lightning.wandb_file import drop_unfinished, records
+from dv.lightning.wandb_file import records, truncate_incomplete_record
 from wandb_runs import Run, runs
 
 NAMESPACES = ("train/", "val/", "test/", "time/", "grid/")
@@ -264,10 +264,10 @@ def test_a_file_that_ends_amid_a_record_is_cut_before_it(single, tmp_path):
     cut.write_bytes(whole.read_bytes()[:-5])
     kept = list(records(cut))
     assert len(kept) == len(list(records(whole))) - 1
-    drop_unfinished(cut)
+    truncate_incomplete_record(cut)
     assert list(records(cut)) == kept
     size = cut.stat().st_size
-    drop_unfinished(cut)
+    truncate_incomplete_record(cut)
     assert cut.stat().st_size == size < whole.stat().st_size - 5
 
 

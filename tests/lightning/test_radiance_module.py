@@ -22,7 +22,7 @@ def test_moments_stay_with_parameters_that_do_not_change():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     density: nn.Parameter = voxels.density
-    _carry_over(optimizer, voxels, lambda: voxels.have_features(5))
+    _carry_over(optimizer, voxels, lambda: voxels.resize_features(5))
     assert optimizer.state[density]["exp_avg"].any()
     assert voxels.features in optimizer.param_groups[0]["params"]
     assert voxels.features not in optimizer.state, "it has another shape and begins anew"

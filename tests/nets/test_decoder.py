@@ -1,14 +1,15 @@
-"""The decoder adds nothing at first, then what depends on the direction, and only where something is."""
+"""The decoder's output is zero at initialisation, depends on the direction, and is multiplied by opacity."""
 
 import pytest
 import torch
 
 from dv.geometry.grid import GridPlacement
 from dv.nets.decoder import ViewDecoder
-from dv.radiance import MIRRORED_SCALE, RadianceGrid, RadianceSizes, spherical_harmonics
+from dv.ops.harmonics import spherical_harmonics
+from dv.radiance import REFLECTED_SCALE, RadianceGrid, RadianceSizes
 
 
-def test_it_begins_by_adding_nothing():
+def test_the_output_is_zero_at_initialisation():
     decoder = ViewDecoder(4, 3, 8)
     given = torch.randn(5, 4), torch.randn(5, 3), torch.rand(5)
     assert not decoder(*given).any()
@@ -16,21 +17,23 @@ def test_it_begins_by_adding_nothing():
     assert all(p.grad is not None for p in decoder.parameters())
 
 
-def test_what_it_adds_depends_on_direction_and_is_times_opacity():
+def test_the_output_depends_on_direction_and_is_proportional_to_opacity():
     torch.manual_seed(0)
     decoder = ViewDecoder(4, 3, 8)
     torch.nn.init.normal_(decoder.layers[-1].weight)
     features, opacity = torch.randn(1, 4).expand(2, 4), torch.tensor([1.0, 0.5])
     one, other = torch.randn(2, 1, 3).expand(2, 2, 3)
-    seen = decoder(features, one, opacity)
-    torch.testing.assert_close(seen[1], seen[0] / 2)
-    assert (seen - decoder(features, other, opacity)).abs().max() > 0.01
+    colors = decoder(features, one, opacity)
+    torch.testing.assert_close(colors[1], colors[0] / 2)
+    assert (colors - decoder(features, other, opacity)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(
     ("view_degree", "decoder_degree", "reflection_degree"), [(0, 1, 0), (0, 2, 0), (2, 1, 2), (1, 2, 4), (0, 0, 1)]
 )
-def test_colours_of_a_grid_depend_on_the_direction_through_it_alone(view_degree, decoder_degree, reflection_degree):
+def test_only_the_decoder_makes_colours_of_a_grid_depend_on_the_direction(
+    view_degree, decoder_degree, reflection_degree
+):
     torch.manual_seed(0)
     degrees = {"decoder_degree": decoder_degree, "reflection_degree": reflection_degree}
     sizes = RadianceSizes(8, 8, view_degree, decoder_features=2, **degrees)
@@ -38,11 +41,11 @@ def test_colours_of_a_grid_depend_on_the_direction_through_it_alone(view_degree,
     with torch.no_grad():
         grid.voxels.density.fill_(8.0)
         grid.voxels.features.fill_(0.3)
-        grid.voxels.features[:, 3 : sizes.coefficients] = 0  # harmonics that depend on the view
+        grid.voxels.features[:, 3 : sizes.coefficients] = 0  # coefficients of the view-dependent harmonics
         grid.background.fill_(-0.5)
-    grid.voxels.find_empty()
+    grid.voxels.update_empty_space()
     origins = torch.tensor([[0.0, 0, -2], [-2.0, 0, 0], [0.0, 3, -2]])
-    directions = torch.tensor([[0.0, 0, 1], [1.0, 0, 0], [0.0, 0, 1]])  # the last passes by
+    directions = torch.tensor([[0.0, 0, 1], [1.0, 0, 0], [0.0, 0, 1]])  # the last ray misses the grid
     before = grid(origins, directions, torch.full((3,), 0.5)).colors
     torch.testing.assert_close(before[0], before[1], rtol=0, atol=1e-3)
     assert grid.decoder is not None
@@ -52,24 +55,24 @@ def test_colours_of_a_grid_depend_on_the_direction_through_it_alone(view_degree,
     assert torch.equal(after[2], torch.full((3,), -0.5))
 
 
-def test_it_is_told_where_light_comes_from_that_a_surface_mirrors():
+def test_the_decoder_receives_the_direction_reflected_at_the_surface():
     sizes = RadianceSizes(8, 8, decoder_features=1, reflection_degree=3)
     grid = RadianceGrid(sizes, GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5))
     with torch.no_grad():
         grid.voxels.density.fill_(8.0)
         grid.voxels.features[1:, -3:] = torch.tensor([0.0, 0.0, -2.0])
-    grid.voxels.find_empty()
-    told = []
+    grid.voxels.update_empty_space()
+    encodings = []
     assert grid.decoder is not None
-    grid.decoder.register_forward_pre_hook(lambda _, given: told.append(given[1]))
+    grid.decoder.register_forward_pre_hook(lambda _, given: encodings.append(given[1]))
     grid(torch.tensor([[0.0, -0.2, -1]]), torch.tensor([[0.0, 0.75, 1.0]]), torch.tensor([0.5]))
-    direction, mirrored = torch.tensor([[0.0, 0.6, 0.8]]), torch.tensor([[0.0, 0.6, -0.8]])
-    slope = torch.tensor([[-0.8]])
-    expected = torch.cat([direction, slope, MIRRORED_SCALE * spherical_harmonics(mirrored, 3)[:, 1:]], 1)
-    torch.testing.assert_close(told[0], expected, rtol=0, atol=1e-5)
+    direction, reflected = torch.tensor([[0.0, 0.6, 0.8]]), torch.tensor([[0.0, 0.6, -0.8]])
+    cosine = torch.tensor([[-0.8]])
+    expected = torch.cat([direction, cosine, REFLECTED_SCALE * spherical_harmonics(reflected, 3)[:, 1:]], 1)
+    torch.testing.assert_close(encodings[0], expected, rtol=0, atol=1e-5)
 
 
-def test_harmonics_are_orthogonal_and_from_the_third_degree_on_of_equal_size():
+def test_harmonics_are_orthogonal_and_from_the_third_degree_on_normalised():
     directions = torch.nn.functional.normalize(
         torch.randn(200_000, 3, generator=torch.Generator().manual_seed(0)), dim=1
     )

@@ -1,10 +1,10 @@
-"""Vertices have the normals of the surfaces that they lie in, on the side from which they are seen."""
+"""Normals of vertices are those of the surfaces in which they lie, on the side from which cameras see them."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from dv.nets.voxels import NOTHING, SparseVoxels
+from dv.nets.voxels import EMPTY_DENSITY, SparseVoxels
 from dv.ops.compositing import Rays
 
 SIDE = 33
@@ -12,12 +12,12 @@ CENTER = torch.full((3,), (SIDE - 1) / 2)
 
 
 def shell(radius, thickness, side=SIDE):
-    """Dense between two spheres."""
-    voxels = SparseVoxels(side, 3, NOTHING)
-    away = (voxels.positions() - CENTER).norm(dim=1)
+    """Return voxels that are dense between two concentric spheres."""
+    voxels = SparseVoxels(side, 3, EMPTY_DENSITY)
+    radii = (voxels.positions() - CENTER).norm(dim=1)
     with torch.no_grad():
-        voxels.density[1:] = torch.where((away - radius).abs() < thickness / 2, 5.0, NOTHING)
-    voxels.find_empty()
+        voxels.density[1:] = torch.where((radii - radius).abs() < thickness / 2, 5.0, EMPTY_DENSITY)
+    voxels.update_empty_space()
     return voxels
 
 
@@ -34,7 +34,7 @@ def test_normals_of_a_hollow_ball_point_away_from_its_centre(thickness):
     assert opposite.median() < -0.98
 
 
-def test_where_density_does_not_tell_normals_are_those_of_the_cameras():
+def test_in_constant_density_normals_are_the_directions_towards_the_cameras():
     voxels = SparseVoxels(9, 3, 2.0)
     towards = torch.randn(9**3 + 1, 3, generator=torch.Generator().manual_seed(0))
     inner = (voxels.positions() - 4).abs().amax(1) < 4
@@ -42,23 +42,23 @@ def test_where_density_does_not_tell_normals_are_those_of_the_cameras():
     assert cosines.min() > 0.999
 
 
-def test_vertices_that_are_not_there_have_no_normals():
+def test_missing_and_unseen_vertices_have_no_normals():
     voxels = shell(12, 2.0)
     voxels.prune()
     towards = torch.randn(len(voxels.density), 3, generator=torch.Generator().manual_seed(0))
     towards[:100] = 0
     normals = voxels.normals(towards)
-    assert not normals[:100].any(), "nor those that no camera sees"
+    assert not normals[:100].any(), "no camera sees these"
     torch.testing.assert_close(normals[100:].norm(dim=1), torch.ones(len(normals) - 100))
 
 
-def test_vertices_are_seen_from_where_rays_come():
+def test_view_directions_point_to_where_rays_come_from():
     voxels = shell(12, 3.0)
     generator = torch.Generator().manual_seed(0)
     origins = torch.rand(2000, 3, generator=generator) * (SIDE - 1)
     origins[:, 0] = -5
     directions = torch.tensor([[2.0, 0, 0]]).expand(2000, 3)
-    towards = voxels.towards_cameras(Rays(origins, directions, torch.full((2000,), 0.5)))
+    towards = voxels.weighted_view_directions(Rays(origins, directions, torch.full((2000,), 0.5)))
     before = torch.cat([torch.zeros(1), voxels.positions()[:, 0]]) < CENTER[0] - 3
     dense = voxels.density > 0
     assert not towards[:, 1:].any()

@@ -1,12 +1,11 @@
-"""Pixels of a radiance grid are the mean of the rays through them."""
+"""A pixel of a radiance grid is the mean of the rays through it, in sRGB values or in linear light."""
 
 import pytest
 import torch
 from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 
-from dv.geometry.camera import Intrinsics
+from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
 from dv.geometry.grid import GridPlacement
-from dv.geometry.rays import all_pixels, pixel_rays
 from dv.geometry.trajectory import look_at
 from dv.radiance import RadianceGrid, RadianceSizes
 
@@ -23,18 +22,18 @@ def grid(request):
             parameter.normal_()
         grid.voxels.density += 2
         grid.voxels.density[0] = -10
-    grid.voxels.find_empty()
+    grid.voxels.update_empty_space()
     return grid
 
 
 POSE = look_at(torch.tensor([0.0, -2, 1]), torch.zeros(3), torch.tensor([0.0, 0, 1]))
 
 
-def test_a_pixel_is_the_mean_of_the_rays_of_a_picture_of_twice_the_side(grid):
-    """A camera of twice the side has those rays as its own pixels: image centres agree where centres are at 0.5."""
+def test_a_pixel_is_the_mean_of_four_pixels_of_an_image_of_twice_the_side(grid):
+    """With pixel centres at 0.5, the rays of the pixels of a camera of twice the side are this one's four subpixels."""
     camera = Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
-    seen = grid.see_pixels(POSE.expand(SIDE**2, 4, 4), all_pixels(SIDE), camera)
-    fine = all_pixels(2 * SIDE)
+    output = grid.render_pixels(POSE.expand(SIDE**2, 4, 4), pixel_grid(SIDE), camera)
+    fine = pixel_grid(2 * SIDE)
     rays = pixel_rays(POSE.expand(len(fine), 4, 4), fine, camera.at_side(2 * SIDE))
     single = grid(*rays, torch.full((len(fine),), 0.5))
 
@@ -47,29 +46,29 @@ def test_a_pixel_is_the_mean_of_the_rays_of_a_picture_of_twice_the_side(grid):
         linear = linear_rgb_to_rgb(blocks(light).mean(1).T[..., None])[..., 0].T - 0.5
         assert (linear - mean).abs().max() > 0.01
         mean = linear
-    torch.testing.assert_close(seen.colors, mean, rtol=0, atol=1e-5)
-    assert single.colors.min() < -0.6, "colours below zero, where a power has no gradient, are among them"
-    seen.colors.sum().backward()
+    torch.testing.assert_close(output.colors, mean, rtol=0, atol=1e-5)
+    assert single.colors.min() < -0.6, "some colours are below zero, where a power has no gradient"
+    output.colors.sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in grid.parameters())
-    torch.testing.assert_close(seen.through, blocks(single.through).mean(1)[:, 0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.transmittance, blocks(single.transmittance).mean(1)[:, 0], rtol=0, atol=1e-5)
     depths = blocks(single.depth)[..., 0]
     assert depths.isfinite().any()
-    torch.testing.assert_close(seen.depth, depths.sort(1).values[:, 1], rtol=0, atol=1e-5)
-    image, _ = grid.render(POSE, camera)
-    torch.testing.assert_close(image, seen.colors.T.view(3, SIDE, SIDE).clamp(-0.5, 0.5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.depth, depths.sort(1).values[:, 1], rtol=0, atol=1e-5)
+    image = grid.render(POSE, camera).image
+    torch.testing.assert_close(image, output.colors.T.view(3, SIDE, SIDE).clamp(-0.5, 0.5), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_the_linear_share_is_learned_from_pictures(grid, share):
-    """Pixels of a grid with one share teach another grid, that differs in nothing else, this share."""
-    given = POSE.expand(SIDE**2, 4, 4), all_pixels(SIDE), Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
+def test_the_linear_share_is_learned_from_images(grid, share):
+    """A grid learns the linear share of another one, which differs in nothing else, from its pixels."""
+    given = POSE.expand(SIDE**2, 4, 4), pixel_grid(SIDE), Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
     with torch.no_grad():
-        begun, _ = grid.linear_share.clone(), grid.linear_share.fill_(share)
-        truth = grid.see_pixels(*given).colors
-        grid.linear_share.copy_(begun)
+        initial, _ = grid.linear_share.clone(), grid.linear_share.fill_(share)
+        truth = grid.render_pixels(*given).colors
+        grid.linear_share.copy_(initial)
     optimizer = torch.optim.Adam([grid.linear_share], lr=0.05)
     for _ in range(150):
         optimizer.zero_grad()
-        (grid.see_pixels(*given).colors - truth).square().mean().backward()
+        (grid.render_pixels(*given).colors - truth).square().mean().backward()
         optimizer.step()
-    assert abs(float(grid.linear_share) - share) < 0.02
+    assert abs(grid.linear_share.item() - share) < 0.02

@@ -1,4 +1,4 @@
-"""Compositing against a loop over samples that is as plain as its definition, forward and backward."""
+"""Compositing equals a plain loop over samples, forward and backward; pruning, refining and smoothing of voxels."""
 
 import itertools
 import math
@@ -9,23 +9,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dv.nets.voxels import NOTHING, SparseVoxels
+from dv.nets.voxels import EMPTY_DENSITY, SparseVoxels
 from dv.ops import compositing_cpu
-from dv.ops.compositing import (
-    LEAST_ALPHA,
-    LEAST_THROUGH,
-    Rays,
-    composite,
-    composite_by_tensors,
-    empty_distance,
-    span,
-)
+from dv.ops.compositing import Rays, composite, composite_reference, empty_space_distance, ray_grid_intersection
+from dv.ops.compositing_reference import MIN_ALPHA, MIN_TRANSMITTANCE
 
-STEP, LENGTH = 0.5, 1.3
+STEP_SIZE, INTERVAL = 0.5, 1.3
 
 
 def scene(seed, dtype=torch.float64):
-    """Random sparse voxels of a random side, and rays from outside, inside, along axes, and past them."""
+    """Return random sparse voxels and rays: from outside, from inside, parallel to the axes, and missing the grid."""
     g = torch.Generator().manual_seed(seed)
     side, channels = 4 + 3 * seed, 1 + 2 * seed
     there = torch.rand(side, side, side, generator=g) < 0.4
@@ -35,7 +28,7 @@ def scene(seed, dtype=torch.float64):
     index[there] = (1 + torch.randperm(rows - 1, generator=g)).to(torch.int32)
     density = torch.randn(rows, generator=g, dtype=dtype) * 4 + 1
     features = torch.randn(rows, channels, generator=g, dtype=dtype)
-    density[0], features[0] = NOTHING, 0
+    density[0], features[0] = EMPTY_DENSITY, 0
     count = 40
     origins = F.normalize(torch.randn(count, 3, generator=g, dtype=dtype), dim=1) * side * 1.5 + side / 2
     origins[:5] = torch.rand(5, 3, generator=g, dtype=dtype) * side
@@ -53,43 +46,44 @@ def cells(vertices):
     return F.max_pool3d(vertices.double()[None, None], 2, 1)[0, 0] > 0
 
 
-def composite_plainly(density, features, index, rays):
-    """One ray after the other, one sample after the other, the grid as a dense tensor."""
+def composite_by_loop(density, features, index, rays):
+    """Composite rays one by one, sample by sample, on a dense grid."""
     side = len(index)
     dense = torch.cat([density[:, None], features], 1)[index.long()].movedim(-1, 0)[None]
     there = (index != 0).to(density.dtype)[None, None]
-    seen, through, depth = [], [], []
+    composited, transmittances, depths = [], [], []
     for o, d, offset in zip(*rays, strict=True):
-        low, high = 0.0, math.inf
+        t_min, t_max = 0.0, math.inf
         for axis in range(3):
             if d[axis] != 0:
                 a, b = sorted([float(-o[axis] / d[axis]), float((side - 1 - o[axis]) / d[axis])])
-                low, high = max(low, a), min(high, b)
+                t_min, t_max = max(t_min, a), min(t_max, b)
             elif not 0 <= o[axis] <= side - 1:
-                high = -1.0
-        dt, n = STEP / float(d.norm()), 0
-        total, left, half = features.new_zeros(features.shape[1]), density.new_ones(()), math.inf
-        while (t := low + (n + float(offset)) * dt) < high:
+                t_max = -1.0
+        dt, n = STEP_SIZE / float(d.norm()), 0
+        total, transmittance, depth = features.new_zeros(features.shape[1]), density.new_ones(()), math.inf
+        while (t := t_min + (n + float(offset)) * dt) < t_max:
             n += 1
-            at = o + t * d
-            cell = at.long().clamp(0, side - 2)
+            point = o + t * d
+            cell = point.long().clamp(0, side - 2)
             x, y, z = cell.tolist()
             if not there[0, 0, z : z + 2, y : y + 2, x : x + 2].any():
                 continue
-            place = (at / (side - 1) * 2 - 1).view(1, 1, 1, 1, 3)
-            value = F.grid_sample(dense, place, align_corners=True)[0, :, 0, 0, 0]
-            alpha = 1 - torch.exp(-F.softplus(value[0]) * LENGTH)
-            if alpha < LEAST_ALPHA or left < LEAST_THROUGH:
+            normalised = (point / (side - 1) * 2 - 1).view(1, 1, 1, 1, 3)
+            value = F.grid_sample(dense, normalised, align_corners=True)[0, :, 0, 0, 0]
+            alpha = 1 - torch.exp(-F.softplus(value[0]) * INTERVAL)
+            if alpha < MIN_ALPHA or transmittance < MIN_TRANSMITTANCE:
                 continue
-            total = total + left * alpha * value[1:]
-            before, left = float(left.detach()), left * (1 - alpha)
-            if before > 0.5 >= left:  # the light falls exponentially within the step around the sample
-                half = t + (math.log(before / 0.5) / math.log(before / float(left.detach())) - 0.5) * dt
-        seen.append(total), through.append(left), depth.append(half)
-    return torch.stack(seen), torch.stack(through), torch.tensor(depth, dtype=density.dtype)
+            total = total + transmittance * alpha * value[1:]
+            before, transmittance = float(transmittance.detach()), transmittance * (1 - alpha)
+            if before > 0.5 >= transmittance:  # it falls exponentially within the step around the sample
+                depth = t + (math.log(before / 0.5) / math.log(before / float(transmittance.detach())) - 0.5) * dt
+        composited.append(total), transmittances.append(transmittance), depths.append(depth)
+    return torch.stack(composited), torch.stack(transmittances), torch.tensor(depths, dtype=density.dtype)
 
 
 def with_gradients(function, density, features, *others):
+    """Return the outputs of a compositing function, and the gradients of density and features without row 0."""
     given = [density.clone().requires_grad_(), features.clone().requires_grad_()]
     outputs = function(*given, *others)
     g = torch.Generator().manual_seed(1)
@@ -99,13 +93,21 @@ def with_gradients(function, density, features, *others):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("fast", [composite, composite_by_tensors])
+@pytest.mark.parametrize("fast", [composite, composite_reference])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
     density, features, index, rays = scene(seed)
-    slow = with_gradients(composite_plainly, density, features, index, rays)
+    slow = with_gradients(composite_by_loop, density, features, index, rays)
     rays = Rays(*(x.to(dtype) for x in rays))
-    given = density.to(dtype), features.to(dtype), index, empty_distance(cells(index != 0)), rays, STEP, LENGTH
+    given = (
+        density.to(dtype),
+        features.to(dtype),
+        index,
+        empty_space_distance(cells(index != 0)),
+        rays,
+        STEP_SIZE,
+        INTERVAL,
+    )
     ours = with_gradients(fast, *given)
     assert slow[2].isfinite().sum() > 5
     assert slow[3].any()
@@ -118,16 +120,16 @@ def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
 
 
 def test_a_process_keeps_its_number_of_threads():
-    """Starting numba's threads gives all cores to PyTorch too, so that jobs side by side wait for each other."""
-    code = "import torch; torch.set_num_threads(1); from dv.ops.compositing_cpu import threads; "
-    code += "print(threads(), torch.get_num_threads())"
+    """Starting numba's threads can give all cores to PyTorch, too, and jobs on the same machine would compete."""
+    code = "import torch; torch.set_num_threads(1); from dv.ops.compositing_cpu import set_threads; "
+    code += "print(set_threads(), torch.get_num_threads())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]
 
 
 def test_gradients_do_not_depend_on_the_number_of_threads():
     density, features, index, rays = scene(3, torch.float32)
-    given = density, features, index, empty_distance(cells(index != 0)), rays, STEP, LENGTH
+    given = density, features, index, empty_space_distance(cells(index != 0)), rays, STEP_SIZE, INTERVAL
     found = []
     threads = torch.get_num_threads()
     try:
@@ -140,49 +142,49 @@ def test_gradients_do_not_depend_on_the_number_of_threads():
 
 
 @pytest.mark.parametrize("change", [1, -1])
-def test_a_sample_at_a_threshold_harms_no_other(monkeypatch, change):
-    """Rounded otherwise, it is counted on one way and not on the other: the last of a ray has no gradient at most."""
+def test_a_sample_at_a_threshold_does_not_affect_others(monkeypatch, change):
+    """Rounding may count a sample in one pass and not in the other; at most the last sample then has no gradient."""
     density, features, index, rays = scene(3)
-    given = density, features, index, empty_distance(cells(index != 0)), rays, STEP, LENGTH
+    given = density, features, index, empty_space_distance(cells(index != 0)), rays, STEP_SIZE, INTERVAL
     exact = with_gradients(composite, *given)
-    forward = compositing_cpu.forward
+    forward_kernel = compositing_cpu.forward_kernel
 
-    def counting_otherwise(*arguments):
-        forward(*arguments)
+    def miscounting(*arguments):
+        forward_kernel(*arguments)
         counts = arguments[-1]
         counts[counts > 1] += change
 
-    monkeypatch.setattr(compositing_cpu, "forward", counting_otherwise)
+    monkeypatch.setattr(compositing_cpu, "forward_kernel", miscounting)
     ours = with_gradients(composite, *given)
     for a, b in zip(ours[3:], exact[3:], strict=True):
         assert torch.isfinite(a).all()
         assert (a - b).norm() <= (1e-12 if change > 0 else 0.7) * b.norm()
 
 
-def test_no_cell_within_the_distance_is_full():
-    full = torch.zeros(6, 30, 50, dtype=torch.bool)
-    full[1, 2, 3] = full[5, 20, 25] = True
-    distance = empty_distance(full)
-    at = torch.stack(torch.meshgrid(*(torch.arange(n) for n in full.shape), indexing="ij"), -1)
-    exact = (at[..., None, :] - torch.nonzero(full)).abs().amax(-1).amin(-1)
-    steps = torch.tensor([0, 1, 2, 3, 5, 9, 17, 33])  # the largest of these that is right
+def test_no_cell_within_the_empty_space_distance_is_occupied():
+    occupied = torch.zeros(6, 30, 50, dtype=torch.bool)
+    occupied[1, 2, 3] = occupied[5, 20, 25] = True
+    distance = empty_space_distance(occupied)
+    at = torch.stack(torch.meshgrid(*(torch.arange(n) for n in occupied.shape), indexing="ij"), -1)
+    exact = (at[..., None, :] - torch.nonzero(occupied)).abs().amax(-1).amin(-1)
+    steps = torch.tensor([0, 1, 2, 3, 5, 9, 17, 33])  # the result is the largest of these that is no more than exact
     assert torch.equal(distance.long(), steps[torch.searchsorted(steps, exact, right=True) - 1])
     assert int(exact.max()) > 17
 
 
-def test_a_ray_that_misses_sees_nothing():
+def test_a_ray_that_misses_the_grid_composites_nothing():
     voxels = SparseVoxels(8, 3, 0.0)
     rays = Rays(torch.tensor([[-5.0, 20, 3]]), torch.tensor([[1.0, 0, 0]]), torch.zeros(1))
-    low, high = span(rays, 8)
-    assert high < low
-    found = voxels.composite(rays, 0.5)
-    assert found.through == 1
-    assert not found.features.any()
-    assert not voxels.meets(rays, voxels.distance_to_vertices()).any()
+    t_min, t_max = ray_grid_intersection(rays, 8)
+    assert t_max < t_min
+    output = voxels.composite(rays, 0.5)
+    assert output.transmittance == 1
+    assert not output.features.any()
+    assert not voxels.hits_vertices(rays, voxels.distance_to_vertices()).any()
 
 
 def ball(side=17, radius=0.5):
-    """Voxels whose density is high in a ball and nothing outside."""
+    """Return voxels with a high density inside a ball and almost none outside."""
     voxels = SparseVoxels(side, 2, -5.0)
     at = voxels.positions() / (side - 1) * 2 - 1
     with torch.no_grad():
@@ -198,19 +200,19 @@ def some_rays(side):
     return Rays(origins, F.normalize(target - origins, dim=1), torch.rand(200, generator=g))
 
 
-def test_pruning_forgets_what_is_empty_and_changes_no_picture():
+def test_pruning_removes_empty_vertices_and_changes_no_image():
     voxels, rays = ball(), some_rays(17)
     before = voxels.composite(rays, 0.5)
     kept = voxels.prune()
     assert len(kept) == len(voxels.density) < 17**3 / 2
     after = voxels.composite(rays, 0.5)
-    assert (before.features - after.features).abs().max() < 2e-3  # the haze of what was nearly nothing
-    assert (before.through - after.through).abs().max() < 2e-3
+    assert (before.features - after.features).abs().max() < 2e-3  # the faint density that was pruned
+    assert (before.transmittance - after.transmittance).abs().max() < 2e-3
     at = voxels.positions() / 16 * 2 - 1
     assert torch.allclose(voxels.features[1:], at[:, :2])
 
 
-def test_refining_keeps_what_is_there_and_where():
+def test_refining_keeps_densities_and_features_in_place():
     voxels = ball()
     voxels.prune()
     voxels.refine(33)
@@ -220,22 +222,22 @@ def test_refining_keeps_what_is_there_and_where():
     assert torch.allclose(voxels.features[1:][inside], at[inside][:, :2], atol=1e-5)
     assert (voxels.density[1:][inside] > 7).all()
     assert len(voxels.density) < 33**3 / 2
-    assert voxels.density[0] == NOTHING
+    assert voxels.density[0] == EMPTY_DENSITY
 
 
-def test_a_saved_state_is_loaded_whatever_its_shape():
+def test_a_saved_state_of_another_size_can_be_loaded():
     voxels = ball()
     voxels.prune()
     voxels.refine(20)
     other = SparseVoxels(2, 2, 0.0)
-    other.fit_to(voxels.state_dict())
+    other.resize_to_state(voxels.state_dict())
     other.load_state_dict(voxels.state_dict())
     rays = some_rays(20)
     assert torch.equal(other.composite(rays, 0.5).features, voxels.composite(rays, 0.5).features)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_features_spread_to_neighbours_that_are_there(seed):
+def test_features_diffuse_to_stored_neighbours(seed):
     density, features, index, _ = scene(seed)
     side = len(index)
     voxels = SparseVoxels(side, features.shape[1], 0.0).double()
@@ -252,23 +254,23 @@ def test_features_spread_to_neighbours_that_are_there(seed):
                 wanted[row] += 0.4 / 6 * (features[index[tuple(place)]] - features[row])
     assert torch.allclose(voxels.features, wanted)
     assert not voxels.features[0].any()
-    assert torch.allclose(voxels.features.sum(0), features.sum(0)), "as much as there was"
+    assert torch.allclose(voxels.features.sum(0), features.sum(0)), "the sum is preserved"
 
 
 @pytest.mark.parametrize("step", [0.5, 1.0])
-def test_what_is_found_empty_holds_no_sample_that_counts(step):
+def test_no_sample_contributes_in_an_empty_cell(step):
     voxels = SparseVoxels(17, 3, -5.0)
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         dense = torch.rand(17**3, generator=g) < 0.1
         voxels.density[1:] = torch.where(dense, torch.randn(17**3, generator=g) * 2 + 1, -15.0)
         voxels.features[1:] = torch.randn(17**3, 3, generator=g)
-    voxels.find_empty()
+    voxels.update_empty_space()
     assert 0.1 < float((voxels.distance == 0).float().mean()) < 0.9
     ours = voxels.composite(some_rays(17), step)
     voxels.distance.zero_()
     theirs = voxels.composite(some_rays(17), step)
-    assert (theirs.through < 0.99).any()
+    assert (theirs.transmittance < 0.99).any()
     for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a.isfinite(), b.isfinite())
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)

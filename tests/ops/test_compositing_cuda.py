@@ -1,29 +1,33 @@
-"""What the kernels for GPUs compute, on a GPU or by Triton's interpreter (which test_triton.py starts)."""
+"""The GPU kernels equal a plain loop over samples, on a GPU or by Triton's interpreter (see test_triton.py)."""
 
 import os
 
 import pytest
 import torch
-from test_compositing import LENGTH, STEP, cells, composite_plainly, scene, with_gradients
+from test_compositing import INTERVAL, STEP_SIZE, cells, composite_by_loop, scene, with_gradients
 
-from dv.ops.compositing import Rays, empty_distance
+from dv.ops.compositing import Rays, empty_space_distance
 
 INTERPRETED = "TRITON_INTERPRET" in os.environ
 if not INTERPRETED and not torch.cuda.is_available():
-    pytest.skip("needs a GPU, or Triton's interpreter as test_triton.py starts it", allow_module_level=True)
+    pytest.skip("needs a GPU or Triton's interpreter, see test_triton.py", allow_module_level=True)
 
-compositing_cuda = pytest.importorskip("dv.ops.compositing_cuda", reason="Triton comes with PyTorch for CUDA")
+compositing_cuda = pytest.importorskip("dv.ops.compositing_cuda", reason="Triton is installed with PyTorch for CUDA")
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
 
-@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")  # of axes that rays run across
+@pytest.mark.filterwarnings(
+    "ignore:(divide by zero|invalid value):RuntimeWarning"
+)  # where rays are perpendicular to an axis
 @pytest.mark.parametrize("seed", [0, 1])
 def test_gpu_kernels_equal_a_loop_over_samples(seed):
     density, features, index, rays = scene(seed)
-    slow = with_gradients(composite_plainly, density, features, index, rays)
-    distance = empty_distance(cells(index != 0))
+    slow = with_gradients(composite_by_loop, density, features, index, rays)
+    distance = empty_space_distance(cells(index != 0))
     given = [x.to(DEVICE) for x in (density.float(), features.float(), index, distance)]
-    ours = with_gradients(compositing_cuda.composite, *given, Rays(*(x.float().to(DEVICE) for x in rays)), STEP, LENGTH)
+    ours = with_gradients(
+        compositing_cuda.composite, *given, Rays(*(x.float().to(DEVICE) for x in rays)), STEP_SIZE, INTERVAL
+    )
     assert slow[3].any()
     for a, b in zip(ours, slow, strict=True):
         a, there = a.cpu(), b.isfinite()
@@ -33,7 +37,11 @@ def test_gpu_kernels_equal_a_loop_over_samples(seed):
 
 def test_no_rays_and_no_features_are_allowed():
     density, features, index, rays = scene(0)
-    given = [x.to(DEVICE) for x in (density.float(), features[:, :0].float(), index, empty_distance(cells(index != 0)))]
+    given = [
+        x.to(DEVICE) for x in (density.float(), features[:, :0].float(), index, empty_space_distance(cells(index != 0)))
+    ]
     few = Rays(*(x[:3].float().to(DEVICE) for x in rays))
-    assert compositing_cuda.composite(*given, few, STEP, LENGTH).features.shape == (3, 0)
-    assert compositing_cuda.composite(*given, Rays(*(x[:0] for x in few)), STEP, LENGTH).through.shape == (0,)
+    assert compositing_cuda.composite(*given, few, STEP_SIZE, INTERVAL).features.shape == (3, 0)
+    assert compositing_cuda.composite(*given, Rays(*(x[:0] for x in few)), STEP_SIZE, INTERVAL).transmittance.shape == (
+        0,
+    )

@@ -1,4 +1,4 @@
-"""Every operator laid out for speed against the slow obvious one: random shapes, both directions, fp32 and bf16."""
+"""Fast operators equal plain ones, forward and backward: random shapes, fp32 and bf16."""
 
 import random
 import weakref
@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dv.nets import convolution
 from dv.nets.blocks import Layers
-from dv.ops.convolution import Conv2d, Conv3d, Doubling2d, convolve
-from dv.ops.frustum import FrustumConv, Rays
+from dv.ops import convolution
+from dv.ops.convolution import Conv2d, Conv3d, ConvTranspose2d, conv3d
+from dv.ops.frustum import FrustumConv, PaddedFrustum
 from dv.ops.norm import ViewNorm2d, ViewNorm3d
-from dv.ops.padding import replicate
+from dv.ops.padding import replication_pad
 
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
 SEEDS = range(6)
@@ -25,14 +25,14 @@ def dtype(request):
 
 
 def tensor(*shape, dtype=torch.float32, channels_last=True):
-    """Random values that bf16 can hold."""
+    """Return random values that bf16 represents exactly."""
     x = torch.randn(*shape).bfloat16().to(dtype)
     layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
     return x.contiguous(memory_format=layout) if layout and channels_last else x
 
 
 def compare(fast, slow, inputs, parameters, dtype):
-    """Outputs and all gradients of two functions of inputs and parameters, the slow one in fp32."""
+    """Compare outputs and gradients of two functions of inputs and parameters, the slow one in fp32."""
     results = []
     for function, kind in ((fast, dtype), (slow, torch.float32)):
         given = [x.detach().to(kind).requires_grad_() for x in inputs]
@@ -82,12 +82,12 @@ def test_conv2d(seed, dtype, bands, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_doubling(seed, dtype):
+def test_conv_transpose2d(seed, dtype):
     draw = random.Random(seed)
     torch.manual_seed(seed)
     a, b, bias = draw.choice([4, 16, 64]), draw.choice([3, 16]), draw.random() < 0.5
     x = tensor(draw.choice([1, 2]), a, draw.choice([1, 2, 8]), draw.choice([1, 4, 8]))
-    layers(Doubling2d(a, b, bias=bias), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias), [x], dtype)
+    layers(ConvTranspose2d(a, b, bias=bias), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias), [x], dtype)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -106,14 +106,14 @@ def test_conv3d(seed, views, dtype):
 
 @pytest.mark.parametrize("depth", [False, True])
 @pytest.mark.parametrize("shape", [(1, 2, 3, 5), (2, 1, 4, 4), (1, 2, 4, 2)])
-def test_replicate(depth, shape, dtype):
+def test_replication_pad(depth, shape, dtype):
     n, d, h, w = shape
     inputs = [tensor(n, 3, d, h, w), tensor(n, 1, d, h, w)]
-    rim = (1, 1, 1, 1, int(depth), int(depth))
+    padding = (1, 1, 1, 1, int(depth), int(depth))
     compare(
-        # a convolution makes the gradient of what is padded anew; so does this product
-        lambda x, _: replicate(*x, depth=depth) * 1,
-        lambda x, _: F.pad(torch.cat(x, 1), rim, mode="replicate"),
+        # the backward pass overwrites its gradient; this product allocates a new one, as a convolution does
+        lambda x, _: replication_pad(*x, depth=depth) * 1,
+        lambda x, _: F.pad(torch.cat(x, 1), padding, mode="replicate"),
         inputs,
         [],
         dtype,
@@ -132,8 +132,8 @@ def test_frustum_convolution(seed, depth_last, dtype):
     parameters = [tensor(*p.shape) / 8 for p in layer.parameters()]
 
     def fast(x, p):
-        rimmed = F.pad(x[0], (1, 1, 1, 1, 0, 0), mode="replicate").contiguous(memory_format=torch.channels_last_3d)
-        return with_parameters(layer, p)(rimmed, coordinates.to(x[0].dtype))
+        padded = F.pad(x[0], (1, 1, 1, 1, 0, 0), mode="replicate").contiguous(memory_format=torch.channels_last_3d)
+        return with_parameters(layer, p)(padded, coordinates.to(x[0].dtype))
 
     def slow(x, p):
         channel = coordinates[:, None, None].expand(views, 1, depth, side, side)
@@ -152,8 +152,8 @@ def test_a_frustum_convolved_and_summed_along_its_rays(seed, dtype):
     offset = tensor(views, 1, depth, side, side)
 
     def fast(x, p):
-        rays = Rays(x[0])
-        return rays.sum(convolve(rays.frustum, p[0]).tanh() + x[1])
+        padded = PaddedFrustum(x[0])
+        return padded.weighted_sum(conv3d(padded.convolved, p[0]).tanh() + x[1])
 
     def slow(x, p):
         return (x[0][..., 1:-1, 1:-1] * (F.conv3d(x[0], p[0]).tanh() + x[1])).sum(2)
@@ -163,9 +163,9 @@ def test_a_frustum_convolved_and_summed_along_its_rays(seed, dtype):
 
 @pytest.mark.parametrize("channels", [4, 32])
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda **k: nn.LeakyReLU(0.2, **k)])
-@pytest.mark.parametrize("large", [0, 10**9], ids=["made anew", "kept"])
-def test_norm_activation_and_dropout_in_one(channels, activation, large, monkeypatch):
-    monkeypatch.setattr("dv.ops.norm.LARGE", large)
+@pytest.mark.parametrize("threshold", [0, 10**9], ids=["recomputed", "stored"])
+def test_fused_norm_activation_and_dropout(channels, activation, threshold, monkeypatch):
+    monkeypatch.setattr("dv.ops.norm.MIN_RECOMPUTED_VALUES", threshold)
     torch.manual_seed(channels)
     norm, drawn = ViewNorm2d(channels), []
     layers = [Conv2d(3, channels, 3), norm, activation(inplace=True), nn.Dropout2d(0.4), Conv2d(channels, 2, 3)]
@@ -189,38 +189,38 @@ def test_norm_activation_and_dropout_in_one(channels, activation, large, monkeyp
         gradients = [p.grad.clone() for layer in layers for p in layer.parameters()]
         results.append([output.detach(), given.grad, norm.running_mean.clone(), norm.running_var.clone(), *gradients])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(*drawn)  # nothing more, nothing less was drawn at random
+    torch.testing.assert_close(*drawn)  # both have drawn the same random numbers
 
 
-@pytest.mark.parametrize(("large", "kept"), [(0, False), (10**9, True)])
-def test_a_large_activation_is_not_kept_for_the_backward_pass(large, kept, monkeypatch):
-    monkeypatch.setattr("dv.ops.norm.LARGE", large)
+@pytest.mark.parametrize(("threshold", "stored"), [(0, False), (10**9, True)])
+def test_a_large_activation_is_not_stored_for_the_backward_pass(threshold, stored, monkeypatch):
+    monkeypatch.setattr("dv.ops.norm.MIN_RECOMPUTED_VALUES", threshold)
     norm, activated = ViewNorm2d(32), []
     norm.register_forward_hook(lambda _module, _inputs, y: activated.append(weakref.ref(y)))
     output = Layers(Conv2d(3, 32, 3), norm, nn.ReLU(inplace=True), Conv2d(32, 32, 3))(tensor(2, 3, 8, 8))
     assert output.requires_grad
-    assert (activated[0]() is not None) == kept
+    assert (activated[0]() is not None) == stored
 
 
-def test_what_was_written_to_since_is_kept(monkeypatch):
-    monkeypatch.setattr("dv.ops.norm.LARGE", 0)
-    norm, convolution = ViewNorm2d(32), Conv2d(32, 4, 3)
+def test_an_activation_modified_in_place_is_stored(monkeypatch):
+    monkeypatch.setattr("dv.ops.norm.MIN_RECOMPUTED_VALUES", 0)
+    norm, layer = ViewNorm2d(32), Conv2d(32, 4, 3)
     x = tensor(2, 32, 6, 6)
     y = norm(x.requires_grad_())
     y.mul_(2)
-    convolution(y).square().sum().backward()
-    fast = convolution.weight.grad.clone()
-    convolution.zero_grad()
-    convolution(2 * norm(x).detach()).square().sum().backward()
-    torch.testing.assert_close(fast, convolution.weight.grad, rtol=1e-4, atol=1e-4)
+    layer(y).square().sum().backward()
+    fast = layer.weight.grad.clone()
+    layer.zero_grad()
+    layer(2 * norm(x).detach()).square().sum().backward()
+    torch.testing.assert_close(fast, layer.weight.grad, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("fast", "slow"), [(ViewNorm2d, nn.BatchNorm2d), (ViewNorm3d, nn.BatchNorm3d)])
 @pytest.mark.parametrize("channels", [1, 4, 6, 32])
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("large", [0, 10**9])
-def test_norm_of_each_view(fast, slow, channels, training, large, monkeypatch):
-    monkeypatch.setattr("dv.ops.norm.LARGE", large)
+@pytest.mark.parametrize("threshold", [0, 10**9])
+def test_norm_of_each_view(fast, slow, channels, training, threshold, monkeypatch):
+    monkeypatch.setattr("dv.ops.norm.MIN_RECOMPUTED_VALUES", threshold)
     torch.manual_seed(channels)
     size = (6, 4) if fast is ViewNorm2d else (3, 4, 6)
     ours, plain = fast(channels), slow(channels)

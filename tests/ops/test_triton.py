@@ -1,4 +1,4 @@
-"""The kernels for GPUs where there is none: run by Triton's interpreter, and compiled."""
+"""The GPU kernels on machines without a GPU: run by Triton's interpreter, and compiled."""
 
 import os
 import subprocess
@@ -7,28 +7,29 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA, and with dv's dev extra on Linux")
+pytest.importorskip("triton", reason="Triton is installed with PyTorch for CUDA, and with the extra dv[dev] on Linux")
 
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
-from dv.ops.compositing_cuda import RAYS, _backward, _forward
+from dv.ops.compositing_cuda import RAYS, _backward_kernel, _forward_kernel
 
 POINTERS = {"index": "*i32", "distance": "*u8"}
-NUMBERS = {"count": "i32", "side": "i32"} | dict.fromkeys(("step", "length", "least_raw", "least_through"), "fp32")
-for kernel in (_forward, _backward):
-    for columns in (3, 11):
-        stride = -(-(columns + 1) // 4) * 4
-        sizes = {"COUNT": columns, "STRIDE": stride, "WIDE": triton.next_power_of_2(stride), "RAYS": RAYS}
+FLOATS = ("step_size", "interval", "min_raw", "min_transmittance")
+NUMBERS = {"count": "i32", "side": "i32"} | dict.fromkeys(FLOATS, "fp32")
+for kernel in (_forward_kernel, _backward_kernel):
+    for channels in (3, 11):
+        stride = -(-(channels + 1) // 4) * 4
+        sizes = {"CHANNELS": channels, "STRIDE": stride, "BLOCK": triton.next_power_of_2(stride), "RAYS": RAYS}
         types = {n: NUMBERS.get(n) or POINTERS.get(n, "*fp32") for n in kernel.arg_names}
         source = triton.compiler.ASTSource(kernel, types | dict.fromkeys(sizes, "constexpr"), sizes)
         compiled = triton.compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 1})
-        print(kernel.__name__, columns, len(compiled.asm["cubin"]))
+        print(kernel.__name__, channels, len(compiled.asm["cubin"]))
 """
 
 
-def test_by_the_interpreter():
-    """In a process of its own: Triton asks for this variable when it is imported."""
+def test_gpu_kernels_by_the_interpreter():
+    """The tests run in a new process, since Triton reads this environment variable at import."""
     command = [
         sys.executable,
         "-m",
@@ -44,11 +45,11 @@ def test_by_the_interpreter():
     assert "3 passed" in done.stdout
 
 
-def test_gpu_kernels_compile_where_there_is_no_gpu(tmp_path):
-    """Triton's interpreter takes what its compiler refuses."""
+def test_gpu_kernels_compile_without_a_gpu(tmp_path):
+    """Triton's interpreter accepts code that its compiler rejects."""
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
-    script = tmp_path / "compiled.py"  # kernels are read from source files
+    script = tmp_path / "compiled.py"  # Triton reads the source of kernels from files
     script.write_text(COMPILE)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["_forward"] * 2 + ["_backward"] * 2
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["_forward_kernel"] * 2 + ["_backward_kernel"] * 2

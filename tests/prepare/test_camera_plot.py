@@ -4,7 +4,7 @@ import numpy as np
 from conftest import write_object
 from dv.data.object import ObjectSource
 from dv.geometry.grid import GridPlacement
-from dv.prepare.camera_plot import COLORS, box_edges, scene_picture
+from dv.prepare.camera_plot import COLORS, box_edges, plot_scene
 
 
 def test_edges_of_the_box():
@@ -19,15 +19,15 @@ def test_cameras_of_every_split_grid_and_points_are_drawn(tmp_path):
     poses = {split: source.views(split).poses.numpy() for split in ("train", "validation", "test")}
     calibration = source.calibration()
     points = np.random.default_rng(0).normal(size=(500, 3)) * 0.1
-    points[0] = 1e6  # far off: must not set the scale
-    scene_picture(tmp_path / "a.png", poses, calibration.placement, calibration.intrinsics, points)
-    picture = iio.imread(tmp_path / "a.png")[..., :3].astype(int)
-    assert picture.shape[0] > 400
+    points[0] = 1e6  # far away: must not change the limits of the plot
+    plot_scene(tmp_path / "a.png", poses, calibration.placement, calibration.intrinsics, points)
+    image = iio.imread(tmp_path / "a.png")[..., :3].astype(int)
+    assert image.shape[0] > 400
     for color in COLORS.values():
         wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (np.abs(picture - wanted).max(2) < 60).sum() > 50
+        assert (np.abs(image - wanted).max(2) < 60).sum() > 50
     without = tmp_path / "b.png"
-    scene_picture(without, poses, calibration.placement, calibration.intrinsics)
+    plot_scene(without, poses, calibration.placement, calibration.intrinsics)
     left, right = (
         np.ptp(np.argwhere((iio.imread(p)[..., :3] < 60).all(2)), axis=0) for p in (tmp_path / "a.png", without)
     )

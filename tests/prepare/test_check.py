@@ -1,4 +1,4 @@
-"""Each fault is made in a copy of a good object, and found; the good object gives no finding."""
+"""Each fault is made in a copy of a good object and found; the good object has no findings."""
 
 import shutil
 import time
@@ -11,7 +11,8 @@ import torch
 from conftest import TINY, write_views
 from dv.data.object import ObjectSource
 from dv.errors import UserError
-from dv.prepare.check import check_cameras, check_object
+from dv.prepare.camera_checks import check_cameras
+from dv.prepare.check import check_object
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def poses(folder, change):
         pose(folder, int(path.stem), change)
 
 
-def picture(folder, name, change):
+def change_image(folder, name, change):
     path = folder / "rgb" / f"{name:06d}.png"
     iio.imwrite(path, change(iio.imread(path)))
 
@@ -57,7 +58,7 @@ def calibrate(root, **lines):
         path.write_text("\n".join(text))
 
 
-def test_a_good_object_gives_no_finding(good, tmp_path, capsys):
+def test_a_good_object_has_no_findings(good, tmp_path, capsys):
     assert findings(good, tmp_path) == []
     out = capsys.readouterr().out
     assert "24 train, 3 validation, 4 test views of 32×32 px" in out
@@ -88,37 +89,40 @@ FAULTS = {
         lambda r: shutil.copy(train(r) / "pose/000002.txt", train(r) / "pose/000007.txt"),
         "the same pose twice: train/000002 and train/000007",
     ),
-    "the same picture": (
+    "the same image": (
         lambda r: shutil.copy(train(r) / "rgb/000002.png", r / "test/ball/rgb/000001.png"),
-        "the same picture twice: train/000002 and test/000001",
+        "the same image twice: train/000002 and test/000001",
     ),
     "few views": (
         lambda r: [p.unlink() for p in train(r).glob("*/0000[12]?.*")],
         "10 training views are few",
     ),
-    "aimed aside": (
+    "turned away": (
         lambda r: pose(train(r), 4, lambda m: m @ turn_y(17)),
-        "1 views have the grid cut by the picture's edge, the most train/000004",
+        "the border of the image cuts off part of the grid in 1 views, at most",
     ),
-    "too near": (lambda r: calibrate(r, near="1.5"), "31 views have the grid cut by the near plane (1.5)"),
-    "too deep": (lambda r: calibrate(r, near="0.05", scale="0.8"), "cut by the far end of the frustum"),
+    "too near": (lambda r: calibrate(r, near="1.5"), "the near plane (1.5) cuts off part of the grid in 31 views"),
+    "too deep": (
+        lambda r: calibrate(r, near="0.05", scale="0.8"),
+        "the far end of the frustum (near + 2·scale = 1.65) cuts off part of the grid",
+    ),
     "origin": (lambda r: calibrate(r, origin="0.3 0.3 0.3"), "lies outside the grid"),
     "origin far off": (lambda r: calibrate(r, origin="0 0 0.62"), "the views converge at"),
-    "small grid": (lambda r: calibrate(r, scale="0.1", near="1.4"), "the grid's side 0.1 does not suit"),
+    "small grid": (lambda r: calibrate(r, scale="0.1", near="1.4"), "the grid's side 0.1 does not fit"),
     "misses the object": (lambda r: calibrate(r, scale="0.5", near="1.2"), "it would fit into a side of"),
     "in the grid": (lambda r: pose(train(r), 3, lambda m: closer(m, 0.2)), "train/000003: cameras inside the grid"),
     "brighter": (
-        lambda r: picture(train(r), 5, lambda x: (x / 3).astype(np.uint8)),
-        "000005: much brighter or darker than the views beside them",
+        lambda r: change_image(train(r), 5, lambda x: (x / 3).astype(np.uint8)),
+        "000005: much brighter or darker than the neighbouring views",
     ),
-    "blurred": (lambda r: picture(train(r), 5, blur), "000005: blurred beside their neighbours"),
-    "blank": (lambda r: picture(train(r), 5, lambda x: x * 0 + 200), "000005: of one colour"),
-    "other pictures": (
-        lambda r: [picture(train(r), i, elsewhere) for i in range(1, 24, 2)],
-        "do not fit the pictures",
+    "blurred": (lambda r: change_image(train(r), 5, blur), "000005: blurred compared with the neighbouring views"),
+    "blank": (lambda r: change_image(train(r), 5, lambda x: x * 0 + 200), "000005: of one colour"),
+    "other images": (
+        lambda r: [change_image(train(r), i, elsewhere) for i in range(1, 24, 2)],
+        "do not fit the images",
     ),
     "principal point": (lambda r: calibrate(r, camera="44.8 5 15.5 0"), "the principal point (5.0, 15.5) is far"),
-    "field of view": (lambda r: calibrate(r, camera="3000 15.5 15.5 0"), "a field of view of 0.6° is odd"),
+    "field of view": (lambda r: calibrate(r, camera="3000 15.5 15.5 0"), "a field of view of 0.6° is unusual"),
     "far tests": (
         lambda r: poses(r / "test/ball", lambda m: np.diag([1, -1, -1, 1]) @ m),  # from below
         "test views look from more than 45° away from any training view, such as 00000",
@@ -147,9 +151,9 @@ def test_each_fault_is_found(copy, tmp_path, fault):
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        (lambda m: m @ np.diag([1, -1, -1, 1]), "OpenGL's axes"),
+        (lambda m: m @ np.diag([1, -1, -1, 1]), "in OpenGL axes"),
         (np.linalg.inv, "world-to-camera (write 1"),
-        (lambda m: np.linalg.inv(m @ np.diag([1, -1, -1, 1])), "world-to-camera in OpenGL's axes"),
+        (lambda m: np.linalg.inv(m @ np.diag([1, -1, -1, 1])), "world-to-camera in OpenGL axes"),
     ],
 )
 def test_other_axes_are_recognised(copy, tmp_path, capsys, change, kind):
@@ -180,7 +184,7 @@ def test_command(command, copy, tmp_path):
     assert result.err.splitlines()[-1].startswith("error: ball in")
 
 
-def test_training_warns_of_what_the_fast_part_finds(command, copy, caplog):
+def test_training_warns_of_what_the_fast_checks_find(command, copy, caplog):
     shutil.copy(train(copy) / "pose/000002.txt", train(copy) / "pose/000007.txt")
     arguments = ["object=custom", f"object.root={copy}", "object.name=ball", *TINY, "loss=l1", "trainer.max_steps=1"]
     result = command("train", *arguments)
@@ -188,8 +192,8 @@ def test_training_warns_of_what_the_fast_part_finds(command, copy, caplog):
     assert "the same pose twice: train/000002 and train/000007" in caplog.text + result.out + result.err
 
 
-def test_the_fast_part_is_fast(good):
-    """Not a benchmark: it must not become something that a training waits for."""
+def test_the_fast_checks_are_fast(good):
+    """Not a benchmark: training must not wait for the checks."""
     source = ObjectSource(good, "ball")
     views = {split: source.views(split) for split in ("train", "validation")}
     many = views["train"].select([i % 24 for i in range(500)])

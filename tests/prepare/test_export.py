@@ -1,4 +1,4 @@
-"""Objects in our own layout as photographs, and as transforms.json."""
+"""Export of objects as transforms.json."""
 
 import json
 import shutil
@@ -11,9 +11,9 @@ import pytest
 from conftest import write_object, write_views
 from dv.data.object import SPLITS, ObjectSource
 from dv.errors import UserError
+from dv.importers.folder import read_folder
 from dv.importers.transforms import read_transforms
-from dv.prepare.export import export_transforms, read_folder
-from dv.prepare.photographs import Lens
+from dv.prepare.export import export_transforms
 from dv.prepare.writing import WriteSettings
 from dv.prepare.writing import write_object as write_prepared
 
@@ -24,62 +24,14 @@ def wide(root: Path) -> Path:
     return root
 
 
-def test_folder_as_photographs(ball):
-    found = read_folder(ball, "ball")
-    assert {split: len(of) for split, of in found.splits.items()} == {"train": 8, "validation": 2, "test": 3}
-    source = ObjectSource(ball, "ball")
-    for split in SPLITS:
-        np.testing.assert_array_equal([p.pose for p in found.splits[split]], source.views(split).poses)
-    assert {p.lens for p in found.photographs} == {Lens(32, 32, 1.4 * 32, 1.4 * 32, 16, 16)}
-    assert found.placement == source.calibration().placement
+def export(source: ObjectSource, output: Path) -> Path:
+    return export_transforms(source, read_folder(source.root, source.name, source.pixel_center), output)
 
 
-def test_pixel_center_of_the_folder(tmp_path):
-    root = wide(tmp_path)
-    assert read_folder(root, "ball").photographs[0].lens.cx == 20
-    assert read_folder(root, "ball", pixel_center=0.5).photographs[0].lens.cx == 19.5
-    for split in SPLITS:
-        (root / split / "ball" / "dataset.json").write_text('{"pixel_center": 0.5}')
-    assert read_folder(root, "ball").photographs[0].lens.cx == 19.5
-
-
-def test_world_to_camera_folder(tmp_path):
-    root = write_object(tmp_path)
-    poses = read_folder(root, "ball").poses
-    for split in SPLITS:
-        for path in (root / split / "ball" / "pose").glob("*.txt"):
-            path.write_text(" ".join(f"{x:.17g}" for x in np.linalg.inv(np.loadtxt(path).reshape(4, 4)).ravel()))
-        with (root / split / "ball" / "intrinsics.txt").open("a") as file:
-            file.write("1\n")
-    np.testing.assert_allclose(read_folder(root, "ball").poses, poses, atol=1e-8)
-
-
-def test_copy_of_a_folder_is_the_same(ball, tmp_path):
-    write_prepared(read_folder(ball, "ball"), tmp_path, "copy", WriteSettings(), {})
-    original, copy = ObjectSource(ball, "ball"), ObjectSource(tmp_path, "copy")
-    for split in SPLITS:
-        assert (original.views(split).images == copy.views(split).images).all()
-        np.testing.assert_array_equal(original.views(split).poses, copy.views(split).poses)
-    np.testing.assert_allclose(original.calibration().intrinsics.matrix(), copy.calibration().intrinsics.matrix())
-    assert original.calibration().placement == copy.calibration().placement
-
-
-def test_faults_of_all_splits_come_together(tmp_path):
-    root = write_object(tmp_path)
-    (root / "train/ball/rgb/000001.png").unlink()
-    (root / "test/ball/pose/000002.txt").write_text("1 2 3")
-    with pytest.raises(UserError) as error:
-        read_folder(root, "ball")
-    assert "pose/000001.txt: no image, expected rgb/000001.png" in str(error.value)
-    assert "a pose has 16 numbers" in str(error.value)
-    with pytest.raises(UserError, match="no object at"):
-        read_folder(root, "cup")
-
-
-@pytest.mark.parametrize("which", ["one file", "files of splits"])
+@pytest.mark.parametrize("which", ["one file", "one file per split"])
 def test_round_trip(tmp_path, which):
     root = wide(tmp_path / "object")
-    output = export_transforms(ObjectSource(root, "ball"), tmp_path / "new" / "export")
+    output = export(ObjectSource(root, "ball"), tmp_path / "new" / "export")
     assert not list(output.parent.glob(".*"))
     original, found = read_folder(root, "ball"), read_transforms(output)
     if which == "one file":
@@ -100,7 +52,7 @@ def test_round_trip(tmp_path, which):
 
 def test_what_other_programs_read(tmp_path):
     root = wide(tmp_path / "object")
-    output = export_transforms(ObjectSource(root, "ball"), tmp_path / "export")
+    output = export(ObjectSource(root, "ball"), tmp_path / "export")
     meta = json.loads((output / "transforms.json").read_text())
     assert [len(meta[f"{word}_filenames"]) for word in ("train", "val", "test")] == [8, 2, 3]
     assert all((output / frame["file_path"]).is_file() for frame in meta["frames"])
@@ -122,16 +74,16 @@ def test_grid_in_the_unit_cube_of_instant_ngp(tmp_path):
         lines = path.read_text().split("\n")
         lines[1], lines[3] = "0.1 -0.2 0.05", "1.25"
         path.write_text("\n".join(lines))
-    meta = json.loads((export_transforms(ObjectSource(root, "ball"), tmp_path / "e") / "transforms.json").read_text())
+    meta = json.loads((export(ObjectSource(root, "ball"), tmp_path / "e") / "transforms.json").read_text())
     corners = np.array([[0.1, -0.2, 0.05]]) + 1.25 * np.array([[-0.5] * 3, [0.5] * 3])
     np.testing.assert_allclose(corners * meta["scale"] + meta["offset"], [[0] * 3, [1] * 3], atol=1e-12)
 
 
-def test_absent_splits_are_held_out_as_in_training(tmp_path):
+def test_missing_splits_are_held_out_as_in_training(tmp_path):
     root = write_object(tmp_path / "object", train=20)
     shutil.rmtree(root / "validation")
     source = ObjectSource(root, "ball", image_side=32)
-    found = read_transforms(export_transforms(source, tmp_path / "export"))
+    found = read_transforms(export(source, tmp_path / "export"))
     for split in SPLITS:
         assert [p.name for p in found.splits[split]] == source.views(split).names
 
@@ -141,18 +93,18 @@ def test_lenses_that_differ_between_splits(tmp_path):
     shutil.rmtree(root / "test" / "ball")
     write_views(root / "test" / "ball", 3, 64)
     source = ObjectSource(root, "ball", image_side=32)
-    found = read_transforms(export_transforms(source, tmp_path / "export"))
+    found = read_transforms(export(source, tmp_path / "export"))
     assert found.splits["test"][0].lens == read_folder(root, "ball").splits["test"][0].lens
 
 
 def test_an_existing_folder_is_refused(ball, tmp_path):
-    with pytest.raises(UserError, match="is there already"):
-        export_transforms(ObjectSource(ball, "ball"), tmp_path)
+    with pytest.raises(UserError, match="exists already"):
+        export(ObjectSource(ball, "ball"), tmp_path)
 
 
-def test_faults_leave_nothing(tmp_path):
+def test_faults_leave_no_files(tmp_path):
     root = write_object(tmp_path / "object")
     (root / "train/ball/rgb/000001.png").write_text("hello")
     with pytest.raises(UserError, match="cannot be read as an image"):
-        export_transforms(ObjectSource(root, "ball"), tmp_path / "out" / "export")
+        export(ObjectSource(root, "ball"), tmp_path / "out" / "export")
     assert not (tmp_path / "out").exists()

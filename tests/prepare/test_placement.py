@@ -1,18 +1,18 @@
-"""The grid finds its place around what cameras look at, whatever their world, lens and number."""
+"""The grid is placed around what cameras look at, whatever their world, lens and number."""
 
 import numpy as np
 import pytest
 import torch
 
 from dv.errors import UserError
+from dv.geometry.camera import to_camera
 from dv.geometry.trajectory import look_at
 from dv.prepare.placement import (
     Window,
     convergence,
-    in_camera,
-    inside,
+    in_window,
     near_plane,
-    overridden,
+    override_placement,
     place_grid,
     up_direction,
     viewing_radius,
@@ -22,7 +22,7 @@ WINDOW = Window(-0.3, 0.3, -0.3, 0.3)
 
 
 def cameras(count=40, center=(0.0, 0, 0), distance=(2.0, 2.0), seed=0, elevation=(5, 70), jitter=0.0, roll=0.0):
-    """Poses on a hemisphere around a point, aimed to within ``jitter`` and rolled by ``roll`` quarter turns."""
+    """Poses on a hemisphere around a point, aimed at it with an error of ``jitter`` and rolled by quarter turns."""
     rng = np.random.default_rng(seed)
     poses = []
     for i in range(count):
@@ -37,8 +37,8 @@ def cameras(count=40, center=(0.0, 0, 0), distance=(2.0, 2.0), seed=0, elevation
     return np.stack(poses)
 
 
-def turned(poses, points, seed=0):
-    """Poses and points in another world: rotated, scaled, moved."""
+def in_other_world(poses, points, seed=0):
+    """Transform poses and points to another world: rotated, scaled, moved."""
     rng = np.random.default_rng(seed)
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     turn *= np.sign(np.linalg.det(turn))
@@ -56,15 +56,15 @@ def test_convergence_is_where_the_axes_meet_in_spite_of_outliers():
     np.testing.assert_allclose(convergence(poses, WINDOW), (1, 2, 3), atol=0.02)
 
 
-def test_the_viewing_sphere_just_fits_the_pictures():
+def test_the_viewing_sphere_just_fits_the_images():
     poses = cameras()
     radius = viewing_radius(poses, WINDOW, np.zeros(3))
     np.testing.assert_allclose(radius, 2 * 0.3 / np.hypot(1, 0.3), rtol=1e-9)
     rng = np.random.default_rng(0)
     ball = rng.normal(size=(500, 3))
     ball *= radius / np.linalg.norm(ball, axis=1, keepdims=True)
-    assert inside(in_camera(poses, 0.999 * ball), WINDOW).all()
-    assert not inside(in_camera(poses, 1.1 * ball), WINDOW).all()
+    assert in_window(to_camera(poses, 0.999 * ball), WINDOW).all()
+    assert not in_window(to_camera(poses, 1.1 * ball), WINDOW).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -73,12 +73,12 @@ def test_the_grid_holds_the_points_in_any_world(seed):
     thing = rng.uniform(-1, 1, (2000, 3)) * (0.15, 0.25, 0.2) + (0.05, 0, 0.1)
     walls = rng.normal(size=(1500, 3))
     walls = 8 * walls / np.linalg.norm(walls, axis=1, keepdims=True)
-    poses, points, _, scale, _ = turned(cameras(jitter=0.05), np.concatenate([thing, walls]), seed)
+    poses, points, _, scale, _ = in_other_world(cameras(jitter=0.05), np.concatenate([thing, walls]), seed)
     placed = place_grid(poses, WINDOW, points).placement
     local = (points[:2000] - placed.origin) / placed.scale
-    assert np.abs(local).max() <= 0.55  # the world is turned: its corners may poke out of the robust extent
+    assert np.abs(local).max() <= 0.55  # the world is rotated: corners may lie outside of the robust extent
     assert 0.5 * scale <= placed.scale <= 1.25 * scale * 2 * np.linalg.norm((0.15, 0.25, 0.2))
-    depths = in_camera(poses, points[:2000])[..., 2]
+    depths = to_camera(poses, points[:2000])[..., 2]
     assert placed.near <= depths.min()
     assert placed.near + 2 * placed.scale >= depths.max()
 
@@ -97,7 +97,7 @@ def test_a_wide_range_of_distances_makes_the_grid_larger_so_that_the_frustum_cov
     thing = np.random.default_rng(0).uniform(-0.15, 0.15, (500, 3))
     placed = place_grid(poses, WINDOW, thing)
     assert any("raised" in reason for reason in placed.reasons)
-    depths = in_camera(poses, thing)[..., 2]
+    depths = to_camera(poses, thing)[..., 2]
     covered = (depths > placed.placement.near) & (depths < placed.placement.near + 2 * placed.placement.scale)
     assert covered.mean() > 0.95
 
@@ -105,7 +105,7 @@ def test_a_wide_range_of_distances_makes_the_grid_larger_so_that_the_frustum_cov
 def test_near_plane_is_before_the_grid_or_as_the_far_end_wants():
     np.testing.assert_allclose(near_plane(cameras(), np.zeros(3), 1.0), 2 - np.sqrt(3) / 2)
     spread = cameras(distance=(2.0, 2.8))
-    depths = in_camera(spread, np.zeros((1, 3)))[:, 0, 2]
+    depths = to_camera(spread, np.zeros((1, 3)))[:, 0, 2]
     near = near_plane(spread, np.zeros(3), 1.0)
     assert near <= depths.min() - 0.5
     assert near + 2 >= depths.max() + 0.5 - 1e-9
@@ -115,11 +115,11 @@ def test_near_plane_is_before_the_grid_or_as_the_far_end_wants():
 @pytest.mark.parametrize("roll", [0, 1, 2, 3])
 @pytest.mark.parametrize("elevation", [(10, 60), (-3, 3)])
 def test_up_is_found_however_the_camera_was_held(roll, elevation):
-    poses, _, turn, _, shift = turned(cameras(roll=roll, elevation=elevation), np.zeros((1, 3)))
+    poses, _, turn, _, shift = in_other_world(cameras(roll=roll, elevation=elevation), np.zeros((1, 3)))
     up, _ = up_direction(poses, shift)
     if elevation[0] < 0 and roll in (1, 3):  # level and sideways: nothing tells the top
         up = up * np.sign(up @ turn[:, 2])
-    if roll == 2:  # held upside down: so are the pictures, and they decide
+    if roll == 2:  # held upside down, and so are the images, which decide
         up = -up
     np.testing.assert_allclose(up, turn[:, 2], atol=0.02)
 
@@ -133,17 +133,17 @@ def test_up_of_a_mixture_of_landscape_and_portrait():
 def test_given_values_win():
     poses = cameras()
     placed = place_grid(poses, WINDOW, None)
-    moved = overridden(placed, poses, [0.1, 0, 0], 1.0, None).placement
+    moved = override_placement(placed, poses, [0.1, 0, 0], 1.0, None).placement
     assert (moved.origin, moved.scale) == ((0.1, 0.0, 0.0), 1.0)
     assert moved.near == near_plane(poses, np.array([0.1, 0, 0]), 1.0)
-    assert overridden(placed, poses, None, None, 0.5).placement.near == 0.5
-    assert overridden(placed, poses, None, None, None) is placed
+    assert override_placement(placed, poses, None, None, 0.5).placement.near == 0.5
+    assert override_placement(placed, poses, None, None, None) is placed
 
 
 def test_cameras_that_cannot_place_a_grid_say_so():
     parallel = np.tile(np.eye(4), (5, 1, 1))
     parallel[:, 0, 3] = range(5)
-    with pytest.raises(UserError, match=r"the same direction; say where .* grid.origin=\[x,y,z\] grid.scale=SIDE"):
+    with pytest.raises(UserError, match=r"the same direction; give .* grid.origin=\[x,y,z\] grid.scale=SIDE"):
         place_grid(parallel, WINDOW, None)
     opengl = cameras() @ np.diag([1, -1, -1, 1])
     with pytest.raises(UserError, match="look away from the point where their axes meet"):

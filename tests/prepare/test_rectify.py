@@ -1,4 +1,4 @@
-"""Photographs of any lens become pictures of one square pinhole: known points land where it projects them."""
+"""Photographs of any lens become images of one square pinhole, which projects known points to the same pixels."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
 from dv.prepare.photographs import Lens, Photograph, unique_names
 from dv.prepare.placement import Window
-from dv.prepare.rectify import common_window, object_mask, rectified, square_camera
+from dv.prepare.rectify import common_window, object_mask, read_masked, rectify, square_camera
 
 PLACEMENT = GridPlacement((0.0, 0.0, 2.0), 0.6, 1.2)
 LENSES = {
-    "plain": Lens(96, 96, 110, 110, 48, 48),
-    "portrait, off centre": Lens(90, 120, 130, 130, 47.3, 55.1),
+    "ideal": Lens(96, 96, 110, 110, 48, 48),
+    "portrait, off-centre": Lens(90, 120, 130, 130, 47.3, 55.1),
     "pixels not square": Lens(120, 90, 120, 131, 61, 44),
     "barrel": Lens(128, 96, 110, 110, 64, 48, (-0.25, 0.06, 0.001, -0.002)),
     "pincushion": Lens(128, 128, 120, 120, 64, 64, (0.15, 0.02, 0.0, 0.0)),
@@ -24,10 +24,10 @@ LENSES = {
 
 
 def spots(lens: Lens, points: np.ndarray) -> np.ndarray:
-    """A picture of points ``[N, 3]`` as Gaussian spots where the lens sees them."""
+    """Draw points ``[N, 3]`` as Gaussian spots where the lens sees them."""
     rows, columns = np.indices((lens.height, lens.width))
     image = np.zeros((lens.height, lens.width))
-    for x, y in lens.pixels(points):
+    for x, y in lens.project(points):
         image += np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 1.5**2))
     return np.repeat((image * 255).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
 
@@ -53,43 +53,43 @@ def test_points_land_where_the_square_camera_projects_them(tmp_path, kind, share
         taken = photograph(tmp_path, lens, point)
         camera = square_camera([taken], PLACEMENT, "full")
         side = max(8, int(camera.side * share))
-        picture = rectified(taken, camera, side, np.ones(3), mask=None, upright=False)
-        assert picture.shape == (3, side, side)
+        image = rectify(taken, camera, side, np.ones(3), mask=None, upright=False)
+        assert image.shape == (3, side, side)
         k = camera.intrinsics.at_side(side)
         expected = np.array([k.f * point[0] / 2 + k.cx, k.f * point[1] / 2 + k.cy]) - 0.5
-        np.testing.assert_allclose(centroid(picture), expected, atol=0.12)
+        np.testing.assert_allclose(centroid(image), expected, atol=0.12)
 
 
 @pytest.mark.parametrize("kind", LENSES)
 def test_pixels_and_directions_are_inverse(kind):
     lens = LENSES[kind]
     pixels = np.random.default_rng(0).uniform(0, 1, (50, 2)) * (lens.width - 1, lens.height - 1)
-    rays = np.concatenate([lens.directions(pixels), np.ones((50, 1))], 1)
-    np.testing.assert_allclose(lens.pixels(rays * 3), pixels, atol=1e-6)
+    rays = np.concatenate([lens.unproject(pixels), np.ones((50, 1))], 1)
+    np.testing.assert_allclose(lens.project(rays * 3), pixels, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", LENSES)
-def test_the_window_is_covered_by_the_picture(kind):
+def test_the_image_covers_the_window(kind):
     lens = LENSES[kind]
     w = lens.window()
     x, y = np.meshgrid(np.linspace(w.left, w.right, 20), np.linspace(w.top, w.bottom, 20))
-    pixels = lens.pixels(np.stack([x.ravel(), y.ravel(), np.ones(400)], 1))
+    pixels = lens.project(np.stack([x.ravel(), y.ravel(), np.ones(400)], 1))
     assert pixels.min() >= -0.5 - 1e-3
     assert (pixels <= np.array([lens.width, lens.height]) - 0.5 + 1e-3).all()
 
 
-def test_a_plain_square_picture_is_not_touched(tmp_path):
+def test_an_ideal_square_image_is_unchanged(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     iio.imwrite(tmp_path / "a.png", noise)
     taken = Photograph("a", tmp_path / "a.png", np.eye(4), Lens(64, 64, 80, 80, 31.2, 33.3))
     camera = square_camera([taken], PLACEMENT, "full")
-    picture = rectified(taken, camera, 64, np.ones(3), mask=None, upright=False)
-    np.testing.assert_array_equal(picture.permute(1, 2, 0).numpy(), noise)
+    image = rectify(taken, camera, 64, np.ones(3), mask=None, upright=False)
+    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise)
     k = camera.intrinsics
     np.testing.assert_allclose([k.f, k.cx, k.cy, k.side], [80, 31.2, 33.3, 64], rtol=1e-12)
 
 
-def test_a_plain_wide_picture_is_only_cut(tmp_path):
+def test_an_ideal_wide_image_is_only_cropped(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8)
     iio.imwrite(tmp_path / "a.png", noise)
     pose = np.eye(4)
@@ -97,9 +97,9 @@ def test_a_plain_wide_picture_is_only_cut(tmp_path):
     taken = Photograph("a", tmp_path / "a.png", pose, Lens(100, 60, 80, 80, 50, 30))
     camera = square_camera([taken], PLACEMENT, "full")
     left = round(camera.intrinsics.cx * -1 + 50)
-    assert left == 32  # its centre is seen at x = 62
-    picture = rectified(taken, camera, 60, np.ones(3), mask=None, upright=False)
-    np.testing.assert_array_equal(picture.permute(1, 2, 0).numpy(), noise[:, 32:92])
+    assert left == 32  # the grid's centre is seen at x = 62
+    image = rectify(taken, camera, 60, np.ones(3), mask=None, upright=False)
+    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise[:, 32:92])
 
 
 def test_the_object_crop_holds_the_ball_of_the_grid(tmp_path):
@@ -110,7 +110,7 @@ def test_the_object_crop_holds_the_ball_of_the_grid(tmp_path):
         pose[0, 3] = x
         poses.append(Photograph(f"{x}", tmp_path / "a.png", pose, lens))
     camera = square_camera(poses, PLACEMENT, "object")
-    reach = (0.2 + 0.3) / 2  # farthest edge of the ball on the plane z = 1, of nine views of ten a little less
+    reach = (0.2 + 0.3) / 2  # farthest edge of the ball on the plane z = 1, in nine out of ten views a little less
     assert 0.8 * reach < camera.window.right < 1.1 * reach
     assert camera.side < 480
     with pytest.raises(UserError, match="source.crop=middle must be object or full"):
@@ -125,20 +125,20 @@ def test_lenses_without_a_common_field_of_view_are_refused(tmp_path):
     assert common_window([a]) == Window(0.0, 64 / 60, -32 / 60, 32 / 60)
 
 
-def test_a_picture_of_another_size_than_its_camera_is_refused(tmp_path):
-    taken = photograph(tmp_path, LENSES["plain"], np.array([0, 0, 2.0]))
+def test_an_image_of_another_size_than_its_camera_is_refused(tmp_path):
+    taken = photograph(tmp_path, LENSES["ideal"], np.array([0, 0, 2.0]))
     other = Photograph("a", taken.path, np.eye(4), Lens(48, 48, 55, 55, 24, 24))
     with pytest.raises(UserError, match="a.png: 96×96 px, but its camera has 48×48"):
-        rectified(other, square_camera([other], PLACEMENT, "full"), 48, np.ones(3), mask=None, upright=False)
+        rectify(other, square_camera([other], PLACEMENT, "full"), 48, np.ones(3), mask=None, upright=False)
 
 
 @pytest.mark.parametrize("bad", [{"fx": 0}, {"width": -1}, {"cx": float("nan")}])
-def test_impossible_lenses_are_refused(bad):
-    with pytest.raises(UserError, match="cannot be"):
+def test_invalid_lenses_are_refused(bad):
+    with pytest.raises(UserError, match="is invalid"):
         Lens(**{"width": 10, "height": 10, "fx": 9.0, "fy": 9.0, "cx": 5.0, "cy": 5.0} | bad)
 
 
-def test_wild_distortion_is_refused():
+def test_extreme_distortion_is_refused():
     with pytest.raises(UserError, match="cannot be undistorted"):
         Lens(100, 100, 40, 40, 50, 50, (-5.0, 0.0, 0.0, 0.0)).window()
 
@@ -159,11 +159,11 @@ def test_masks_from_alpha_uniform_background_and_files(tmp_path):
     assert alpha[0, 0] == 0
     scene = np.full((40, 40, 3), 0.1, np.float32)
     scene[10:30, 10:30] = 0.9
-    scene[18:22, 18:22] = 0.1  # of the background's colour, but not connected to it
+    scene[18:22, 18:22] = 0.1  # of the background's colour, but not connected to the border
     uniform = object_mask(taken, scene, "uniform")
     assert uniform.sum() == 400
     noisy = np.random.default_rng(0).random((40, 40, 3)).astype(np.float32)
-    with pytest.raises(UserError, match="border is not of one colour"):
+    with pytest.raises(UserError, match="border of the image does not have one colour"):
         object_mask(taken, noisy, "uniform")
     mask = np.zeros((20, 20), np.uint8)
     mask[:10] = 255
@@ -174,30 +174,28 @@ def test_masks_from_alpha_uniform_background_and_files(tmp_path):
     assert filed[22:].max() == 0
 
 
-def test_masked_pictures_have_the_background_everywhere_else(tmp_path):
+def test_masked_images_have_the_background_everywhere_else(tmp_path):
     scene = np.full((40, 40, 3), 60, np.uint8)
     scene[10:30, 10:30] = (250, 200, 0)
     iio.imwrite(tmp_path / "a.png", scene)
     taken = Photograph("a", tmp_path / "a.png", np.eye(4), Lens(40, 40, 50, 50, 20, 20))
     camera = square_camera([taken], PLACEMENT, "full")
-    picture = rectified(taken, camera, 40, np.array([0.0, 0, 1]), mask="uniform", upright=False)
-    assert picture[:, 0, 0].tolist() == [0, 0, 255]
-    assert picture[:, 20, 20].tolist() == [250, 200, 0]
+    image = rectify(taken, camera, 40, np.array([0.0, 0, 1]), mask="uniform", upright=False)
+    assert image[:, 0, 0].tolist() == [0, 0, 255]
+    assert image[:, 20, 20].tolist() == [250, 200, 0]
 
 
-def test_exif_orientation_is_followed_when_asked(tmp_path):
+def test_exif_orientation_is_applied_if_required(tmp_path):
     from PIL import Image
 
     image = np.zeros((20, 30, 3), np.uint8)
     image[:, :15] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise for display
     Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif, quality=95)
     taken = Photograph("a", tmp_path / "a.jpg", np.eye(4), Lens(20, 20, 30, 30, 10, 10))
-    from dv.prepare.rectify import masked
-
-    assert masked(taken, np.ones(3), mask=None, upright=False).shape == (20, 30, 3)
-    upright = masked(taken, np.ones(3), mask=None, upright=True)
+    assert read_masked(taken, np.ones(3), mask=None, upright=False).shape == (20, 30, 3)
+    upright = read_masked(taken, np.ones(3), mask=None, upright=True)
     assert upright.shape == (30, 20, 3)
     assert upright[5].mean() > 0.9 > 0.1 > upright[25].mean()
 
@@ -205,5 +203,5 @@ def test_exif_orientation_is_followed_when_asked(tmp_path):
 def test_names_are_stems_or_whole_paths_where_those_collide():
     assert unique_names([Path("x/a.png"), Path("x/b.png")]) == ["a", "b"]
     assert unique_names([Path("./x/a.png"), Path("y/a.png")]) == ["x_a", "y_a"]
-    with pytest.raises(UserError, match=r"named twice, such as a"):
+    with pytest.raises(UserError, match=r"occur more than once, such as a"):
         unique_names([Path("a.png"), Path("a.jpg")])

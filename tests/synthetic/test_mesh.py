@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dv.data import mesh, synthetic
 from dv.errors import UserError
-from dv.synthetic.mesh import mesh_shapes, render_mesh
+from dv.synthetic import render
+from dv.synthetic.mesh import default_up, mesh_shapes, render_mesh
 from dv.synthetic.mitsuba_scene import load_scene, render_rgba
 from dv.synthetic.render import SyntheticSettings
 from dv.synthetic.shapes import MeshShape, linear_to_srgb, srgb_to_linear
@@ -32,7 +32,7 @@ def boxes() -> Any:
 
 
 def column(colors: Any = None, visual: Any = None) -> Any:
-    """A tall box with its eight vertices."""
+    """A tall box with eight vertices."""
     return trimesh.Trimesh(
         trimesh.creation.box((0.5, 0.5, 1)).vertices,
         trimesh.creation.box((0.5, 0.5, 1)).faces,
@@ -42,10 +42,10 @@ def column(colors: Any = None, visual: Any = None) -> Any:
     )
 
 
-def seen(shapes: list[MeshShape], azimuth: float = 0.0) -> np.ndarray:
-    """Hue-like colours [SIDE, SIDE, 3]: linear, divided by their largest; NaN where nothing is; from the horizon."""
+def rendered_hues(shapes: list[MeshShape], azimuth: float = 0.0) -> np.ndarray:
+    """Colours ``[SIDE, SIDE, 3]`` seen from the horizon: linear, divided by their maximum; NaN on the background."""
     mi.set_variant("scalar_rgb")
-    pose = synthetic.look_at_centre(2 * np.array([np.cos(azimuth), np.sin(azimuth), 0.02]))
+    pose = render.look_at_centre(2 * np.array([np.cos(azimuth), np.sin(azimuth), 0.02]))
     rgba = render_rgba(load_scene(shapes), pose, SIDE, 16, 0)
     largest = rgba[..., :3].max(2, keepdims=True)
     return np.where(rgba[..., 3:] > 0.99, rgba[..., :3] / np.where(largest > 0, largest, 1), np.nan)
@@ -56,8 +56,8 @@ def hue(color: tuple[int, int, int]) -> np.ndarray:
     return linear / linear.max()
 
 
-def assert_looks(pixels: np.ndarray, color: tuple[int, int, int]) -> None:
-    # The light is a little warm: hues are met but roughly.
+def assert_hue(pixels: np.ndarray, color: tuple[int, int, int]) -> None:
+    # The light is slightly warm, so hues match only roughly.
     np.testing.assert_allclose(np.nanmean(pixels.reshape(-1, 3), axis=0), hue(color), atol=0.12)
 
 
@@ -70,14 +70,14 @@ def test_mesh_is_centred_and_scaled(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_allclose(vertices.min(0), [-0.45, -0.225, -0.1125], atol=1e-6)
 
 
-def test_bulky_mesh_is_wholly_in_every_view(tmp_path: Path) -> None:
+def test_bulky_mesh_is_entirely_inside_every_view(tmp_path: Path) -> None:
     trimesh.creation.box((1, 1, 1)).export(tmp_path / "box.ply")
     vertices = mesh_shapes(tmp_path / "box.ply")[0].vertices
     assert np.linalg.norm(vertices, axis=1).max() == pytest.approx(0.53)
     focal, centre, _ = SyntheticSettings().intrinsics
-    for pose in synthetic.split_poses("train", SyntheticSettings()):
+    for pose in render.split_poses("train", SyntheticSettings()):
         x, y, z = ((vertices - pose[:3, 3]) @ pose[:3, :3]).T
-        assert z.min() > synthetic.NEAR_PLANE
+        assert z.min() > render.NEAR_PLANE
         at = focal * np.stack([x, y]) / z + centre
         assert at.min() >= 0
         assert at.max() <= 128
@@ -87,7 +87,7 @@ def test_bulky_mesh_is_wholly_in_every_view(tmp_path: Path) -> None:
     ("suffix", "up", "axis"), [("obj", None, 1), ("glb", None, 1), ("ply", None, 2), ("ply", "y", 1), ("obj", "z", 2)]
 )
 def test_up_axis(tmp_path: Path, suffix: str, up: str | None, axis: int) -> None:
-    """A cone's tip, on the file's axis up, comes to lie at +z, and nothing is mirrored."""
+    """The tip of a cone along the file's up axis ends up at +z, and nothing is mirrored."""
     cone = trimesh.creation.cone(0.2, 1.0)
     if axis == 1:
         cone.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, (1, 0, 0)))
@@ -103,16 +103,16 @@ def test_up_axis(tmp_path: Path, suffix: str, up: str | None, axis: int) -> None
 def test_vertex_colors(tmp_path: Path, suffix: str) -> None:
     colors = np.where(column().vertices[:, 2:] > 0, RED, BLUE).astype(np.uint8)
     column(colors).export(tmp_path / f"box.{suffix}")
-    picture = seen(mesh_shapes(tmp_path / f"box.{suffix}", "z"))
-    top, bottom = picture[5:8], picture[-8:-5]
+    image = rendered_hues(mesh_shapes(tmp_path / f"box.{suffix}", "z"))
+    top, bottom = image[5:8], image[-8:-5]
     assert (np.nanmean(top, axis=(0, 1))[[0, 2]] > [0.99, -1]).all()
     assert np.nanmean(top[..., 2]) < 0.35
     assert np.nanmean(bottom[..., 0]) < 0.35
     assert np.nanmean(bottom[..., 2]) > 0.99
 
 
-def test_middling_colors_keep_their_transfer_curve(tmp_path: Path) -> None:
-    """128 is a stored sRGB value in PLY, but linear light in glTF."""
+def test_intermediate_colors_keep_their_transfer_curve(tmp_path: Path) -> None:
+    """128 is an sRGB value in PLY, but a linear one in glTF."""
     for suffix, expected in (("ply", 128), ("glb", 188)):
         column(np.full((8, 3), 128, np.uint8)).export(tmp_path / f"box.{suffix}")
         (shape,) = mesh_shapes(tmp_path / f"box.{suffix}")
@@ -129,7 +129,7 @@ def test_face_colors(tmp_path: Path) -> None:
     box.export(tmp_path / "box.ply")
     shapes = mesh_shapes(tmp_path / "box.ply")
     for azimuth, color in ((0.0, RED), (np.pi / 2, GREEN), (np.pi, BLUE)):
-        assert_looks(seen(shapes, azimuth), color)
+        assert_hue(rendered_hues(shapes, azimuth), color)
 
 
 @pytest.mark.parametrize("suffix", ["obj", "glb"])
@@ -148,14 +148,14 @@ def test_texture(tmp_path: Path, suffix: str) -> None:
     quad.export(tmp_path / f"quad.{suffix}")
     shapes = mesh_shapes(tmp_path / f"quad.{suffix}", "z")
     for azimuth in (0.0, np.pi):  # also from behind, mirrored
-        picture = seen(shapes, azimuth)[:, :: 1 if azimuth == 0 else -1]
-        assert_looks(picture[6:12, 6:12], RED)
-        assert_looks(picture[6:12, -12:-6], GREEN)
-        assert_looks(picture[-12:-6, 6:12], BLUE)
-        assert_looks(picture[-12:-6, -12:-6], YELLOW)
+        image = rendered_hues(shapes, azimuth)[:, :: 1 if azimuth == 0 else -1]
+        assert_hue(image[6:12, 6:12], RED)
+        assert_hue(image[6:12, -12:-6], GREEN)
+        assert_hue(image[-12:-6, 6:12], BLUE)
+        assert_hue(image[-12:-6, -12:-6], YELLOW)
 
 
-def test_texture_goes_on_beyond_its_borders_and_is_tinted(tmp_path: Path) -> None:
+def test_texture_repeats_beyond_its_border_and_is_tinted(tmp_path: Path) -> None:
     image = image_module.fromarray(np.full((4, 4, 3), 255, np.uint8))
     material = trimesh.visual.material.PBRMaterial(baseColorTexture=image, baseColorFactor=[255, 0, 128, 255])
     visual = trimesh.visual.TextureVisuals(uv=[(0, 0), (3, 0), (3, 3)], material=material)
@@ -172,11 +172,11 @@ def test_transforms_and_colors_of_a_scene(tmp_path: Path) -> None:
         geometry.visual = trimesh.visual.ColorVisuals(geometry, vertex_colors=np.tile((*color, 255), (8, 1)))
     scene.export(tmp_path / "boxes.glb")
     shapes = mesh_shapes(tmp_path / "boxes.glb", "z")
-    picture = seen(shapes, -np.pi / 2)  # from -y: +x is on the right
-    rows, columns = np.nonzero(np.isfinite(picture[..., 0]))
-    assert_looks(picture[rows.max() - 3 : rows.max(), columns.min() : columns.max()], GREEN)
-    high = picture[rows.min() : rows.min() + 3]
-    assert_looks(high[:, 20:], RED)
+    image = rendered_hues(shapes, -np.pi / 2)  # from -y: +x is on the right
+    rows, columns = np.nonzero(np.isfinite(image[..., 0]))
+    assert_hue(image[rows.max() - 3 : rows.max(), columns.min() : columns.max()], GREEN)
+    high = image[rows.min() : rows.min() + 3]
+    assert_hue(high[:, 20:], RED)
     assert np.isnan(high[:, :16]).all()
 
 
@@ -190,7 +190,7 @@ def test_mirrored_node_still_faces_outwards(tmp_path: Path) -> None:
     assert ((shape.normals * shape.vertices).sum(1) > 0).all()
 
 
-def test_missing_normals_are_smooth_but_for_edges(tmp_path: Path) -> None:
+def test_missing_normals_are_smooth_except_at_edges(tmp_path: Path) -> None:
     ball, box = trimesh.creation.icosphere(3), trimesh.creation.box()
     for name, model in (("ball", ball), ("box", box)):
         (tmp_path / f"{name}.obj").write_text(trimesh.exchange.obj.export_obj(model, include_normals=False))
@@ -201,7 +201,7 @@ def test_missing_normals_are_smooth_but_for_edges(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.sort(np.abs(shape.normals), axis=1), np.tile([0, 0, 1], (36, 1)), atol=1e-9)
 
 
-def test_normals_of_the_file_are_kept(tmp_path: Path) -> None:
+def test_normals_in_the_file_are_kept(tmp_path: Path) -> None:
     lines = ["v 0 0 0", "v 1 0 0", "v 0 1 0", "vn 0.6 0 0.8", "f 1//1 2//1 3//1"]
     (tmp_path / "a.obj").write_text("\n".join(lines))
     (shape,) = mesh_shapes(tmp_path / "a.obj", "z")
@@ -210,7 +210,7 @@ def test_normals_of_the_file_are_kept(tmp_path: Path) -> None:
 
 def test_untextured_mesh_is_grey(tmp_path: Path) -> None:
     trimesh.creation.box().export(tmp_path / "box.stl")
-    assert_looks(seen(mesh_shapes(tmp_path / "box.stl")), GREY)
+    assert_hue(rendered_hues(mesh_shapes(tmp_path / "box.stl")), GREY)
 
 
 def test_mesh_renders_into_the_folder_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,9 +224,9 @@ def test_mesh_renders_into_the_folder_layout(tmp_path: Path, capsys: pytest.Capt
     assert record["settings"]["mesh_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert record["settings"]["up"] == "z"
     assert record["settings"]["variant"] == "diffuse"
-    picture = np.array(mi.Bitmap(str(output_dir / "train" / "tower" / "rgb" / "000001.png")))
-    assert picture.shape == (16, 16, 3)
-    assert picture[8, 8, 0] > 2 * picture[8, 8, 1]
+    image = np.array(mi.Bitmap(str(output_dir / "train" / "tower" / "rgb" / "000001.png")))
+    assert image.shape == (16, 16, 3)
+    assert image[8, 8, 0] > 2 * image[8, 8, 1]
     render_mesh(path, "tower", output_dir, settings, "z")
     assert "nothing to do" in capsys.readouterr().out
     column(np.tile(BLUE, (8, 1)).astype(np.uint8)).export(path)
@@ -234,15 +234,15 @@ def test_mesh_renders_into_the_folder_layout(tmp_path: Path, capsys: pytest.Capt
         render_mesh(path, "tower", output_dir, settings, None)
 
 
-def test_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.obj: no such mesh file; give one with mesh\.path="):
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.obj: no such mesh file; pass one with mesh\.path="):
         render_mesh(tmp_path / "none.obj", None, tmp_path / "out", SyntheticSettings(), None)
     assert not (tmp_path / "out").exists()
 
 
 BAD = {
     "a.obj": ("v 1 2 nan\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "not finite"),
-    "b.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "cannot be read|a vertex that is not there"),
+    "b.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "cannot be read|a missing vertex"),
     "c.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\n", "no faces"),
     "d.obj": ("v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", "no faces"),
     "e.obj": ("", "cannot be read|no faces"),
@@ -270,7 +270,7 @@ def test_bad_options(tmp_path: Path) -> None:
     trimesh.creation.box().export(tmp_path / "box.ply")
     with pytest.raises(UserError, match="source.up=x must be y or z"):
         mesh_shapes(tmp_path / "box.ply", "x")
-    with pytest.raises(UserError, match="source.shape=vase is of source=synthetic"):
+    with pytest.raises(UserError, match="source.shape=vase applies to source=synthetic only"):
         render_mesh(tmp_path / "box.ply", None, tmp_path, SyntheticSettings(shape="vase"), None)
 
 
@@ -283,4 +283,4 @@ def test_missing_trimesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_transfer_curves_are_inverse() -> None:
     values = np.linspace(0, 1, 99)
     np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(values)), values, atol=1e-6)
-    assert mesh.default_up(Path("A.GLB")) == "y"
+    assert default_up(Path("A.GLB")) == "y"

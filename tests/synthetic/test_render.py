@@ -13,8 +13,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import dv
-from dv.data import synthetic
 from dv.errors import UserError
+from dv.synthetic import render
 from dv.synthetic.mitsuba_scene import FOCAL_PER_SIDE, load_scene, render_depth, render_rgba
 from dv.synthetic.render import SyntheticSettings, render_synthetic, settings_from, split_poses
 from dv.synthetic.shapes import MeshShape, linear_to_srgb, tube_mesh
@@ -38,18 +38,20 @@ def mitsuba() -> Any:
     return mi
 
 
-@pytest.fixture(scope="module", params=synthetic.SCENES)
+@pytest.fixture(scope="module", params=render.SCENES)
 def shapes(request: pytest.FixtureRequest) -> list[MeshShape]:
-    return shapes_of(request.param)
+    return object_shapes(request.param)
 
 
 @functools.cache
-def shapes_of(name: str) -> list[MeshShape]:
-    return synthetic.SCENES[name]()
+def object_shapes(name: str) -> list[MeshShape]:
+    return render.SCENES[name]()
 
 
-def pictures(shapes: list[MeshShape], variant: str, poses: np.ndarray, side: int = 32, samples: int = 4) -> np.ndarray:
-    """sRGB [views, side, side, 3] over white, without the command's processes and files."""
+def render_images(
+    shapes: list[MeshShape], variant: str, poses: np.ndarray, side: int = 32, samples: int = 4
+) -> np.ndarray:
+    """sRGB images ``[views, side, side, 3]`` over white, rendered in this process."""
     scene = load_scene(shapes, variant)
     return np.stack([encoded(render_rgba(scene, pose, side, samples, 0)) for pose in poses])
 
@@ -58,7 +60,7 @@ def encoded(rgba: np.ndarray) -> np.ndarray:
     return linear_to_srgb((rgba[..., :3] + 1 - rgba[..., 3:]).clip(0, 1).astype(np.float64))
 
 
-def images(folder: Path) -> np.ndarray:
+def read_images(folder: Path) -> np.ndarray:
     return np.stack([np.array(mi.Bitmap(str(path))) for path in sorted((folder / "rgb").iterdir())]) / 255
 
 
@@ -74,7 +76,7 @@ def test_layout(rendered: Path) -> None:
         names = [f"{view:06d}" for view in range(count)]
         assert [path.name for path in sorted((folder / "rgb").iterdir())] == [f"{name}.png" for name in names]
         assert [path.name for path in sorted((folder / "pose").iterdir())] == [f"{name}.txt" for name in names]
-        assert images(folder).shape == (count, 32, 32, 3)
+        assert read_images(folder).shape == (count, 32, 32, 3)
         for name, pose in zip(names, split_poses(split, SMALL), strict=True):
             text = (folder / "pose" / f"{name}.txt").read_text()
             assert text.count("\n") == 1
@@ -82,7 +84,7 @@ def test_layout(rendered: Path) -> None:
         lines = [
             [float(number) for number in line.split()] for line in (folder / "intrinsics.txt").read_text().splitlines()
         ]
-        near = synthetic.CAMERA_DISTANCE - np.sqrt(3) / 2
+        near = render.CAMERA_DISTANCE - np.sqrt(3) / 2
         assert near > 0
         assert lines == [[*SMALL.intrinsics, 0], [0, 0, 0], [near], [1], [32, 32]]
         record = json.loads((folder / "dataset.json").read_text())
@@ -97,16 +99,16 @@ def test_layout(rendered: Path) -> None:
 @pytest.mark.usefixtures("mitsuba")
 def test_mean_image_is_a_poor_prediction(shapes: list[MeshShape]) -> None:
     settings = SyntheticSettings(train_views=40, test_views=10)
-    train, test = (pictures(shapes, "diffuse", split_poses(split, settings)) for split in ("train", "test"))
+    train, test = (render_images(shapes, "diffuse", split_poses(split, settings)) for split in ("train", "test"))
     errors = ((test - train.mean(0)) ** 2).mean((1, 2, 3))
     assert (-10 * np.log10(errors)).mean() <= 17
-    assert (test.min(3) < 0.98).mean() >= 0.18  # the object fills this much of the views
+    assert (test.min(3) < 0.98).mean() >= 0.18  # share of the pixels that the object covers
 
 
 @pytest.mark.usefixtures("mitsuba")
 def test_specular_variant_shows_the_same_object(shapes: list[MeshShape]) -> None:
     poses = split_poses("test", SyntheticSettings(test_views=3))
-    diffuse, specular = (pictures(shapes, variant, poses) for variant in synthetic.VARIANTS)
+    diffuse, specular = (render_images(shapes, variant, poses) for variant in render.VARIANTS)
     assert np.abs(diffuse - specular).mean() > 0.01
     assert np.corrcoef(diffuse.ravel(), specular.ravel())[0, 1] > 0.9
 
@@ -121,12 +123,12 @@ def ball() -> MeshShape:
 
 @pytest.mark.usefixtures("mitsuba")
 def test_highlights_move_with_the_camera(ball: MeshShape) -> None:
-    """The same points of a ball have the same colours from two sides, unless it is glossy."""
+    """Points of a ball have the same colours in two views, unless the ball is glossy."""
     side = 48
     focal, centre, _ = SyntheticSettings(image_side=side).intrinsics
-    here, there = (synthetic.look_at_centre(2 * np.array([np.cos(a), np.sin(a), 1]) / np.sqrt(2)) for a in (0.3, 0.9))
+    here, there = (render.look_at_centre(2 * np.array([np.cos(a), np.sin(a), 1]) / np.sqrt(2)) for a in (0.3, 0.9))
     changes = {}
-    for variant in synthetic.VARIANTS:
+    for variant in render.VARIANTS:
         scene = load_scene([ball], variant)
         depth = render_depth(scene, here, side)
         row, column = np.nonzero(depth < 1.8)  # away from the silhouette
@@ -137,7 +139,7 @@ def test_highlights_move_with_the_camera(ball: MeshShape) -> None:
         x, y, z = there[:3, :3].T @ (points - there[:3, 3:])
         seen = z < 1.8
         to_row, to_column = ((focal * axis / z + centre)[seen].astype(int) for axis in (y, x))
-        one, other = pictures([ball], variant, np.stack([here, there]), side, 64)
+        one, other = render_images([ball], variant, np.stack([here, there]), side, 64)
         changed = np.abs(one[row[seen], column[seen]] - other[to_row, to_column])
         changes[variant] = np.quantile(changed, 0.95)
         assert seen.sum() > 100
@@ -161,9 +163,9 @@ def test_whole_object_is_in_every_view(shapes: list[MeshShape]) -> None:
     vertices = np.concatenate([shape.vertices[::5] for shape in shapes])
     settings = SyntheticSettings(train_views=300)
     focal, cx, cy = settings.intrinsics
-    for pose in np.concatenate([split_poses(split, settings) for split in synthetic.SPLITS]):
+    for pose in np.concatenate([split_poses(split, settings) for split in render.SPLITS]):
         x, y, z = ((vertices - pose[:3, 3]) @ pose[:3, :3]).T
-        assert z.min() > synthetic.NEAR_PLANE
+        assert z.min() > render.NEAR_PLANE
         at = np.stack([focal * x / z + cx, focal * y / z + cy])
         assert at.min() >= 1
         assert at.max() <= settings.image_side - 1
@@ -177,9 +179,9 @@ def test_meshes_lie_in_the_grid_closed_and_face_outwards(shapes: list[MeshShape]
         face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         wrong = (face_normals * shape.normals[shape.faces].mean(1)).sum(1) <= 0
         areas = np.linalg.norm(face_normals, axis=1)
-        assert areas[wrong].sum() <= 1e-3 * areas.sum()  # some faces in the sharpest corners
+        assert areas[wrong].sum() <= 1e-3 * areas.sum()  # except for some faces in the sharpest corners
         assert (corners[:, 0] * face_normals).sum() > 0  # 6 times the volume
-        # Closed: each edge, from place to place, is crossed as often in one direction as in the other.
+        # Closed: every edge between two positions is traversed equally often in both directions.
         _, place = np.unique((shape.vertices + 0.123456789).round(7), axis=0, return_inverse=True)
         edges = place.ravel()[shape.faces][:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
         low, high = np.sort(edges, axis=1).T
@@ -188,20 +190,20 @@ def test_meshes_lie_in_the_grid_closed_and_face_outwards(shapes: list[MeshShape]
 
 
 def test_thin_parts_of_the_chair() -> None:
-    """Spindles and slats are thinner than a thirtieth of the grid, and one sees between them."""
-    sizes = [np.sort(np.ptp(shape.vertices, axis=0)) for shape in shapes_of("chair")]
+    """Spindles and slats are thinner than a thirtieth of the grid's side."""
+    sizes = [np.sort(np.ptp(shape.vertices, axis=0)) for shape in object_shapes("chair")]
     assert sum(size[1] < 1 / 30 and size[2] > 0.1 for size in sizes) >= 16
 
 
 def test_glaze_differs_at_every_azimuth() -> None:
-    glaze = synthetic.vase_shapes()[0].texture[::8, ::8] / 255
+    glaze = render.vase_shapes()[0].texture[::8, ::8] / 255
     for turn in range(4, glaze.shape[1] - 4):
         assert np.abs(glaze - np.roll(glaze, turn, axis=1)).mean() > 0.05
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_poses_and_intrinsics_agree_with_mitsuba(mitsuba: Any, seed: int) -> None:
-    """A small glowing ball appears where its centre is projected."""
+    """A small emitting ball appears where its centre projects to."""
     rng = np.random.default_rng(seed)
     side = 48
     focal, cx, cy = SyntheticSettings(image_side=side).intrinsics
@@ -223,20 +225,20 @@ def test_poses_and_intrinsics_agree_with_mitsuba(mitsuba: Any, seed: int) -> Non
 
 def test_poses_cover_the_northern_hemisphere() -> None:
     settings = SyntheticSettings()
-    for split in synthetic.SPLITS:
+    for split in render.SPLITS:
         poses = split_poses(split, settings)
         rotations = poses[:, :3, :3]
         np.testing.assert_allclose(rotations @ rotations.transpose(0, 2, 1) - np.eye(3), 0, atol=1e-12)
         np.testing.assert_allclose(np.linalg.det(poses), 1)
-        np.testing.assert_allclose(np.linalg.norm(poses[:, :3, 3], axis=1), synthetic.CAMERA_DISTANCE)
+        np.testing.assert_allclose(np.linalg.norm(poses[:, :3, 3], axis=1), render.CAMERA_DISTANCE)
         assert (poses[:, 2, 1] < 0).all()  # upright: y points down
         assert np.abs(poses[:, 2, 0]).max() < 1e-12
-        elevation = np.degrees(np.arcsin(poses[:, 2, 3] / synthetic.CAMERA_DISTANCE))
+        elevation = np.degrees(np.arcsin(poses[:, 2, 3] / render.CAMERA_DISTANCE))
         assert 3 <= elevation.min() < 12
         assert 55 < elevation.max() <= 85
     train, validation = split_poses("train", settings), split_poses("validation", settings)
     assert len(np.unique(np.concatenate([train, validation]).round(9), axis=0)) == 110
-    directions = train[:, :3, 3] / synthetic.CAMERA_DISTANCE
+    directions = train[:, :3, 3] / render.CAMERA_DISTANCE
     nearest = np.sort(directions @ directions.T, axis=1)[:, -2]
     assert np.degrees(np.arccos(nearest)).min() > 4
     test_elevation = split_poses("test", settings)[:, 2, 3]
@@ -245,7 +247,7 @@ def test_poses_cover_the_northern_hemisphere() -> None:
 
 def test_same_seed_gives_the_same_images(rendered: Path, tmp_path: Path) -> None:
     render_synthetic("vase", tmp_path, SyntheticSettings(**vars(SMALL) | {"workers": 2}))
-    for split in synthetic.SPLITS:
+    for split in render.SPLITS:
         for path in (rendered / split / "vase").rglob("*.*"):
             assert path.read_bytes() == (tmp_path / path.relative_to(rendered)).read_bytes()
 
@@ -282,24 +284,24 @@ def test_interrupted_run_continues(tmp_path: Path, stop: signal.Signals) -> None
     )
     script = tmp_path / "script.py"
     script.write_text(program)
-    environment = os.environ | {"PYTHONPATH": str(Path(synthetic.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(render.__file__).parents[2])}
     running = subprocess.Popen(
         [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore SIGINT
     )  # fmt: skip
     partial = tmp_path / ".vase.partial"
     deadline = time.monotonic() + 30
-    while not list(partial.glob("*/rgb/*.png")) and time.monotonic() < deadline:
+    while not list(partial.glob("*/rgb/[0-9]*.png")) and time.monotonic() < deadline:
         time.sleep(0.01)
     if stop == signal.SIGINT:
-        os.killpg(running.pid, stop)  # as a terminal does: the workers get it too
+        os.killpg(running.pid, stop)  # like a terminal, which signals the workers too
     else:
         running.kill()
-    _, errors = running.communicate(timeout=10)  # the workers hold the pipe: they end as well
+    _, errors = running.communicate(timeout=10)  # returns only after the workers, which share the pipe
     assert running.returncode != 0
     assert errors.count("Traceback") == (1 if stop == signal.SIGINT else 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".vase.partial", "script.py"]
-    before = {path.relative_to(partial): path.stat().st_mtime_ns for path in partial.glob("*/rgb/*.png")}
+    before = {path.relative_to(partial): path.stat().st_mtime_ns for path in partial.glob("*/rgb/[0-9]*.png")}
     assert 0 < len(before) < 40
     with pytest.raises(UserError, match=r"image_side = 32 \(now 16\)"):
         render_synthetic("vase", tmp_path, SyntheticSettings(**vars(settings) | {"image_side": 16}))
@@ -307,7 +309,7 @@ def test_interrupted_run_continues(tmp_path: Path, stop: signal.Signals) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["script.py", "test", "train", "validation"]
     after = {
         Path(split) / "rgb" / path.name: path.stat().st_mtime_ns
-        for split in synthetic.SPLITS
+        for split in render.SPLITS
         for path in (tmp_path / split / "vase" / "rgb").iterdir()
     }
     assert len(after) == 40
@@ -315,7 +317,7 @@ def test_interrupted_run_continues(tmp_path: Path, stop: signal.Signals) -> None
 
 
 def test_continues_between_the_finished_folders(rendered: Path, tmp_path: Path) -> None:
-    """Stopped after test had its final name."""
+    """The interrupted run had moved only the test split to its final place."""
     import shutil
 
     shutil.copytree(rendered / "test", tmp_path / "test")
@@ -341,7 +343,7 @@ def test_names_of_folders_and_shapes(
         faces, texture = np.array([[0, 1, 2]], dtype=np.uint32), np.zeros((1, 1, 3), dtype=np.uint8)
         return [MeshShape(vertices, normals, np.zeros((3, 2)), faces, texture)]
 
-    monkeypatch.setitem(synthetic.SCENES, rendered, triangle)
+    monkeypatch.setitem(render.SCENES, rendered, triangle)
     settings = SyntheticSettings(16, 1, 1, 1, 1, variant="specular", shape=shape, workers=1)
     render_synthetic(name, tmp_path, settings)
     record = json.loads((tmp_path / "train" / name / "dataset.json").read_text())
@@ -410,6 +412,7 @@ def test_unknown_variant() -> None:
 
 
 def test_import_needs_no_renderer() -> None:
-    program = "import sys, dv.synthetic.render, dv.synthetic.mesh; print({'torch', 'mitsuba', 'trimesh'} & sys.modules.keys())"
-    environment = os.environ | {"PYTHONPATH": str(Path(synthetic.__file__).parents[2])}
+    imports = "import sys, dv.synthetic.render, dv.synthetic.mesh"
+    program = f"{imports}; print({{'torch', 'mitsuba', 'trimesh'}} & sys.modules.keys())"
+    environment = os.environ | {"PYTHONPATH": str(Path(render.__file__).parents[2])}
     assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True) == "set()\n"

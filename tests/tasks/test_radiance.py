@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from compositing import seconds_of
+from compositing import time_compositing
 from frames import frame_seconds
 
 from conftest import SMALL, training, write_object
@@ -284,7 +284,7 @@ def test_frames_a_second_are_measured(learned):
 
 
 def test_kernels_are_timed_beside_tensors(learned):
-    seconds = seconds_of(learned / "checkpoints" / "best.ckpt", torch.device("cpu"), 64, 2)
+    seconds = time_compositing(learned / "checkpoints" / "best.ckpt", torch.device("cpu"), 64, 2)
     assert {name: len(s) for name, s in seconds.items()} == {"kernels": 2, "tensors": 2}
     assert all(s > 0 for s in [*seconds["kernels"], *seconds["tensors"]])
 

@@ -216,7 +216,7 @@ def test_a_search_over_whole_numbers_and_steps(tmp_path):
     study = optuna.create_study()
     for _ in range(20):
         trial = study.ask()
-        chosen = dict(OptunaSweeper._chosen(trial, override).split("=") for override in overrides)
+        chosen = dict(OptunaSweeper._sample_override(trial, override).split("=") for override in overrides)
         assert chosen["a"] in {"1", "2", "3", "4"}
         assert chosen["b"] in {"2", "5", "8"}
         assert chosen["c"] in {"x", "y"}

@@ -1,4 +1,4 @@
-"""The W&B workspace, as it would be sent."""
+"""The W&B workspace as it would be saved."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from dv.tasks import workspace as module
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic V1 style")
-def test_the_workspace_shows_what_is_logged():
+def test_workspace_shows_the_logged_values():
     pytest.importorskip("wandb_workspaces")
     spec = json.loads(module.workspace("me", "dv")._to_model().spec.model_dump_json(by_alias=True))
     sections = {section["name"]: section["panels"] for section in spec["section"]["panelBankConfig"]["sections"]}
@@ -28,8 +28,8 @@ def test_the_workspace_shows_what_is_logged():
 
 
 @pytest.mark.parametrize("arguments", [[], ["project=dv"], ["entity=me", "colour=1"]])
-def test_without_an_entity_it_says_what_to_type(arguments, monkeypatch, capsys):
+def test_missing_entity_or_unknown_argument_prints_the_usage(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["workspace", *arguments])
     with pytest.raises(SystemExit):
         module.main()
-    assert capsys.readouterr().err.startswith("error: say whose: python -m dv.tasks.workspace entity=NAME")
+    assert capsys.readouterr().err.startswith("error: usage: python -m dv.tasks.workspace entity=NAME")

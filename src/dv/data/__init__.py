@@ -1,1 +1,1 @@
-"""Reading and making the pictures of one object."""
+"""Reading an object's views, and sampling training steps from them."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from dv.data.folder import Calibration, Views, read_calibration, read_record, read_views
-from dv.data.view_selection import farthest_views, perturb
+from dv.config import ObjectConfig
+from dv.data.calibration import Calibration, read_calibration
+from dv.data.folder import Views, read_views
+from dv.data.record import read_record
+from dv.data.view_selection import hold_out, perturb, thin
 from dv.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,29 +38,60 @@ class ObjectSource:
     pixel_center: float | None = None  # None: what the folder's dataset.json says, 0 without one
     splits: dict[str, Views] = field(default_factory=dict, repr=False, compare=False)
 
+    @classmethod
+    def from_config(cls, config: ObjectConfig, **reading: Any) -> Self:
+        """Make the source of the ``object`` group; ``reading`` are further fields.
+
+        Raises:
+            UserError: if root or name is not set.
+        """
+        for key in ("root", "name"):
+            if not getattr(config, key):
+                raise UserError(
+                    f"object.{key} is not set; give object=… or object=custom object.root=DIR object.name=NAME"
+                )
+        return cls(
+            Path(str(config.root)),
+            str(config.name),
+            config.how_to_get,
+            pixel_center=config.pixel_center,
+            **reading,
+        )
+
     def folder(self, split: str) -> Path:
-        """Folder of a split, ``<root>/<split>/<name>``."""
+        """Return the folder of a split, ``<root>/<split>/<name>``."""
         return self.root / split / self.name
 
     def calibration(self, split: str = "train") -> Calibration:
-        """Camera and grid placement of a split. Raises :class:`UserError` saying how to get an absent object."""
-        self._require(split)
+        """Read camera and grid placement from the folder of a split.
+
+        Raises:
+            UserError: if the folder is missing, with how to get the object; or if its ``intrinsics.txt`` is faulty.
+        """
+        self._require_folder(split)
         return read_calibration(self.folder(split) / "intrinsics.txt", self.pixel_center)
 
+    def calibration_of(self, split: str) -> Calibration:
+        """Read camera and grid placement of the views of a split: those of ``train`` if it is held out from there."""
+        return self.calibration(split if self.folder(split).is_dir() else "train")
+
     def up(self) -> Tensor | None:
-        """Which way is up in the world ``[3]``, if the training split's ``dataset.json`` says."""
+        """Return the world's up direction ``[3]`` if the training split's ``dataset.json`` contains it."""
         record = read_record(self.folder("train"))
         return torch.tensor(record["up"], dtype=torch.float64) if record.get("up") else None
 
-    def _require(self, split: str) -> None:
+    def _require_folder(self, split: str) -> None:
         if not self.folder(split).is_dir():
             hint = f"; {self.how_to_get}" if self.how_to_get else ""
             raise UserError(f"no object at {self.folder(split)}{hint}")
 
     def views(self, split: str) -> Views:
-        """Views of ``train``, ``validation`` or ``test``, read once.
+        """Return the views of ``train``, ``validation`` or ``test``, which are read once.
 
-        A split that has no folder is made of every tenth training view, which then no longer trains.
+        If ``validation`` or ``test`` has no folder, every tenth training view is held out for it.
+
+        Raises:
+            UserError: for an unknown split, a missing object, or with every fault of the folders.
         """
         if split not in SPLITS:
             raise UserError(f"split={split} must be one of {', '.join(SPLITS)}")
@@ -67,12 +102,12 @@ class ObjectSource:
         return self.splits[split]
 
     def read(self, split: str, image_side: int | None = None) -> Views:
-        """The views of a split's own folder."""
+        """Read all views in the folder of a split; see :func:`~dv.data.folder.read_views`."""
         return read_views(self.folder(split), image_side, self.background, self.pixel_center)
 
-    def _read_checked(self) -> Views:
-        """Training views; the validation views too where they have a folder, so that faults of both come at once."""
-        self._require("train")
+    def _read_folders(self) -> Views:
+        """Read the training views, and the validation views if they have a folder, to report the faults of both."""
+        self._require_folder("train")
         problems = []
         for split in ("train", "validation"):
             if self.folder(split).is_dir():
@@ -87,9 +122,10 @@ class ObjectSource:
         return self.splits["train"]
 
     def _read(self) -> None:
-        train = self._read_checked()
-        absent = [split for split in SPLITS if not self.folder(split).is_dir()]
-        held_out = {split: list(range(5 * i + 4, len(train), 10)) for i, split in enumerate(absent)}
+        """Fill ``splits`` with the training views and those held out from them."""
+        train = self._read_folders()
+        held_out = hold_out(len(train), [split for split in SPLITS if not self.folder(split).is_dir()])
+        kept = held_out.pop("train")
         for split, indices in held_out.items():
             if not indices:
                 raise UserError(
@@ -98,14 +134,10 @@ class ObjectSource:
                 )
             log.warning("%s does not exist: held out %d training views for it", self.folder(split), len(indices))
             self.splits[split] = train.select(indices)
-        used = {i for indices in held_out.values() for i in indices}
-        kept = [i for i in range(len(train)) if i not in used][:: self.skip + 1]
-        if self.training_views:
-            kept = [kept[i] for i in farthest_views(train.poses[kept].numpy(), self.training_views)]
+        poses = train.poses[kept].numpy()
+        kept = [kept[i] for i in thin(poses, every=self.skip + 1, farthest=self.training_views)]
         if len(kept) < 2:
             raise UserError(f"{self.folder('train')}: {len(kept)} training views are left, at least 2 are needed")
         chosen = train.select(kept) if self.skip or self.training_views else train.compact(kept)
-        if self.noise_angle or self.noise_distance:
-            noisy = perturb(chosen.poses.numpy(), self.noise_angle, self.noise_distance, self.noise_seed)
-            chosen = replace(chosen, poses=torch.from_numpy(noisy))
-        self.splits["train"] = chosen
+        noisy = perturb(chosen.poses.numpy(), self.noise_angle, self.noise_distance, self.noise_seed)
+        self.splits["train"] = replace(chosen, poses=torch.from_numpy(noisy))

@@ -1,5 +1,7 @@
-"""Which views a training step sees: a pure function of seed and step, so that a run can be repeated or resumed,
-on any number of ranks.
+"""Sampling of views for training and evaluation.
+
+The views of a step are a pure function of seed and step, so that a run can be repeated or resumed, on any number of
+ranks.
 """
 
 from __future__ import annotations
@@ -20,14 +22,18 @@ NEIGHBOURS = 4
 
 
 class Sample(NamedTuple):
-    """Views of one training sample, by index."""
+    """Indices of the views of one training sample."""
 
     source: int
     targets: tuple[int, int]
 
 
 class TrainingSample(NamedTuple):
-    """A source view and two target views; images uint8, poses camera-to-world float64; number counts from the start."""
+    """A source view and two target views.
+
+    ``number`` counts samples from the start of the training; images are uint8 ``[1 or 2, 3, S, S]``, poses
+    camera-to-world float64 ``[4, 4]`` and ``[2, 4, 4]``. ``names`` are those of source and targets.
+    """
 
     number: int
     names: list[str]
@@ -37,45 +43,59 @@ class TrainingSample(NamedTuple):
     target_poses: Tensor
 
 
-TrainingBatch = list[list[TrainingSample]]  # of a step: rounds in succession, of samples side by side
+TrainingBatch = list[list[TrainingSample]]  # what a rank computes in a step: [round][sample of the batch]
 
 
 @dataclass(frozen=True)
-class StepShape:
-    """How many samples a training step has and where they are computed.
+class StepLayout:
+    """How many samples a training step has, and which rank computes which.
 
-    The samples of a round start from the same grid; a round goes on from what the one before left. ``ranks`` share
-    each round. Where a sample is computed changes nothing: two ranks with one sample each are one process with two.
+    All samples of a round start from the same state of the grid; each round continues with the grid that the previous
+    one left. Ranks share every round. Only the total per round matters: two ranks with one sample each compute the same
+    as one process with two.
+
+    Args:
+        batch_size: samples per round and rank.
+        rounds: rounds per optimizer step.
+        ranks: number of ranks.
     """
 
-    batch_size: int = 1  # samples a round on each rank
-    rounds: int = 1  # between optimiser steps
+    batch_size: int = 1
+    rounds: int = 1
     ranks: int = 1
 
     @property
     def samples(self) -> int:
-        """Samples of a step, on all ranks."""
+        """Number of samples per step on all ranks."""
         return self.batch_size * self.rounds * self.ranks
 
-    def indices(self, step: int, rank: int) -> list[range]:
-        """Samples of ``rank`` in each round of ``step``."""
-        wide = self.batch_size * self.ranks
-        firsts = (wide * (step * self.rounds + turn) + self.batch_size * rank for turn in range(self.rounds))
-        return [range(first, first + self.batch_size) for first in firsts]
+    def sample_numbers(self, step: int, rank: int) -> list[range]:
+        """Return the numbers of the samples that ``rank`` computes in each round of ``step``."""
+        per_round = self.batch_size * self.ranks
+        first = per_round * self.rounds * step + self.batch_size * rank
+        starts = (first + per_round * i for i in range(self.rounds))
+        return [range(start, start + self.batch_size) for start in starts]
 
 
 class TrainingSteps(Dataset[TrainingBatch]):
-    """Item t is what ``rank`` computes in training step t.
+    """Dataset of training steps: item t is what ``rank`` computes in step t.
 
-    A sample is a target from the shuffled views, a source among its 4 nearest neighbours by cosine of optical axes,
-    and one more target at random (paper, section 3.4).
+    The first target of a sample goes through the shuffled views, the source is one of its 4 nearest neighbours by the
+    cosine of the optical axes, and the second target is random (paper, section 3.4).
+
+    Args:
+        views: training views, at least two.
+        steps: length of the training.
+        seed: of the sampling.
+        layout: of a step.
+        rank: whose samples to load.
     """
 
-    def __init__(self, views: Views, steps: int, seed: int, shape: StepShape | None = None, rank: int = 0) -> None:
+    def __init__(self, views: Views, steps: int, seed: int, layout: StepLayout | None = None, rank: int = 0) -> None:
         self.views = views
         self.steps = steps
         self.seed = seed
-        self.shape = shape or StepShape()
+        self.layout = layout or StepLayout()
         self.rank = rank
         cosines = axis_cosines(views.poses, views.poses)
         cosines.fill_diagonal_(-torch.inf)  # a view is never its own neighbour
@@ -84,21 +104,21 @@ class TrainingSteps(Dataset[TrainingBatch]):
     def __len__(self) -> int:
         return self.steps
 
-    def sample(self, index: int) -> Sample:
-        """The views of a sample."""
-        epoch, position = divmod(index, len(self.views))
+    def sample(self, number: int) -> Sample:
+        """Draw the views of the sample with this number."""
+        epoch, position = divmod(number, len(self.views))
         target = int(np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.views))[position])
-        rng = np.random.default_rng((self.seed, 1, index))
+        rng = np.random.default_rng((self.seed, 1, number))
         return Sample(int(rng.choice(self.neighbours[target])), (target, int(rng.integers(len(self.views)))))
 
     def __getitem__(self, step: int) -> TrainingBatch:
-        return [[self._load(index) for index in turn] for turn in self.shape.indices(step, self.rank)]
+        return [[self._load(number) for number in numbers] for numbers in self.layout.sample_numbers(step, self.rank)]
 
-    def _load(self, index: int) -> TrainingSample:
-        source, targets = self.sample(index)
+    def _load(self, number: int) -> TrainingSample:
+        source, targets = self.sample(number)
         views, chosen = self.views, list(targets)
         return TrainingSample(
-            index,
+            number,
             [views.names[i] for i in (source, *targets)],
             views.images[source : source + 1],
             views.poses[source],
@@ -108,55 +128,57 @@ class TrainingSteps(Dataset[TrainingBatch]):
 
 
 class SampleNumbers(Dataset[list[list[int]]]):
-    """Item t is the numbers of the samples that ``rank`` computes in training step t, for who draws them itself."""
+    """Dataset of training steps for models that draw rays themselves: item t are the numbers of the samples of ``rank``
+    in step t, by round.
+    """
 
-    def __init__(self, steps: int, shape: StepShape, rank: int = 0) -> None:
+    def __init__(self, steps: int, layout: StepLayout, rank: int = 0) -> None:
         self.steps = steps
-        self.shape = shape
+        self.layout = layout
         self.rank = rank
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> list[list[int]]:
-        return [list(turn) for turn in self.shape.indices(step, self.rank)]
+        return [list(numbers) for numbers in self.layout.sample_numbers(step, self.rank)]
 
 
-class StepRange(Sampler[int]):
-    """The steps below ``last`` without the first ``done``.
+class RemainingSteps(Sampler[int]):
+    """Sampler of the steps from ``done`` to ``steps`` - 1.
 
-    Its length is that of the whole training: Lightning goes on counting where a resumed run stopped.
+    Its length is that of the whole training, since Lightning continues to count batches in a resumed run.
     """
 
-    def __init__(self, last: int, done: int = 0) -> None:
-        self.whole = range(last)
+    def __init__(self, steps: int, done: int = 0) -> None:
+        self.all_steps = range(steps)
         self.done = done
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.whole[self.done :])
+        return iter(self.all_steps[self.done :])
 
     def __len__(self) -> int:
-        return len(self.whole)
+        return len(self.all_steps)
 
 
-class ViewShare(Sampler[tuple[int, bool]]):
-    """The part of ``count`` views that a rank evaluates: index, and whether it counts.
+class RankViews(Sampler[tuple[int, bool]]):
+    """Sampler of the share of ``count`` views that a rank evaluates: (index, whether the view counts).
 
-    Every rank gets equally many, since it takes all of them to reduce a score; those too many do not count.
+    Padded so that all ranks call collectives equally often; padding does not count.
     """
 
     def __init__(self, count: int, rank: int = 0, ranks: int = 1) -> None:
-        self.part = [(i % count, i < count) for i in range(rank, -(-count // ranks) * ranks, ranks)]
+        self.share = [(i % count, i < count) for i in range(rank, -(-count // ranks) * ranks, ranks)]
 
     def __iter__(self) -> Iterator[tuple[int, bool]]:
-        return iter(self.part)
+        return iter(self.share)
 
     def __len__(self) -> int:
-        return len(self.part)
+        return len(self.share)
 
 
 class View(NamedTuple):
-    """One view to evaluate: its name, pose ``[4, 4]`` and image uint8 ``[3, S, S]``, and whether it counts."""
+    """One view to evaluate: its pose ``[4, 4]``, its image uint8 ``[3, S, S]``, and whether its scores count."""
 
     name: str
     pose: Tensor
@@ -164,8 +186,8 @@ class View(NamedTuple):
     counts: bool
 
 
-class ViewList(Dataset[View]):
-    """The views of a split, one by one."""
+class ViewDataset(Dataset[View]):
+    """Dataset of the views of a split; an item is addressed as by :class:`RankViews`."""
 
     def __init__(self, views: Views) -> None:
         self.views = views

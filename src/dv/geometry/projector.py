@@ -1,7 +1,4 @@
-"""The projection operators of one object's cameras, made when needed and kept within a memory bound.
-
-They are made on the device of the pose.
-"""
+"""Lifting and resampling matrices of an object's cameras, built on demand and cached."""
 
 from __future__ import annotations
 
@@ -17,15 +14,18 @@ from dv.geometry.sparse import InterpolationMatrix
 
 
 class Projector:
-    """Lifting and resampling matrices by pose, for one camera, grid placement and pair of sides.
+    """Lifting and resampling matrices by pose, for fixed intrinsics, grid placement and sizes.
+
+    Matrices are built on the device of the pose. The most recently used ones are cached, as training visits the same
+    poses again and again.
 
     Args:
-        intrinsics: of all views, at any side.
-        placement: of the grid.
+        intrinsics: shared by all views, at any side.
+        placement: of the grid in the world.
         feature_side: P, px.
         grid_side: G, voxels.
-        rim: of the frustums, see :func:`dv.geometry.projection.resampling_matrix`.
-        keep_bytes: matrices used last are kept up to this size; training meets the same poses again and again.
+        rim: padding of the frustums in rays, see :func:`dv.geometry.projection.resampling_matrix`.
+        cache_bytes: maximum memory of the cached matrices; 0 disables the cache.
     """
 
     def __init__(
@@ -36,33 +36,33 @@ class Projector:
         grid_side: int,
         *,
         rim: int,
-        keep_bytes: int = 0,
+        cache_bytes: int = 0,
     ) -> None:
         self.intrinsics = intrinsics
         self.placement = placement
         self.feature_side = feature_side
         self.grid_side = grid_side
         self.rim = rim
-        self.keep_bytes = keep_bytes
-        self._kept: OrderedDict[tuple[bool, bytes], InterpolationMatrix] = OrderedDict()
+        self.cache_bytes = cache_bytes
+        self._cache: OrderedDict[tuple[bool, bytes], InterpolationMatrix] = OrderedDict()
 
     def lifting(self, pose: Tensor) -> InterpolationMatrix:
-        """Matrix ``[G³, P²]`` of a source pose ``[4, 4]``."""
+        """Return the lifting matrix ``[G³, P²]`` of a source pose ``[4, 4]``."""
         return self._matrix(pose, lifting=True)
 
     def resampling(self, poses: Iterable[Tensor]) -> list[InterpolationMatrix]:
-        """Matrices ``[D·(P+2·rim)², G³]`` of target poses ``[4, 4]``."""
+        """Return the resampling matrices ``[D·(P+2·rim)², G³]`` of target poses ``[4, 4]``."""
         return [self._matrix(pose, lifting=False) for pose in poses]
 
     def _matrix(self, pose: Tensor, lifting: bool) -> InterpolationMatrix:
         pose = pose.detach().double()
         key = (lifting, pose.cpu().numpy().tobytes())
-        matrix = self._kept.pop(key, None)
+        matrix = self._cache.pop(key, None)
         if matrix is None:
-            camera = pose, self.intrinsics, self.feature_side, self.placement, self.grid_side
-            matrix = lifting_matrix(*camera) if lifting else resampling_matrix(*camera, rim=self.rim)
-        if self.keep_bytes:
-            self._kept[key] = matrix
-            while sum(m.nbytes for m in self._kept.values()) > self.keep_bytes:
-                self._kept.popitem(last=False)
+            view = pose, self.intrinsics, self.feature_side, self.placement, self.grid_side
+            matrix = lifting_matrix(*view) if lifting else resampling_matrix(*view, rim=self.rim)
+        if self.cache_bytes:
+            self._cache[key] = matrix
+            while sum(m.nbytes for m in self._cache.values()) > self.cache_bytes:
+                self._cache.popitem(last=False)
         return matrix

@@ -1,4 +1,4 @@
-"""Camera paths around an object: spiral, orbit and interpolation."""
+"""Camera trajectories around an object: spiral, orbit and interpolation of poses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,25 @@ from torch import Tensor
 
 
 def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """Camera-to-world pose ``[4, 4]`` at ``position`` looking at ``target``, image top towards ``up``; all ``[3]``."""
+    """Return the pose of an upright camera that looks at a point.
+
+    Args:
+        position: centre of the camera ``[3]``, world units.
+        target: point ``[3]`` in the centre of the view, world units.
+        up: world direction ``[3]`` that points to the top of the image.
+
+    Returns:
+        Camera-to-world ``[4, 4]``.
+
+    >>> look_at(torch.tensor([0.0, -2.0, 0.0]), target=torch.zeros(3), up=torch.tensor([0.0, 0.0, 1.0]))
+    tensor([[ 1.,  0.,  0.,  0.],
+            [ 0.,  0.,  1., -2.],
+            [ 0., -1.,  0.,  0.],
+            [ 0.,  0.,  0.,  1.]])
+    """
     z = torch.nn.functional.normalize(target - position, dim=0)
     x = torch.linalg.cross(z, up)
-    if x.norm() < 1e-6:  # looking along up: any horizontal axis will do
+    if x.norm() < 1e-6:  # the view is along up: any horizontal x will do
         x = torch.linalg.cross(z, up.roll(1))
     x = torch.nn.functional.normalize(x, dim=0)
     pose = torch.eye(4, dtype=position.dtype)
@@ -23,49 +38,70 @@ def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
 
 
 def spiral(poses: Tensor, center: Tensor, frames: int, turns: float, up: Tensor | None = None) -> Tensor:
-    """Archimedean spiral ``[frames, 4, 4]`` over the part of the sphere around ``center`` that ``poses`` cover.
+    """Return an Archimedean spiral over the part of the sphere around ``center`` that the given cameras cover.
 
-    The elevation falls evenly from the highest to the lowest of the given cameras while the azimuth makes ``turns``
-    turns; axis and radius as for :func:`orbit`.
+    The elevation falls linearly from the highest to the lowest of the cameras. The radius is their median distance.
 
     Args:
-        poses: ``[V, 4, 4]`` camera-to-world, in which image y points down.
-        center: ``[3]``, what to look at.
-        up: ``[3]``, the axis.
+        poses: camera-to-world ``[V, 4, 4]`` of the cameras.
+        center: point ``[3]`` to look at, world units.
+        frames: number of frames.
+        turns: number of turns around the axis.
+        up: axis ``[3]`` of the spiral; by default the mean up direction (-y) of the cameras.
+
+    Returns:
+        Camera-to-world ``[frames, 4, 4]``.
+
+    >>> cameras = orbit(torch.eye(4)[None], torch.tensor([0.0, 0.0, 2.0]), frames=8)
+    >>> spiral(cameras, torch.tensor([0.0, 0.0, 2.0]), frames=5, turns=2).shape
+    torch.Size([5, 4, 4])
     """
-    around = _Sphere(poses, center, up)
+    sphere = _CameraSphere(poses, center, up)
     t = torch.linspace(0, 1, frames, dtype=poses.dtype)
-    highest, lowest = around.elevation.max(), around.elevation.min()
-    return around.path(highest + t * (lowest - highest), 2 * math.pi * turns * t)
+    highest, lowest = sphere.elevation.max(), sphere.elevation.min()
+    return sphere.trajectory(highest + t * (lowest - highest), 2 * math.pi * turns * t)
 
 
 def orbit(poses: Tensor, center: Tensor, frames: int, up: Tensor | None = None) -> Tensor:
-    """A full turn ``[frames, 4, 4]`` around ``center`` at the median elevation of ``poses``; it closes, for a loop.
+    """Return one full turn around ``center`` that can be played in a loop.
 
-    The axis is ``up``, by default the mean up direction of the given cameras ``[V, 4, 4]``; the radius is their median
-    distance.
+    Elevation and radius are the median elevation and distance of the given cameras.
+
+    Args:
+        poses: camera-to-world ``[V, 4, 4]`` of the cameras.
+        center: point ``[3]`` to look at, world units.
+        frames: number of frames.
+        up: axis ``[3]`` of the orbit; by default the mean up direction (-y) of the cameras.
+
+    Returns:
+        Camera-to-world ``[frames, 4, 4]``.
+
+    >>> trajectory = orbit(torch.eye(4)[None], center=torch.tensor([0.0, 0.0, 2.0]), frames=4)
+    >>> (trajectory[:, :3, 3] - torch.tensor([0.0, 0.0, 2.0])).norm(dim=1)  # distances from the centre
+    tensor([2., 2., 2., 2.])
     """
-    around = _Sphere(poses, center, up)
+    sphere = _CameraSphere(poses, center, up)
     t = torch.arange(frames, dtype=poses.dtype) / frames
-    return around.path(around.elevation.median().expand(frames), 2 * math.pi * t)
+    return sphere.trajectory(sphere.elevation.median().expand(frames), 2 * math.pi * t)
 
 
-class _Sphere:
-    """The sphere around ``center`` on which cameras stand: axes, radius, and the elevation of each."""
+class _CameraSphere:
+    """The sphere around ``center`` that fits the cameras: its axes, its radius, and the elevation of each camera."""
 
     def __init__(self, poses: Tensor, center: Tensor, up: Tensor | None) -> None:
         offsets = poses[:, :3, 3] - center
         self.center = center
         self.up = torch.nn.functional.normalize(-poses[:, :3, 1].mean(0) if up is None else up, dim=0)
         self.radius = offsets.norm(dim=1).median()
-        self.elevation = torch.asin((offsets @ self.up / offsets.norm(dim=1)).clamp(-1, 1))
+        self.elevation = torch.asin((offsets @ self.up / offsets.norm(dim=1)).clamp(-1, 1))  # [V], rad
         east = offsets[0] - (offsets[0] @ self.up) * self.up
-        if east.norm() < 1e-6 * self.radius:
+        if east.norm() < 1e-6 * self.radius:  # the first camera is at the pole
             east = torch.linalg.cross(self.up, self.up.roll(1))
         self.east = torch.nn.functional.normalize(east, dim=0)
         self.north = torch.linalg.cross(self.up, self.east)
 
-    def path(self, elevation: Tensor, azimuth: Tensor) -> Tensor:
+    def trajectory(self, elevation: Tensor, azimuth: Tensor) -> Tensor:
+        """Return poses ``[T, 4, 4]`` that look at the centre, given angles ``[T]`` in rad."""
         poses = []
         for e, a in zip(elevation, azimuth, strict=True):
             direction = e.cos() * (a.cos() * self.east + a.sin() * self.north) + e.sin() * self.up
@@ -74,8 +110,21 @@ class _Sphere:
 
 
 def interpolate(keys: Tensor, frames: int) -> Tensor:
-    """Path ``[frames, 4, 4]`` through the key poses ``[K, 4, 4]``: slerp of rotations, linear in position."""
-    path = []
+    """Interpolate between key poses: spherical linear (slerp) in rotation, linear in position.
+
+    Args:
+        keys: camera-to-world ``[K, 4, 4]``, at least two.
+        frames: number of frames; the first and the last are the first and the last key.
+
+    Returns:
+        Camera-to-world ``[frames, 4, 4]``.
+
+    >>> keys = torch.eye(4).repeat(2, 1, 1)
+    >>> keys[1, 0, 3] = 1.0  # the second camera is at x = 1
+    >>> interpolate(keys, frames=3)[:, 0, 3]
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+    trajectory = []
     for t in torch.linspace(0, len(keys) - 1, frames, dtype=keys.dtype):
         i = min(int(t), len(keys) - 2)
         a, b, w = keys[i], keys[i + 1], t - i
@@ -83,10 +132,10 @@ def interpolate(keys: Tensor, frames: int) -> Tensor:
         pose = torch.eye(4, dtype=keys.dtype)
         pose[:3, :3] = q.matrix()
         pose[:3, 3] = (1 - w) * a[:3, 3] + w * b[:3, 3]
-        path.append(pose)
-    return torch.stack(path)
+        trajectory.append(pose)
+    return torch.stack(trajectory)
 
 
 def key_poses(poses: Tensor, count: int) -> Tensor:
-    """``count`` of the poses ``[V, 4, 4]``, spread evenly over their list."""
+    """Return at most ``count`` of the poses ``[V, 4, 4]``, evenly spaced in their order."""
     return poses[torch.linspace(0, len(poses) - 1, min(count, len(poses))).round().long()]

@@ -1,1 +1,1 @@
-"""Readers of foreign formats: each is a function ``read_X(path) -> PhotographSet``."""
+"""Importers of other formats: each is a function ``read_X(path, …) -> PhotographSet``."""

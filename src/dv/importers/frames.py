@@ -1,4 +1,4 @@
-"""Photographs or a video as upright pictures to reconstruct from."""
+"""Decoding photographs or a video into upright images for structure from motion."""
 
 from __future__ import annotations
 
@@ -16,23 +16,30 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from dv.data.folder import read_image, refuse
+from dv.data.folder import raise_problems
 from dv.errors import UserError
+from dv.images import read_image
 from dv.prepare.photographs import Lens, Photograph, unique_names
 from dv.prepare.placement import Array
 from dv.prepare.rectify import object_mask
+from dv.runtime.files import atomic_file
 
 PHOTOGRAPHS = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".gif"}
-SHARPNESS_SIDE = 480  # px at which frames are compared
-FULL_FRAME = 36.0  # mm, the width of 35 mm film
+SHARPNESS_SIDE = 480  # longer side in px at which the sharpness of frames is compared
+FULL_FRAME = 36.0  # width of 35 mm film, mm
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An upright RGB picture ``path`` of a work folder; ``device`` is alike for pictures of one camera.
+    """An upright RGB image in the work folder.
 
-    ``focal`` is the focal length in px that its EXIF data state, ``mask`` a picture that is white on the object.
+    Args:
+        path: of the image.
+        device: equal for images of the same camera and size.
+        focal: focal length in px according to the EXIF data.
+        size: width and height, px.
+        mask: image that is white where the object is.
     """
 
     path: Path
@@ -43,23 +50,34 @@ class Frame:
 
 
 def find_photographs(path: Path) -> list[Path]:
-    """The picture files of a folder, or of its one subfolder that holds any. Raises :class:`UserError`."""
+    """Return the image files of a folder or, if it has none, of the first subfolder with any.
+
+    Raises:
+        UserError: if there are none.
+    """
     if not path.is_dir():
         raise UserError(f"source.path={path}: no such folder or video; give a folder of photographs or a video file")
     for folder in (path, *(f for f in sorted(path.iterdir()) if f.is_dir())):
         found = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS and not p.name.startswith("."))
         if found:
             return found
-    raise UserError(f"source.path={path}: no photographs there ({', '.join(sorted(PHOTOGRAPHS))})")
+    raise UserError(f"source.path={path}: contains no photographs ({', '.join(sorted(PHOTOGRAPHS))})")
 
 
 def decode_photographs(
     paths: list[Path], folder: Path, *, largest_side: int, background: Array, mask: str | None
 ) -> list[Frame]:
-    """Write photographs upright, as RGB over ``background``, at most ``largest_side`` px, to ``folder``.
+    """Write photographs upright to ``folder/pictures``; files that exist there are kept.
 
-    Those already there are kept. ``mask`` is null, alpha, uniform or a folder of files of the same stems.
-    Raises one :class:`UserError` for all that cannot be read.
+    Args:
+        paths: the photographs.
+        folder: the work folder.
+        largest_side: maximum side in px; larger photographs are reduced.
+        background: RGB in [0, 1] behind transparent pixels.
+        mask: None, ``alpha``, ``uniform`` or a folder of files with the same stems; written to ``folder/masks``.
+
+    Raises:
+        UserError: one that lists all files that cannot be read.
     """
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     (folder / "masks").mkdir(exist_ok=True)
@@ -69,62 +87,75 @@ def decode_photographs(
     def decode(path: Path, name: str) -> Frame | None:
         target, mask_target = folder / "pictures" / f"{name}.png", folder / "masks" / f"{name}.png"
         try:
-            device, focal = _exif(path)
+            device, focal = _read_exif(path)
             if not target.is_file():
                 image = read_image(path, background, upright=True)
                 if mask:
                     lens = Lens(image.shape[1], image.shape[0], 1, 1, 0, 0)
                     photograph = Photograph(name, path, np.eye(4), lens, masks.get(path))
-                    _write(mask_target, _at_most(object_mask(photograph, image, mask, upright=True), largest_side))
-                _write(target, _at_most(image, largest_side))
+                    _write(mask_target, _reduce(object_mask(photograph, image, mask, upright=True), largest_side))
+                _write(target, _reduce(image, largest_side))
         except UserError as error:
             problems.append(str(error))
             return None
-        with Image.open(target) as picture:
-            size = picture.size
+        with Image.open(target) as written:
+            size = written.size
         focal = focal and focal * max(size)
         return Frame(target, f"{device} {size[0]}×{size[1]}", focal, size, mask_target if mask else None)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # a photograph takes half a gigabyte on its way
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # no more threads: each may need half a gigabyte
         decoded = pool.map(decode, paths, unique_names([Path(path.name) for path in paths]))
-        frames = list(tqdm(decoded, "reading photographs", len(paths), leave=False, unit="picture"))
-    refuse(paths[0].parent, problems)
+        frames = list(tqdm(decoded, "reading photographs", len(paths), leave=False, unit="image"))
+    raise_problems(paths[0].parent, problems)
     return [frame for frame in frames if frame]
 
 
 def decode_video(path: Path, folder: Path, *, count: int, largest_side: int) -> list[Frame]:
-    """Write the sharpest frame of each of ``count`` equal parts of a video to ``folder``. Raises :class:`UserError`.
+    """Write the sharpest frame of each of ``count`` equal parts of a video to ``folder/pictures``.
 
     Sharpness is the variance of the Laplacian at a fixed size (Pech-Pacheco et al. 2000).
+
+    Args:
+        path: the video.
+        folder: the work folder; a finished extraction there is kept.
+        count: maximum number of frames.
+        largest_side: maximum side in px; larger frames are reduced.
+
+    Raises:
+        UserError: if the video cannot be read.
     """
-    pictures = folder / "pictures"
+    images = folder / "pictures"
     done = folder / "video.done"
     if not done.is_file():
-        pictures.mkdir(parents=True, exist_ok=True)
+        images.mkdir(parents=True, exist_ok=True)
         total = _frame_count(path)
-        best: dict[int, tuple[float, NDArray[np.uint8]]] = {}
+        sharpest: dict[int, tuple[float, NDArray[np.uint8]]] = {}
         progress = tqdm(_video_frames(path), f"reading {path.name}", total, leave=False, unit="frame")
         for i, frame in enumerate(progress):
             part = min(i * count // max(total, 1), count - 1)
             sharpness = _sharpness(frame)
-            if part not in best:
-                for finished in [p for p in best if p < part]:
-                    _write(pictures / f"{finished:06d}.png", _at_most(best.pop(finished)[1] / 255, largest_side))
-            if part not in best or sharpness > best[part][0]:
-                best[part] = sharpness, frame
-        for part, (_, frame) in best.items():
-            _write(pictures / f"{part:06d}.png", _at_most(frame / 255, largest_side))
+            if part not in sharpest:
+                for finished in [p for p in sharpest if p < part]:
+                    _write(images / f"{finished:06d}.png", _reduce(sharpest.pop(finished)[1] / 255, largest_side))
+            if part not in sharpest or sharpness > sharpest[part][0]:
+                sharpest[part] = sharpness, frame
+        for part, (_, frame) in sharpest.items():
+            _write(images / f"{part:06d}.png", _reduce(frame / 255, largest_side))
         done.touch()
-    paths = sorted(pictures.glob("*.png"))
+    paths = sorted(images.glob("*.png"))
     if not paths:
-        raise UserError(f"{path}: no frames in this video")
-    with Image.open(paths[0]) as picture:
-        size = picture.size
+        raise UserError(f"{path}: this video has no frames")
+    with Image.open(paths[0]) as first:
+        size = first.size
     return [Frame(p, "video", None, size) for p in paths]
 
 
 def with_masks(frames: list[Frame], folder: Path, mask: str) -> list[Frame]:
-    """Frames of a video with their masks made: only ``uniform`` can be had from them. Raises :class:`UserError`."""
+    """Write masks of the frames of a video to ``folder/masks``; only ``mask=uniform`` is supported.
+
+    Raises:
+        UserError: for other masks, or one that lists all frames without a uniform background.
+    """
     if mask != "uniform":
         raise UserError(f"source.mask={mask}: a video can only be masked with source.mask=uniform")
     masked, problems = [], []
@@ -133,34 +164,35 @@ def with_masks(frames: list[Frame], folder: Path, mask: str) -> list[Frame]:
         image = read_image(frame.path, np.ones(3))
         lens = Lens(*frame.size, 1, 1, 0, 0)
         try:
-            weight = object_mask(Photograph(frame.path.stem, frame.path, np.eye(4), lens), image, mask)
-            _write(folder / "masks" / frame.path.name, weight)
+            coverage = object_mask(Photograph(frame.path.stem, frame.path, np.eye(4), lens), image, mask)
+            _write(folder / "masks" / frame.path.name, coverage)
         except UserError as error:
             problems.append(str(error))
         masked.append(replace(frame, mask=folder / "masks" / frame.path.name))
-    refuse(folder, problems)
+    raise_problems(folder, problems)
     return masked
 
 
 def _mask_files(paths: list[Path], mask: str | None) -> dict[Path, Path]:
+    """Return the mask file of every photograph if ``mask`` is a folder."""
     if mask in (None, "alpha", "uniform"):
         return {}
     folder = Path(str(mask))
     if not folder.is_dir():
         raise UserError(f"source.mask={mask} must be alpha, uniform or a folder of masks")
     by_stem = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in PHOTOGRAPHS}
-    by_stem |= {Path(stem).stem: p for stem, p in by_stem.items()}  # COLMAP's a.jpg.png
-    absent = [path.stem for path in paths if path.stem not in by_stem]
-    if absent:
-        raise UserError(f"source.mask={mask} has no mask for {len(absent)} photographs, such as {absent[0]}.png")
+    by_stem |= {Path(stem).stem: p for stem, p in by_stem.items()}  # COLMAP names the mask of a.jpg a.jpg.png
+    missing = [path.stem for path in paths if path.stem not in by_stem]
+    if missing:
+        raise UserError(f"source.mask={mask} has no mask for {len(missing)} photographs, such as {missing[0]}.png")
     return {path: by_stem[path.stem] for path in paths}
 
 
-def _exif(path: Path) -> tuple[str, float | None]:
-    """What names the camera, and the focal length over the picture's longer side, if EXIF data say."""
+def _read_exif(path: Path) -> tuple[str, float | None]:
+    """Return a name of the camera, and the focal length relative to the longer side if the EXIF data contain it."""
     try:
-        with Image.open(path) as picture:
-            exif = picture.getexif()
+        with Image.open(path) as image:
+            exif = image.getexif()
     except OSError as error:
         raise UserError(f"{path}: cannot be read as an image, it may be truncated") from error
     details = exif.get_ifd(ExifTags.IFD.Exif)
@@ -171,8 +203,9 @@ def _exif(path: Path) -> tuple[str, float | None]:
     return f"{device} {float(millimetres):g} mm".strip() if millimetres else device, focal
 
 
-def _at_most(image: NDArray[np.floating], side: int) -> NDArray[np.floating]:
-    k = side / max(image.shape[:2])
+def _reduce(image: NDArray[np.floating], largest_side: int) -> NDArray[np.floating]:
+    """Resize ``image`` so that no side exceeds ``largest_side`` px."""
+    k = largest_side / max(image.shape[:2])
     if k >= 1:
         return image
     size = (max(1, round(image.shape[1] * k)), max(1, round(image.shape[0] * k)))
@@ -180,9 +213,8 @@ def _at_most(image: NDArray[np.floating], side: int) -> NDArray[np.floating]:
 
 
 def _write(path: Path, image: NDArray[np.floating]) -> None:
-    aside = path.with_name(f".{path.name}")
-    iio.imwrite(aside, (image * 255).round().clip(0, 255).astype(np.uint8), extension=".png", compress_level=1)
-    os.replace(aside, path)
+    with atomic_file(path) as temporary:
+        iio.imwrite(temporary, (image * 255).round().clip(0, 255).astype(np.uint8), compress_level=1)
 
 
 def _sharpness(frame: NDArray[np.uint8]) -> float:

@@ -1,4 +1,4 @@
-"""Pictures with ``*_par.txt``, as the Middlebury multi-view stereo datasets come, as posed photographs."""
+"""Importer of images with ``*_par.txt``, the format of the Middlebury multi-view stereo datasets."""
 
 from __future__ import annotations
 
@@ -7,110 +7,112 @@ from pathlib import Path
 import numpy as np
 
 from dv.errors import UserError
-from dv.prepare.photographs import (
-    Array,
-    Faults,
-    Lens,
-    Photograph,
-    PhotographSet,
-    picture_size,
-    rigid,
-    unique_names,
-)
+from dv.images import image_size
+from dv.prepare.photographs import Lens, Photograph, PhotographSet, Problems, nearest_rigid, unique_names
+from dv.prepare.placement import Array
 
-LEAST_PICTURES = 4  # two to train on, one to validate and one to test
+MIN_IMAGES = 4  # two for training, one for validation and one for testing
 
 
 def read_middlebury(path: Path, par: Path | None = None, input_pixel_center: float = 0.0) -> PhotographSet:
-    """Photographs of a folder by its ``*_par.txt``: a count, then ``name K(9) R(9) t(3)`` a line, matrices by rows.
+    """Read the images of a folder that its ``*_par.txt`` lists.
 
-    R, t take world to camera (OpenCV axes); a pixel's coordinate is its index plus ``input_pixel_center``. ``par``
-    chooses one of several files. Pictures that are listed but absent are left out: parts of a dataset are common.
-    Raises :class:`UserError` for every fault.
+    The file holds the number of images, then ``name K(9) R(9) t(3)`` per line, matrices by rows; R, t are
+    world-to-camera in OpenCV axes. Listed images that are missing are left out, since parts of a dataset are common.
+
+    Args:
+        path: the folder.
+        par: the file, if the folder has several.
+        input_pixel_center: coordinate of the centre of pixel 0 in the file's convention, 0 or 0.5.
+
+    Raises:
+        UserError: one that lists every fault.
     """
     if input_pixel_center not in (0, 0.5):
         raise UserError(f"source.input_pixel_center={input_pixel_center} must be 0 or 0.5")
-    file = _par_file(path, par)
-    lines = _lines(file)
-    faults, absent = Faults(), list[Path]()
+    file = _find_par_file(path, par)
+    lines = _read_lines(file)
+    problems, missing = Problems(), list[Path]()
     photographs: list[Photograph] = []
     for name, numbers in lines:
-        picture = path / name
-        if not picture.is_file():
-            absent.append(picture)
+        image = path / name
+        if not image.is_file():
+            missing.append(image)
             continue
         try:
-            lens = _lens(numbers[:9].reshape(3, 3), input_pixel_center, *picture_size(picture))
-            photographs.append(Photograph(name, picture, _pose(numbers[9:]), lens))
+            lens = _lens(numbers[:9].reshape(3, 3), input_pixel_center, *image_size(image))
+            photographs.append(Photograph(name, image, _pose(numbers[9:]), lens))
         except UserError as error:
-            faults.add(name, str(error).removeprefix(f"{picture}: "))
-    faults.refuse(file)
-    if len(photographs) < LEAST_PICTURES:
+            problems.add(name, str(error).removeprefix(f"{image}: "))
+    problems.raise_any(file)
+    if len(photographs) < MIN_IMAGES:
         raise UserError(
-            f"{file} lists {len(lines)} pictures, of which {len(photographs)} are there, and {LEAST_PICTURES} are "
-            "needed" + (f"; {absent[0]} is not there, for one" if absent else "")
+            f"{file} lists {len(lines)} images, of which {len(photographs)} exist; at least {MIN_IMAGES} are needed"
+            + (f", and {missing[0]} is missing, for example" if missing else "")
         )
     names = unique_names([Path(p.name) for p in photographs])
     named = [Photograph(n, p.path, p.pose, p.lens) for n, p in zip(names, photographs, strict=True)]
     return PhotographSet(
         {"train": named},
         provenance={"par": str(file), "input_pixel_center": input_pixel_center},
-        left_out=[f"{picture}: no such file" for picture in absent],
+        left_out=[f"{image}: no such file" for image in missing],
     )
 
 
-def _par_file(path: Path, par: Path | None) -> Path:
+def _find_par_file(path: Path, par: Path | None) -> Path:
     if not path.is_dir():
-        raise UserError(f"source.path={path}: no such folder; give the one that holds the pictures and *_par.txt")
+        raise UserError(f"source.path={path}: no such folder; give the one that holds the images and *_par.txt")
     if par is not None:
         given = next((file for file in (path / par, par) if file.is_file()), None)
         if given is None:
             raise UserError(f"source.par={par}: no such file in {path}")
         return given
     files = sorted(path.glob("*_par.txt"))
-    if len(files) != 1:
-        there = ", ".join(f"source.par={file.name}" for file in files)
-        raise UserError(f"{path}: " + (f"give one of {there}" if there else "no *_par.txt there; give source.par=FILE"))
+    if not files:
+        raise UserError(f"{path}: contains no *_par.txt; give source.par=FILE")
+    if len(files) > 1:
+        raise UserError(f"{path}: give one of {', '.join(f'source.par={file.name}' for file in files)}")
     return files[0]
 
 
-def _lines(file: Path) -> list[tuple[str, Array]]:
+def _read_lines(file: Path) -> list[tuple[str, Array]]:
+    """Return the name and the 21 numbers of every line but the first."""
     lines = [line.split() for line in file.read_text(errors="replace").splitlines() if line.strip()]
     try:
         (count,) = map(int, lines[0])
     except (IndexError, ValueError):
-        raise UserError(f"{file}: must begin with the number of its pictures") from None
+        raise UserError(f"{file}: must begin with the number of its images") from None
     if len(lines) != count + 1:
-        raise UserError(f"{file}: says that it has {count} pictures, but lists {len(lines) - 1}; it may be truncated")
-    faults, read, seen = Faults(), list[tuple[str, Array]](), set[str]()
+        raise UserError(f"{file}: announces {count} images, but lists {len(lines) - 1}; it may be truncated")
+    problems, read, seen = Problems(), list[tuple[str, Array]](), set[str]()
     for number, (name, *tokens) in enumerate(lines[1:], 2):
         try:
             numbers = np.array(tokens, np.float64)
         except ValueError:
             numbers = np.empty(0)
         if len(numbers) != 21 or not np.isfinite(numbers).all():
-            faults.add(f"line {number}", "must hold a name and the 21 numbers of K, R and t")
+            problems.add(f"line {number}", "must hold a name and the 21 numbers of K, R and t")
         elif name in seen:
-            faults.add(f"line {number}", "names a picture for the second time")
+            problems.add(f"line {number}", "names an image for the second time")
         seen.add(name)
         read.append((name, numbers))
-    faults.refuse(file)
+    problems.raise_any(file)
     return read
 
 
 def _lens(k: Array, pixel_center: float, width: int, height: int) -> Lens:
     if abs(k[0, 1]) > 1e-6 * abs(k[0, 0]) or np.abs(k[[1, 2, 2], [0, 0, 1]]).max() > 0 or abs(k[2, 2] - 1) > 1e-9:
-        raise UserError("K must be fx 0 cx / 0 fy cy / 0 0 1: pixels that are not rectangular cannot be had")
+        raise UserError("K must be fx 0 cx / 0 fy cy / 0 0 1: skewed pixels are not supported")
     shift = 0.5 - pixel_center
     return Lens(width, height, k[0, 0].item(), k[1, 1].item(), k[0, 2].item() + shift, k[1, 2].item() + shift)
 
 
 def _pose(numbers: Array) -> Array:
-    """Camera-to-world pose of R (9) and t (3), world to camera. Raises :class:`UserError` if R is no rotation."""
+    """Invert R (9) and t (3) to a camera-to-world pose ``[4, 4]``; raise :class:`UserError` if R is not a rotation."""
     world_to_camera = np.eye(4)
     world_to_camera[:3, :3], world_to_camera[:3, 3] = numbers[:9].reshape(3, 3), numbers[9:]
     try:
-        rotation, shift = np.split(rigid(world_to_camera)[:3], [3], axis=1)
+        rotation, shift = np.split(nearest_rigid(world_to_camera)[:3], [3], axis=1)
     except UserError as error:
         raise UserError(f"its R, t {error}") from None
     pose = np.eye(4)

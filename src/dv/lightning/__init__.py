@@ -1,1 +1,1 @@
-"""Lightning around the network: training step, callbacks, loggers."""
+"""LightningModules, callbacks and loggers."""

@@ -1,7 +1,8 @@
-"""What happens around the training steps: checkpoints that survive, timing, the progress bar."""
+"""What happens around the training steps: checkpoints, signals, timing, pruning of trials, the progress bar."""
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import time
@@ -15,30 +16,39 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
-from dv.checkpoint import write_atomically
+from dv.checkpoint import write_checkpoint
+from dv.config import TrialConfig
 from dv.errors import Interrupted
 from dv.lightning.object_module import ObjectModule
 
-ENDLESS = 10**9  # steps of a training that the clock ends
+log = logging.getLogger(__name__)
+ENDLESS = 10**9  # maximum number of steps of a training that the clock ends
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints written aside and renamed; the last but one is kept, should the last be damaged."""
+    """Writes checkpoints atomically; of ``last.ckpt`` the version before is kept in case the new one is damaged."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``."""
         path = Path(path)
-        write_atomically(checkpoint, path, path.with_name("previous.ckpt") if path.name == "last.ckpt" else None)
+        write_checkpoint(checkpoint, path, path.with_name("previous.ckpt") if path.name == "last.ckpt" else None)
 
 
 class LastCheckpoint(Callback):
-    """Writes ``last.ckpt`` every ``every_steps`` steps, at the end, on Ctrl-C or SIGTERM, or if ``abandoned()``.
+    """Writes ``last.ckpt`` at intervals, at the end, on Ctrl-C or SIGTERM, and when the parent process has died.
 
-    It writes before a step begins, when the step before it is wholly logged and validated: so a resumed run repeats
-    an undisturbed one. ``resumed`` is the checkpoint that the run went on from, the last good one until the first is
-    written; ``how_to_go_on`` ends the message of an interruption. Signals that someone handles already, as SLURM's
-    warnings are, go on to them once the checkpoint is written.
+    It writes before a step starts, when the previous one is logged and validated completely; therefore a resumed run
+    equals an uninterrupted one. Signals that have a handler already, such as SLURM's warnings, are passed on to it once
+    the checkpoint is written.
+
+    Args:
+        folder: of the checkpoints.
+        every_steps: interval.
+        resumed: checkpoint that the run continues from, the last good one until the first is written.
+        how_to_resume: end of the message of an interruption.
+        orphaned: whether the process that started this one has died.
     """
 
     def __init__(
@@ -46,42 +56,42 @@ class LastCheckpoint(Callback):
         folder: Path,
         every_steps: int,
         resumed: Path | None = None,
-        how_to_go_on: str = "resume=auto",
-        abandoned: Callable[[], bool] = lambda: False,
+        how_to_resume: str = "resume=auto",
+        orphaned: Callable[[], bool] = lambda: False,
     ) -> None:
         self.path = folder / "last.ckpt"
         self.every_steps = every_steps
         self.written = resumed
-        self.how_to_go_on = how_to_go_on
-        self.abandoned = abandoned
+        self.how_to_resume = how_to_resume
+        self.orphaned = orphaned
         self._signal: int | None = None
         known = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-        handlers = {signum: signal.getsignal(signum) for signum in known}  # before Lightning's
+        handlers = {signum: signal.getsignal(signum) for signum in known}  # before Lightning installs its own
         self._others: dict[int, Any] = {s: handler for s, handler in handlers.items() if callable(handler)}
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Listen to signals around ``trainer.fit``; give them back afterwards."""
+    def handling_signals(self) -> Iterator[None]:
+        """Handle signals around ``trainer.fit`` and restore the previous handlers afterwards."""
         previous = {signum: signal.getsignal(signum) for signum in self._signals}
-        self._listen()
+        self._install_handlers()
         try:
             yield
         finally:
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
-        if self._signal is not None:  # it came when there was no step left to stop before
+        if self._signal is not None:  # it came after the last step had started
             signal.raise_signal(self._signal)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen again, since Lightning has put its own in place, which would exchange messages between ranks."""
-        self._begun_at = trainer.global_step
-        # Lightning expects checkpoints from the end of a batch; ours are from the start of the next, already counted
+        """Install the handlers again: Lightning has installed its own, which exchange messages between ranks."""
+        self._first_step = trainer.global_step
+        # Lightning expects checkpoints from the end of a batch; ours are from the start of the next, counted already
         total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         total.ready = total.started = total.processed = total.completed
-        self._listen()
+        self._install_handlers()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The validation after the training may be killed: all is written, and resuming repeats it."""
+        """Restore the default SIGTERM for the validation after the training: everything is saved by then."""
         if trainer.state.fn == "validate":
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -89,7 +99,7 @@ class LastCheckpoint(Callback):
     def _signals(self) -> set[int]:
         return {signal.SIGINT, signal.SIGTERM, *self._others}
 
-    def _listen(self) -> None:
+    def _install_handlers(self) -> None:
         for signum in self._signals if self._signal is None else ():  # a second signal ends the process at once
             signal.signal(signum, self._on_signal)
 
@@ -101,20 +111,20 @@ class LastCheckpoint(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Write when it is time, or when some rank was asked to stop."""
+        """Write at the interval, or when any rank was asked to stop."""
         step = trainer.global_step
-        trainer.fit_loop.epoch_loop._batches_that_stepped = step  # for the loggers, likewise
-        if trainer.strategy.reduce_boolean_decision(self._signal is not None or self.abandoned(), all=False):
+        trainer.fit_loop.epoch_loop._batches_that_stepped = step  # for the loggers, as in on_train_start
+        if trainer.strategy.reduce_boolean_decision(self._signal is not None or self.orphaned(), all=False):
             self._write(trainer)
             signum, self._signal = self._signal, None
             if signum and signum in self._others:
                 self._others[signum](signum, None)
                 return
             raise Interrupted(
-                f"interrupted at step {step}; continue with the same command and {self.how_to_go_on}",
+                f"interrupted at step {step}; continue with the same command and {self.how_to_resume}",
                 signum or signal.SIGTERM,
             )
-        if step > self._begun_at and step % self.every_steps == 0:
+        if step > self._first_step and step % self.every_steps == 0:
             self._write(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -129,73 +139,139 @@ class LastCheckpoint(Callback):
 
 
 class Clock(Callback):
-    """Logs wall-clock seconds: of every training step, and of the training so far, validation and saving included.
+    """Logs wall-clock seconds: of each training step, and of the whole training including validation and saving.
 
     A resumed run counts on from its checkpoint.
     """
 
     def __init__(self) -> None:
         self._before = 0.0
-        self._began = 0.0
+        self._started = 0.0
 
     @property
     def elapsed(self) -> float:
         """Seconds of training so far."""
-        return self._before + time.perf_counter() - self._began
+        return self._before + time.perf_counter() - self._started
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Save the elapsed time in checkpoints."""
         return {"elapsed": self.elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Continue from the elapsed time of a checkpoint."""
         self._before = state_dict["elapsed"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._began = time.perf_counter()
+        self._started = time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start the clock of the step."""
-        self._step_began = time.perf_counter()
+        self._step_started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log the times."""
         assert isinstance(pl_module, ObjectModule)
-        if pl_module.logs(trainer.global_step):
-            pl_module.log_dict({"time/step": time.perf_counter() - self._step_began, "time/elapsed": self.elapsed})
+        if pl_module.is_logged(trainer.global_step):
+            seconds = time.perf_counter() - self._step_started
+            pl_module.log_dict({"time/step": seconds, "time/elapsed": self.elapsed})
+
+
+class Pruning(Callback):
+    """Reports every validation to the Optuna trial of this run, and stops the training if the pruner says so."""
+
+    def __init__(self, trial: TrialConfig) -> None:
+        self.trial = trial
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let rank 0 ask the pruner and stop all ranks if it says so."""
+        if trainer.state.fn != "fit":
+            return
+        pruned = False
+        if trainer.is_global_zero:
+            import optuna  # optional
+            from hydra.utils import instantiate
+
+            assert self.trial.number is not None
+            study = optuna.load_study(
+                study_name=self.trial.study, storage=self.trial.storage, pruner=instantiate(self.trial.pruner)
+            )
+            trial = optuna.trial.Trial(study, study.trials[self.trial.number]._trial_id)
+            trial.report(float(trainer.callback_metrics["val/psnr"]), trainer.global_step)
+            pruned = trial.should_prune()
+            if pruned:
+                trial.set_user_attr("pruned", trainer.global_step)
+        if trainer.strategy.reduce_boolean_decision(pruned, all=False):
+            log.info("trial pruned at step %d: other trials were better there", trainer.global_step)
+            trainer.should_stop = True
+
+
+class GridScalars(Callback):
+    """Logs statistics of DeepVoxels' grid as ``grid/…`` on rank 0; the grid is the same on all ranks."""
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the grid from before a step that will be logged."""
+        assert isinstance(pl_module, ObjectModule)
+        logged = trainer.is_global_zero and pl_module.is_logged(trainer.global_step + 1)
+        self._before = pl_module.model.grid.clone() if logged else None  # type: ignore[operator]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the grid and its change in this step."""
+        if self._before is not None:
+            scalars = grid_scalars(pl_module.model.grid, self._before, pl_module.last_gates)
+            pl_module.log_dict({f"grid/{name}": value for name, value in scalars.items()}, rank_zero_only=True)
+            self._before = None
+
+
+def grid_scalars(grid: Tensor, before: Tensor, gates: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
+    """Statistics of a grid ``[1, F, G, G, G]``: mean, standard deviation, fraction of zero voxels, norm of its change.
+
+    With ``gates``, the update and reset gate ``[1, 1, G, G, G]``, also their means.
+    """
+    values = grid.float()
+    scalars = {
+        "mean": values.mean(),
+        "std": values.std(correction=0),
+        "zero_voxels": (grid == 0).all(1).float().mean(),
+        "change_norm": (values - before.float()).norm(),
+    }
+    if gates is not None:
+        scalars |= {f"{name}_gate": gate.float().mean() for name, gate in zip(("update", "reset"), gates, strict=True)}
+    return scalars
 
 
 class ProgressBar(TQDMProgressBar):
-    """Steps done, the latest training and validation PSNR, and the time left, by steps or by ``max_time``."""
+    """Shows steps done, the latest training and validation PSNR, and the time left, by steps or by ``max_time``."""
 
     @property
     def total_train_batches(self) -> int | float:
-        """Steps in all, infinite if the clock alone ends the training."""
+        """Number of steps, infinite if the clock alone ends the training."""
         return math.inf if self.trainer.max_steps >= ENDLESS else super().total_train_batches
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         super().on_train_start(trainer, pl_module)
         assert isinstance(pl_module, ObjectModule)
-        self._began, self._progress = time.perf_counter(), pl_module.progress()
+        self._started, self._progress = time.perf_counter(), pl_module.progress()
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands behind the bar."""
+        """Text behind the bar."""
         metrics = trainer.callback_metrics
         shown = {"psnr": metrics.get("train/psnr"), "val_psnr": metrics.get("val/psnr")}
-        behind: dict[str, int | str | float | dict[str, float]] = {
+        text: dict[str, int | str | float | dict[str, float]] = {
             name: f"{float(value):.2f}" for name, value in shown.items() if value is not None
         }
         assert isinstance(pl_module, ObjectModule)
         progress = pl_module.progress()
         if progress > self._progress:
-            seconds = (time.perf_counter() - self._began) * (1 - progress) / (progress - self._progress)
-            behind["left"] = str(timedelta(seconds=round(seconds)))
-        return behind
+            seconds = (time.perf_counter() - self._started) * (1 - progress) / (progress - self._progress)
+            text["left"] = str(timedelta(seconds=round(seconds)))
+        return text

@@ -3,66 +3,79 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, cast
+from itertools import chain
+from typing import Any, ClassVar, cast
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from dv.checkpoint import description
+from dv.config import DeepVoxelsConfig, TrainConfig
+from dv.data.calibration import Calibration
 from dv.data.folder import Views
 from dv.data.sampling import TrainingBatch, TrainingSample
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
-from dv.geometry.grid import GridPlacement
 from dv.geometry.projector import Projector
-from dv.lightning.object_module import LossSettings, ObjectModule, OptimizerSettings, to_model
-from dv.lightning.pictures import strongest_voxels
+from dv.images import to_model_range
+from dv.lightning.callbacks import GridScalars
+from dv.lightning.object_module import ObjectModule
 from dv.lightning.shared_state import SharedState
 from dv.losses import all_finite, cut_border, deepvoxels_losses
 from dv.metrics import psnr, to_unit
 from dv.model import DeepVoxels, ModelSizes, Rendering
 from dv.nets.discriminator import Discriminator
+from dv.object_model import RenderedView
 
 
 class DeepVoxelsModule(ObjectModule):
-    """Training and evaluation of one object.
+    """Training and validation of DeepVoxels.
 
-    One backward pass over the sum of both losses serves both networks, since neither loss reaches the other's
-    weights; one Adam with a parameter group for each then steps both.
+    One backward pass over the sum of both losses serves generator and discriminator, since neither loss reaches the
+    other's weights; one Adam with a parameter group for each then steps both.
     """
 
+    config_class = DeepVoxelsConfig
+    model_class: ClassVar = DeepVoxels
     model: DeepVoxels
 
     def __init__(
         self,
-        sizes: ModelSizes,
-        intrinsics: Intrinsics,
-        placement: GridPlacement,
-        loss: LossSettings,
-        optimizer: OptimizerSettings,
-        *,
-        seed: int = 0,
-        config: dict[str, Any] | None = None,
-        dropout: dict[str, float] | None = None,
-        validation_intrinsics: Intrinsics | None = None,
-        keep_bytes: int = 0,
-        compile: bool = False,
+        config: TrainConfig,
+        views: Views,
+        calibration: Calibration,
+        validation_intrinsics: Intrinsics,
         samples_per_step: int = 1,
     ) -> None:
-        about = description(sizes, intrinsics, placement, config or {})
-        super().__init__(loss, optimizer, about, placement, seed=seed, samples_per_step=samples_per_step)
-        self.model = DeepVoxels(sizes, **(dropout or {}))
-        self.discriminator = Discriminator() if loss.gan_weight else None
-        self.projector = Projector(
-            intrinsics, placement, sizes.feature_side, sizes.grid_side, rim=sizes.rim, keep_bytes=keep_bytes
+        assert isinstance(config.model, DeepVoxelsConfig)
+        sizes = ModelSizes(
+            image_side=views.images.shape[-1],
+            feature_side=config.grid.feature_side,
+            grid_side=config.grid.side,
+            grid_features=config.grid.features,
+            base_channels=config.model.base_channels,
+            occlusion_net=config.model.occlusion_net,
         )
-        self.validation_projector = Projector(
-            validation_intrinsics or intrinsics, placement, sizes.feature_side, sizes.grid_side, rim=sizes.rim
+        model = DeepVoxels(
+            sizes,
+            calibration.placement,
+            integration_dropout=config.model.integration_dropout,
+            renderer_dropout=config.model.renderer_dropout,
         )
+        super().__init__(config, model, calibration, validation_intrinsics, samples_per_step)
+        self.discriminator = Discriminator() if self.loss.gan_weight else None
+        grid = calibration.placement, sizes.feature_side, sizes.grid_side
+        cache_bytes = int(config.trainer.operator_memory_gb * 2**30)
+        self.projector = Projector(calibration.intrinsics, *grid, rim=sizes.rim, cache_bytes=cache_bytes)
+        self.validation_projector = Projector(validation_intrinsics, *grid, rim=sizes.rim)
         self.last_gates: tuple[Tensor, Tensor] | None = None
         self._inpainted: Tensor | None = None
-        if compile:
+        if config.trainer.compile:
             self.model.compile_networks()
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Log statistics of the voxel grid."""
+        return [GridScalars()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam, a parameter group for the generator and one for the discriminator."""
@@ -73,35 +86,36 @@ class DeepVoxelsModule(ObjectModule):
         ]
         return torch.optim.Adam(groups, fused=True)
 
-    def samples_of(self, views: Views) -> int:
+    def samples_per_epoch(self, views: Views) -> int:
         """Every view is the target of one sample."""
         return len(views)
 
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
-        """Of generator and discriminator."""
-        o = self.optimizer_settings
-        rates = {"generator": o.learning_rate, "discriminator": o.discriminator_learning_rate}
-        return rates if self.discriminator is not None else {"generator": o.learning_rate}
+        """Learning rates of the generator and, if there is one, of the discriminator."""
+        rates = {"generator": self.config.optimizer.learning_rate}
+        if self.discriminator is not None:
+            rates["discriminator"] = self.config.optimizer.discriminator_learning_rate
+        return rates
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """One step: gradients of all samples, round by round, averaged over them and the ranks; one optimiser step.
+        """Make one optimiser step with the gradients of all samples, averaged over samples and ranks.
 
-        A round ends with one grid on all ranks (see :class:`SharedState`); the next begins from it.
+        Each round ends with the same grid on all ranks (see :class:`SharedState`), from which the next one starts.
         """
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         self._set_learning_rates(optimizer)
-        optimizer.zero_grad()  # before the forward pass, which can use their memory
-        samples = sum(len(turn) for turn in batch)
+        optimizer.zero_grad()  # before the forward pass, which can reuse their memory
+        samples = sum(len(samples_of_round) for samples_of_round in batch)
         alone = samples == self.trainer.world_size == 1
         state = SharedState(self.model, *filter(None, [self.discriminator]))
         results: list[dict[str, Tensor]] = []
-        for turn in batch:
+        for samples_of_round in batch:
             if not alone:
                 state.begin()
-            for sample in turn:
+            for sample in samples_of_round:
                 last = len(results) == samples - 1
                 with nullcontext() if last else self._without_reduction():
-                    grid, result = self._learn(sample, samples)
+                    grid, result = self._add_gradients(sample, samples)
                 results.append(result)
                 if alone:
                     self.model.remember(grid)
@@ -109,13 +123,13 @@ class DeepVoxelsModule(ObjectModule):
                     state.add(grid)
             if not alone:
                 state.end(self._mean_over_ranks)
-        norm = self._gradient_norm(lambda: self._views_of([sample for turn in batch for sample in turn]))
+        norm = self._gradient_norm(lambda: self._describe_views(list(chain.from_iterable(batch))))
         optimizer.step()
-        if self.logs(self.global_step):
-            self._log(results, norm, optimizer)
+        if self.is_logged(self.global_step):
+            self._log_step(results, norm, optimizer)
 
-    def _log(self, results: list[dict[str, Tensor]], norm: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        values = self._over_samples(results)
+    def _log_step(self, results: list[dict[str, Tensor]], norm: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        values = self._reduce_results(results)
         values |= {
             "gradient_norm": norm,
             "learning_rate/generator": torch.tensor(optimizer.param_groups[0]["lr"]),
@@ -123,21 +137,26 @@ class DeepVoxelsModule(ObjectModule):
         }
         self.log_dict({f"train/{name}": value for name, value in values.items()})
 
-    def _learn(self, sample: TrainingSample, samples: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Take in the source view, render both targets, add the gradients of a step of ``samples``.
+    def _add_gradients(self, sample: TrainingSample, samples: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Integrate the source view, render both target views and add their share of the step's gradients.
 
-        Returns the updated grid and what to log.
+        Args:
+            sample: source and target views.
+            samples: number of samples per step.
+
+        Returns:
+            The updated grid, and metrics by name.
         """
-        # Dropout depends on seed and sample alone: a resumed run repeats an undisturbed one, N ranks one process.
+        # dropout depends on seed and sample alone: a resumed run equals an uninterrupted one, and N ranks one process
         torch.manual_seed(self.seed * 1_000_000_007 + sample.number)
-        truth = to_model(sample.target_images)
+        truth = to_model_range(sample.target_images)
         rendering, integrated = self.model(
-            to_model(sample.source_image),
+            to_model_range(sample.source_image),
             self.projector.lifting(sample.source_pose),
             self.projector.resampling(sample.target_poses),
         )
         image = rendering.image
-        del rendering  # and with it the frustums, once the backward pass is through with them
+        del rendering  # frees the frustums as soon as the backward pass has used them
         losses = deepvoxels_losses(
             image,
             truth,
@@ -148,7 +167,7 @@ class DeepVoxelsModule(ObjectModule):
             discriminator=self.discriminator,
         )
         if not self.trainer.strategy.reduce_boolean_decision(all_finite(losses), all=True):
-            raise UserError(f"a loss {self._not_finite(self._views_of([sample]))}")
+            raise UserError(f"a loss {self._not_finite(self._describe_views([sample]))}")
         loss = losses.generator if losses.discriminator is None else losses.generator + losses.discriminator
         self.manual_backward(loss / samples if samples > 1 else loss)
         self.last_gates = (integrated.update.detach(), integrated.reset.detach())
@@ -169,30 +188,25 @@ class DeepVoxelsModule(ObjectModule):
         return integrated.grid.detach(), {name: value.detach() for name, value in values.items()}
 
     @staticmethod
-    def _views_of(samples: list[TrainingSample]) -> str:
+    def _describe_views(samples: list[TrainingSample]) -> str:
         return "; ".join(f"source view {s.names[0]}, target views {', '.join(s.names[1:])}" for s in samples)
 
     def on_validation_epoch_start(self) -> None:
         """Inpaint the grid once for all views."""
-        super().on_validation_epoch_start()
         with torch.no_grad():
             self._inpainted = self.model.inpaint()
 
     def on_validation_epoch_end(self) -> None:
-        """Forget the inpainted grid, since the next step changes it."""
+        """Log the scores and drop the inpainted grid, since the next step changes it."""
         super().on_validation_epoch_end()
         self._inpainted = None
 
     def render(self, pose: Tensor) -> Rendering:
-        """Render one view ``[4, 4]`` from the saved grid, inpainting it unless a validation has done so already."""
+        """Render one view ``[4, 4]`` from the stored grid, inpainting it unless a validation has done so already."""
         inpainted = self.model.inpaint() if self._inpainted is None else self._inpainted
         return self.model.render(inpainted, self.validation_projector.resampling([pose]))
 
-    def picture(self, pose: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Image and depth map of a validation view."""
+    def render_validation_view(self, pose: Tensor) -> RenderedView:
+        """Render a validation view; its depth is the occlusion network's, in [-1/2, 1/2)."""
         rendering = self.render(pose)
-        return rendering.image, rendering.depth_map
-
-    def point_cloud(self) -> tuple[Tensor, Tensor]:
-        """The voxels of the largest features."""
-        return strongest_voxels(self.model.grid, self.projector.placement)
+        return RenderedView(rendering.image[0], None if rendering.depth_map is None else rendering.depth_map[0])

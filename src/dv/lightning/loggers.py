@@ -1,6 +1,6 @@
 """Loggers of a run: metrics.csv always, TensorBoard or W&B beside it.
 
-Rows are numbered by the step that has just ended, from 0: what is shown after N steps belongs to row N - 1.
+Rows are numbered by the step that has just ended, from 0: values after N steps belong to row N - 1.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from dv.config import LoggerConfig, TensorBoardConfig, WandbConfig
 from dv.errors import UserError
 from dv.images import to_uint8, write_ply, write_png
-from dv.lightning.wandb_file import drop_unfinished, history
+from dv.lightning.wandb_file import history, truncate_incomplete_record
+from dv.runtime.files import write_json
 from dv.runtime.revision import revision
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class RunCsvLogger(CSVLogger):
 
 
 class RunTensorBoardLogger(TensorBoardLogger):
-    """``tensorboard/`` in the run's folder; what a resumed run will log again is taken out."""
+    """``tensorboard/`` in the run's folder; a resumed run removes the rows that it will log again."""
 
     def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
         super().__init__(run_dir, name="", version="tensorboard", default_hp_metric=False, purge_step=resume_step)
@@ -65,43 +67,53 @@ class RunTensorBoardLogger(TensorBoardLogger):
 class RunWandbLogger(WandbLogger):
     """One W&B run, however often it is interrupted and resumed.
 
-    ``wandb.json`` in the run's folder keeps its id, name and group. What a resumed run repeats, because it came after
-    the checkpoint, is not logged again if W&B has it, since W&B cannot take it back. Of the rows of metrics.csv that it
-    goes on from (``kept``; None in a new run), those are logged that W&B lacks, because its process was killed too.
+    ``wandb.json`` in the run's folder keeps its id, name and group. A resumed run repeats the rows after its
+    checkpoint; those that W&B has are not logged again, since W&B cannot remove them. Rows before the checkpoint that
+    W&B lacks, because its process was killed too, are logged from metrics.csv.
+
+    Args:
+        run_dir: the run's folder.
+        config: logged as the run's configuration.
+        settings: of W&B.
+        kept: rows of metrics.csv before the checkpoint; None in a new run.
     """
 
     def __init__(
-        self, run_dir: Path, config: dict[str, Any], settings: dict[str, Any], kept: list[dict[str, Any]] | None
+        self, run_dir: Path, config: dict[str, Any], settings: WandbConfig, kept: list[dict[str, Any]] | None
     ) -> None:
         self._state_path = run_dir / "wandb.json"
         before = json.loads(self._state_path.read_text()) if kept is not None and self._state_path.is_file() else {}
         self._kept = kept or []
-        self._row: int | None = None  # that W&B is still adding to
-        self._logged: dict[str, int] = {}  # by name, the last row that an earlier process has logged
-        run_id = before.get("id") or secrets.token_hex(4)  # no random state: seeds are alike
-        tags = settings.get("tags")
+        self._row: int | None = None  # the row that W&B is still collecting
+        self._logged: dict[str, int] = {}  # the last row that an earlier process has logged, by name
+        run_id = before.get("id") or secrets.token_hex(4)  # not from random state: runs may share a seed
+        tags = settings.tags
         super().__init__(
-            name=settings.get("run_name") or before.get("name") or run_dir.name,
+            name=settings.run_name or before.get("name") or run_dir.name,
             id=run_id,
-            project=settings.get("project"),
-            entity=settings.get("entity"),
-            group=settings.get("group") or before.get("group"),
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group or before.get("group"),
             tags=[tags] if isinstance(tags, str) else tags,
-            notes=settings.get("notes"),
-            job_type=settings.get("job_type"),
+            notes=settings.notes,
+            job_type=settings.job_type,
             save_dir=run_dir,
-            mode=_wandb_mode(settings.get("mode"), run_dir, run_id),
+            mode=_wandb_mode(settings.mode, run_dir, run_id),
             config=config | {"revision": revision()},
-            resume="allow" if before else None,  # otherwise syncing a new run twice would double it
+            resume="allow" if before else None,  # only then: syncing a new run twice would double it
             settings={"x_transaction_log_flush_interval": 1.0},  # seconds of rows that a killed process may lose
-            reinit="create_new",  # never go on in a run that another job of this process has left open
+            reinit="create_new",  # never continue a run that another job of this process has left open
         )
         self._wandb_init.pop("anonymous")  # W&B warns of it
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run, begun when it is first asked for, on rank 0 only. Raises :class:`UserError` if it cannot be."""
+        """The W&B run, started at first use, on rank 0 only.
+
+        Raises:
+            UserError: if W&B cannot start it.
+        """
         if self._experiment is None:
             import wandb
 
@@ -113,9 +125,7 @@ class RunWandbLogger(WandbLogger):
             self._experiment.define_metric(STEP)
             self._experiment.define_metric("*", step_metric=STEP, step_sync=True)
             state = {key: self._wandb_init[key] for key in ("id", "name", "group")}
-            aside = self._state_path.with_name(f".{self._state_path.name}.partial")
-            aside.write_text(json.dumps(state))
-            aside.replace(self._state_path)
+            write_json(self._state_path, state)
             self._logged = _last_rows(earlier, self._experiment.starting_step)
             for row in self._kept:
                 self.log_metrics({name: value for name, value in row.items() if name != "step"}, row["step"])
@@ -123,7 +133,7 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add scalars or media to the row ``step``, less what an earlier process of this run has logged there."""
+        """Add scalars or media to the row ``step``, except those that an earlier process of this run has logged."""
         assert step is not None
         new = {name: value for name, value in _without_epoch(metrics).items() if step > self._logged.get(name, -1)}
         if new:
@@ -135,7 +145,7 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End the W&B run as failed unless all is well; after success there may be more to log, until :meth:`close`."""
+        """End the W&B run as failed unless ``status`` is success; then :meth:`close` ends it, after the results."""
         if status != "success" and self._experiment is not None:
             self._experiment.finish(getattr(sys.exception(), "exit_code", 1))
 
@@ -148,10 +158,10 @@ class RunWandbLogger(WandbLogger):
 
 
 def _last_rows(files: Sequence[Path], uploaded: int) -> dict[str, int]:
-    """The last row of every name in a run's files; of rows that were logged online, the ``uploaded`` first count."""
+    """Last row of every name in a run's files; of rows logged online only the first ``uploaded`` ones count."""
     last: dict[str, int] = {}
     for file in files:
-        drop_unfinished(file)
+        truncate_incomplete_record(file)
         online = not file.parent.name.startswith("offline")
         for row in history(file):
             if STEP in row and not (online and row["_step"] >= uploaded):
@@ -160,7 +170,7 @@ def _last_rows(files: Sequence[Path], uploaded: int) -> dict[str, int]:
 
 
 def wandb_key_exists() -> bool:
-    """Whether W&B could log in without asking: a key in the environment or in netrc."""
+    """Whether W&B can log in without a prompt: there is a key in the environment or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -171,7 +181,7 @@ def wandb_key_exists() -> bool:
 
 
 def _wandb_mode(wanted: str | None, run_dir: Path, run_id: str) -> str:
-    """The mode that is asked for, else online with a key and offline without one; offline if it would lose rows."""
+    """Mode as requested, else online with a key and offline without one; offline if rows would be lost."""
     mode = wanted or os.environ.get("WANDB_MODE") or ("online" if wandb_key_exists() else "offline")
     files = (run_dir / "wandb").glob(f"offline-run-*-{run_id}/*.wandb")
     if mode == "online" and any(not file.with_name(f"{file.name}.synced").exists() for file in files):
@@ -184,42 +194,43 @@ def _wandb_mode(wanted: str | None, run_dir: Path, run_id: str) -> str:
 
 
 def make_loggers(
-    name: str, run_dir: Path, config: dict[str, Any], settings: dict[str, Any], resume_step: int | None
+    settings: LoggerConfig, run_dir: Path, config: dict[str, Any], resume_step: int | None = None
 ) -> list[Logger]:
-    """The loggers of the ``logger`` configuration ``name``; W&B is offline without a key and never asks for one."""
+    """Make the loggers of a run; W&B is offline without a key and never asks for one.
+
+    Args:
+        settings: the ``logger`` group.
+        run_dir: the run's folder.
+        config: logged as the run's configuration.
+        resume_step: step from which the run is resumed; None for a new run.
+    """
     table = RunCsvLogger(run_dir, resume_step)
     loggers: list[Logger] = [table]
-    if name == "tensorboard":
+    if isinstance(settings, TensorBoardConfig):
         loggers.append(RunTensorBoardLogger(run_dir, resume_step))
-    elif name == "wandb":
+    elif isinstance(settings, WandbConfig):
         os.environ.setdefault("WANDB_SILENT", "true")
         loggers.append(RunWandbLogger(run_dir, config, settings, None if resume_step is None else table.kept))
     return loggers
 
 
-def log_picture(loggers: Sequence[Logger], name: str, picture: Tensor, steps: int) -> None:
-    """Give ``picture`` ``[3, H, W]`` in [0, 1] after ``steps`` to every logger.
-
-    Beside metrics.csv it lies in ``pictures/``.
-    """
+def log_image(loggers: Sequence[Logger], name: str, image: Tensor, steps: int) -> None:
+    """Log an image ``[3, H, W]`` in [0, 1] after ``steps`` to all loggers; with metrics.csv as PNG in ``pictures/``."""
     for logger in loggers:
         if isinstance(logger, RunCsvLogger):
-            write_png(_pictures(logger) / f"{name}_{steps:07d}.png", picture)
+            write_png(_image_folder(logger) / f"{name}_{steps:07d}.png", image)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, to_uint8(picture), steps - 1, dataformats="HWC")
+            logger.experiment.add_image(name, to_uint8(image), steps - 1, dataformats="HWC")
         elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [to_uint8(picture)], step=steps - 1)
+            logger.log_image(name, [to_uint8(image)], step=steps - 1)
 
 
-def log_points(loggers: Sequence[Logger], name: str, points: Tensor, colors: Tensor, steps: int) -> None:
-    """Give a cloud of ``points`` ``[N, 3]`` with ``colors`` ``[N, 3]`` in [0, 1] after ``steps`` to every logger.
-
-    Beside metrics.csv it lies in ``pictures/`` as PLY.
-    """
+def log_point_cloud(loggers: Sequence[Logger], name: str, points: Tensor, colors: Tensor, steps: int) -> None:
+    """Log ``points`` and their ``colors`` in [0, 1], ``[N, 3]`` each, likewise; beside metrics.csv as PLY."""
     bytes_ = (colors.clamp(0, 1) * 255).round()
     for logger in loggers:
         if isinstance(logger, RunCsvLogger):
-            write_ply(_pictures(logger) / f"{name}_{steps:07d}.ply", points, colors)
+            write_ply(_image_folder(logger) / f"{name}_{steps:07d}.ply", points, colors)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_mesh(name, points[None].float(), bytes_[None].byte(), global_step=steps - 1)
         elif isinstance(logger, WandbLogger):
@@ -229,12 +240,12 @@ def log_points(loggers: Sequence[Logger], name: str, points: Tensor, colors: Ten
             logger.log_metrics({name: cloud}, step=steps - 1)
 
 
-def _pictures(logger: RunCsvLogger) -> Path:
+def _image_folder(logger: RunCsvLogger) -> Path:
     folder = Path(logger.log_dir) / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _without_epoch(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Less what Lightning adds to every row, which is in none of the namespaces train, val, test, time and grid."""
+    """Drop what Lightning adds to every row, which is in none of the namespaces train, val, test, time and grid."""
     return {name: value for name, value in metrics.items() if name != "epoch"}

@@ -1,38 +1,72 @@
-"""What part of a training a step is, when the clock may end it."""
+"""Learning-rate schedules, and how large a part of the training one step is."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from statistics import median
 
-SLOW_STEPS = 10  # after the start or after resuming, which say nothing of how long a step takes
-LAST_STEPS = 51  # whose median counts: steps become dearer and cheaper, and some have a pause before them
+from dv.config import OptimizerConfig
+
+SCALING_POWERS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # of the samples per step
+IGNORED_STEPS = 10  # the first ones after the start or a resumption are slower than usual
+WINDOW = 51  # steps whose median duration counts: durations drift, and some steps include a pause
 
 
-class Pace:
-    """The part of the whole training, in (0, 1], that a step is at present.
+def scaled_learning_rate(config: OptimizerConfig, rate: float, samples: int) -> float:
+    """Scale a learning rate to steps that average the gradients of ``samples``.
 
-    It is one of ``most`` steps, or as much of the time as the last steps took, where that is more.
+    >>> scaled_learning_rate(OptimizerConfig(1e-3, 1e-3, batch_scaling="sqrt"), 1e-3, 4)
+    0.002
+    """
+    return rate * float(samples ** SCALING_POWERS[config.batch_scaling])
+
+
+def schedule_factor(config: OptimizerConfig, step: int, progress: float) -> float:
+    """Return the factor of all learning rates at a step.
 
     Args:
-        most: steps after which the training ends in any case.
+        config: with the schedule, its warm-up and the final fraction.
+        step: from 0.
+        progress: fraction of the training that is over, in [0, 1].
+
+    >>> config = OptimizerConfig(1e-3, 1e-3, schedule="exponential", final_fraction=0.01)
+    >>> [round(schedule_factor(config, 100, progress), 3) for progress in (0.0, 0.5, 1.0)]
+    [1.0, 0.1, 0.01]
+    """
+    warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    if config.schedule == "constant":
+        return warmup
+    if config.schedule == "exponential":
+        return warmup * float(config.final_fraction**progress)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return warmup * (config.final_fraction + (1 - config.final_fraction) * cosine)
+
+
+class StepFraction:
+    """Estimated fraction of the whole training, in (0, 1], that one step takes.
+
+    It is one of ``max_steps`` steps or, where that is more, the median fraction of the time that recent steps took.
+
+    Args:
+        max_steps: number of steps after which the training ends in any case.
     """
 
-    def __init__(self, most: int) -> None:
-        self._least = 1 / most
-        self._skip = SLOW_STEPS + 1
-        self._before = 0.0
-        self._last: deque[float] = deque(maxlen=LAST_STEPS)
+    def __init__(self, max_steps: int) -> None:
+        self._minimum = 1 / max_steps
+        self._ignored = IGNORED_STEPS + 1
+        self._previous = 0.0
+        self._recent: deque[float] = deque(maxlen=WINDOW)
 
     @property
-    def share(self) -> float:
-        """Of the training, that a step is."""
-        return max(self._least, median(self._last)) if self._last else self._least
+    def value(self) -> float:
+        """The estimate."""
+        return max(self._minimum, median(self._recent)) if self._recent else self._minimum
 
-    def see(self, progress: float) -> None:
-        """Before each step, what part of the time, in [0, 1], is over."""
-        if self._skip:
-            self._skip -= 1
+    def update(self, progress: float) -> None:
+        """Note, before each step, the fraction of the time that is over, in [0, 1]."""
+        if self._ignored:
+            self._ignored -= 1
         else:
-            self._last.append(progress - self._before)
-        self._before = progress
+            self._recent.append(progress - self._previous)
+        self._previous = progress

@@ -1,4 +1,4 @@
-"""One state for all samples of a round, in one process or many."""
+"""Merging the state that the samples of a round leave beside the weights, in one process or many."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from dv.ops.norm import ViewNorm
 class SharedState:
     """The state that a step leaves beside the weights: the voxel grid and the running averages of the norms.
 
-    Every sample of a round starts from the same state. Rendering its targets, it sees the grid that it has itself
-    updated, so its loss and gradient are those of the paper's step with one sample; after the round the state is the
-    mean of what the samples made of it. Nothing of it depends on how the samples are spread over processes.
+    All samples of a round start from the same state. A sample renders its targets from the grid that it has updated
+    itself, so its loss and gradient are those of the paper's step with one sample. After the round the state becomes
+    the mean of the states that the samples left, which does not depend on how samples are spread over processes.
+
+    Args:
+        model: with the voxel grid.
+        others: further networks with norms.
     """
 
     def __init__(self, model: DeepVoxels, *others: nn.Module) -> None:
@@ -25,23 +29,23 @@ class SharedState:
         self.grid = model.grid
 
     def begin(self) -> None:
-        """Before the first sample of a round."""
-        self._before = [average.clone() for average in self.averages]
+        """Remember the state before the first sample of a round."""
+        self._initial = [average.clone() for average in self.averages]
         self._sum: list[Tensor] = []
         self._count = 0
 
     def add(self, grid: Tensor) -> None:
-        """After a sample, which left the grid ``[1, F, G, G, G]``: the next one starts where it did."""
-        left = [grid.detach().to(self.grid.dtype), *self.averages]
+        """Add the state that a sample left, with its grid ``[1, F, G, G, G]``, and restore the initial one."""
+        state = [grid.detach().to(self.grid.dtype), *self.averages]
         if self._count:
-            torch._foreach_add_(self._sum, left)
+            torch._foreach_add_(self._sum, state)
         else:
-            self._sum = [tensor.clone() for tensor in left]
+            self._sum = [tensor.clone() for tensor in state]
         self._count += 1
-        torch._foreach_copy_(self.averages, self._before)
+        torch._foreach_copy_(self.averages, self._initial)
 
     def end(self, mean_over_ranks: Callable[[Tensor], Tensor]) -> None:
-        """After the last sample of a round; ``mean_over_ranks`` is given all that is shared as one vector."""
+        """Store the mean state after the last sample of a round; ``mean_over_ranks`` gets it as one vector."""
         merged = mean_over_ranks(torch.cat([tensor.flatten() for tensor in self._sum]) / self._count)
         tensors = [self.grid, *self.averages]
         parts = torch.split(merged, [tensor.numel() for tensor in tensors])

@@ -1,4 +1,4 @@
-"""Reading the file ``run-ID.wandb`` that W&B writes of every run: a log of LevelDB's format, its entries protobuf."""
+"""Reading ``run-ID.wandb`` files, which W&B writes for every run: protobuf records in LevelDB's log format."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-BLOCK, HEADER = 32768, 7  # bytes; the file begins with a header of as many bytes as that of a chunk
-FULL, FIRST, LAST = 1, 2, 4  # kinds of chunks; an entry that does not fit into a block is several
+BLOCK, HEADER = 32768, 7  # sizes in bytes; the file's header is as long as that of a chunk
+FULL, FIRST, LAST = 1, 2, 4  # kinds of chunks; a record that does not fit into a block has several
 
 
 def records(path: Path) -> Iterator[Any]:
-    """The ``wandb_internal_pb2.Record`` of a file, up to one that a killed process has left unfinished."""
+    """Return every complete ``wandb_internal_pb2.Record``; stops at one that a killed process left incomplete."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    return (Record.FromString(entry) for _, entry in _entries(path.read_bytes()))
+    return (Record.FromString(record) for _, record in _raw_records(path.read_bytes()))
 
 
-def drop_unfinished(path: Path) -> None:
-    """Cut off what a killed process has left of a record: ``wandb sync`` would stop there, before what came after."""
-    whole = max((end for end, _ in _entries(path.read_bytes())), default=HEADER)
-    if path.stat().st_size > whole:
-        os.truncate(path, whole)
+def truncate_incomplete_record(path: Path) -> None:
+    """Remove the incomplete record that a killed process left at the end, where ``wandb sync`` would stop reading."""
+    end = max((end for end, _ in _raw_records(path.read_bytes())), default=HEADER)
+    if path.stat().st_size > end:
+        os.truncate(path, end)
 
 
-def _entries(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Where every whole entry ends, and what it is."""
-    position, entry = HEADER, b""
+def _raw_records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield end position and content of every complete record."""
+    position, record = HEADER, b""
     while position + HEADER <= len(data):
         if BLOCK - position % BLOCK < HEADER:
             position += BLOCK - position % BLOCK
@@ -39,23 +39,23 @@ def _entries(data: bytes) -> Iterator[tuple[int, bytes]]:
         chunk = data[position - length : position]
         if not kind or len(chunk) < length:
             return
-        entry = chunk if kind in (FULL, FIRST) else entry + chunk
+        record = chunk if kind in (FULL, FIRST) else record + chunk
         if kind in (FULL, LAST):
-            yield position, entry
+            yield position, record
 
 
 def history(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file: values by name, and ``_step``, W&B's own count of rows."""
-    return (values(record.history.item) for record in records(path) if record.HasField("history"))
+    """Return the history rows of a file: logged values by name, and ``_step``, W&B's row number."""
+    return (nested_values(record.history.item) for record in records(path) if record.HasField("history"))
 
 
-def values(items: Iterable[Any]) -> dict[str, Any]:
-    """Items of a history or summary record as nested dictionaries."""
+def nested_values(items: Iterable[Any]) -> dict[str, Any]:
+    """Convert the items of a history or summary record to nested dictionaries."""
     nested: dict[str, Any] = {}
     for item in items:
         *parents, name = item.nested_key or [item.key]
-        place = nested
+        target = nested
         for parent in parents:
-            place = place.setdefault(parent, {})
-        place[name] = json.loads(item.value_json)
+            target = target.setdefault(parent, {})
+        target[name] = json.loads(item.value_json)
     return nested

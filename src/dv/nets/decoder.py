@@ -1,4 +1,4 @@
-"""ViewDecoder: what a surface's look adds to its colour in a direction, by a small network once a ray."""
+"""ViewDecoder: the view-dependent part of a ray's colour, by a small network."""
 
 from __future__ import annotations
 
@@ -7,25 +7,37 @@ from torch import Tensor, nn
 
 
 class ViewDecoder(nn.Module):
-    """Colour ``[R, 3]`` added to that of rays, from their composited features and viewing directions.
+    """MLP from a ray's composited features and viewing direction to a colour that is added to the ray's.
 
-    Applied after compositing, as deferred shading is: once a ray and not once a sample. It begins by adding nothing.
+    As in deferred shading it is applied after compositing, once per ray rather than once per sample. Its output is zero
+    at initialisation.
 
     Args:
         features: F, composited features of a ray.
-        directions: D, values that describe a viewing direction.
-        width: of the two hidden layers.
+        direction_channels: D, values that encode a viewing direction.
+        width: channels of the two hidden layers.
     """
 
-    def __init__(self, features: int, directions: int, width: int) -> None:
+    def __init__(self, features: int, direction_channels: int, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(features + directions, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3)
-        )
+            nn.Linear(features + direction_channels, width), nn.ReLU(),
+            nn.Linear(width, width), nn.ReLU(),
+            nn.Linear(width, 3),
+        )  # fmt: skip
         for parameter in self.layers[-1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor, directions: Tensor, opacity: Tensor) -> Tensor:
-        """Colours for features ``[R, F]``, directions ``[R, D]`` and opacities ``[R]``, which colours are times."""
-        added: Tensor = self.layers(torch.cat([features, directions], 1))
-        return added * opacity[:, None]
+        """Decode the view-dependent colours of rays.
+
+        Args:
+            features: composited features ``[R, F]``.
+            directions: encoded viewing directions ``[R, D]``.
+            opacity: opacities of the rays ``[R]``, by which the colours are multiplied.
+
+        Returns:
+            RGB to be added to the rays' colours ``[R, 3]``.
+        """
+        colors: Tensor = self.layers(torch.cat([features, directions], 1))
+        return colors * opacity[:, None]

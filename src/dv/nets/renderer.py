@@ -1,4 +1,4 @@
-"""Renderer: image features of a target view to its image."""
+"""Renderer: from the image features of a target view to its image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from dv.ops.norm import ViewNorm2d
 
 
 class Renderer(nn.Module):
-    """``[N, F, P, P]`` → image ``[N, 3, S, S]`` in [-0.5, 0.5]: a 2D U-Net, then log2(S/P) doublings."""
+    """2D U-Net of log2 P levels, then log2(S/P) upsampling blocks.
+
+    Args:
+        image_side: S, side of the image in pixels.
+        feature_side: P, side of the feature map in pixels.
+        features: F, channels of the feature map.
+        base_channels: n, channels of the upsampling blocks.
+        dropout: probability with which a channel is dropped.
+    """
 
     def __init__(
         self, image_side: int, feature_side: int, features: int, base_channels: int, dropout: float = 0.1
@@ -25,11 +33,11 @@ class Renderer(nn.Module):
         self.unet = UNet2d(
             features,
             4 * n if doublings else 3,
-            base=n * ratio,
-            most=8 * n,
+            base_channels=n * ratio,
+            max_channels=8 * n,
             levels=int(math.log2(feature_side)),
             dropout=dropout,
-            linear=not doublings,
+            linear_output=not doublings,
         )
         self.ups = nn.Sequential(*(Up2d(4 * n if i == 0 else n, n, dropout=dropout) for i in range(doublings)))
         self.out_layer = (
@@ -39,5 +47,5 @@ class Renderer(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Render image features."""
+        """Map image features ``[N, F, P, P]`` to images ``[N, 3, S, S]`` in [-0.5, 0.5]."""
         return torch.tanh(self.out_layer(self.ups(self.unet(features)))) * 0.5

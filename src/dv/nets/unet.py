@@ -1,4 +1,4 @@
-"""U-Nets in 2D and 3D; every level concatenates its input with what comes back up from below."""
+"""U-Nets in 2D and 3D; every level concatenates its input with the output of the level below."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from dv.ops.norm import ViewNorm2d, ViewNorm3d
 
 
 class UNet(nn.Module):
-    """In layer, L halvings, L doublings with skip connections, out layer. The innermost level has no norm."""
+    """First layer, L downsampling blocks, L upsampling blocks with skip connections, last layer.
+
+    The innermost level has no norm.
+    """
 
     in_layer: Layers
     out_layer: Layers
@@ -27,7 +30,10 @@ class UNet(nn.Module):
     ups: nn.ModuleList
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Map ``[N, in, *size]``, in one or several parts, to ``[N, out, *size]``; 2^levels must divide every side."""
+        """Map ``[N, in_channels, *size]``, in one or several parts, to ``[N, out_channels, *size]``.
+
+        2^L must divide every side.
+        """
         x = self.in_layer(*inputs)
         skips = []
         for down in self.downs:
@@ -41,16 +47,23 @@ class UNet(nn.Module):
         return result
 
 
-def _widths(base: int, most: int, levels: int) -> list[int]:
-    """Channels before level 0 … after level L-1: doubling up to ``most``, the innermost keeping its width."""
-    widths = [min(2**i * base, most) for i in range(levels)]
-    return [*widths, widths[-1]]
+def _channels(base_channels: int, max_channels: int, levels: int) -> list[int]:
+    """Channels before each of the L levels and after the last; they double, up to a limit, at all but the innermost."""
+    channels = [min(2**i * base_channels, max_channels) for i in range(levels)]
+    return [*channels, channels[-1]]
 
 
 class UNet2d(UNet):
-    """2D U-Net ``in_channels → out_channels`` with ``base`` channels (at most ``most``) and ``levels`` halvings.
+    """2D U-Net.
 
-    ``linear`` leaves out the last norm and ReLU; the last convolution then has a bias.
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        base_channels: channels of the first level.
+        max_channels: limit to the channels of all levels.
+        levels: L, number of downsampling blocks.
+        dropout: probability with which a channel is dropped; None for no dropout layers.
+        linear_output: whether to omit the last norm and ReLU; the last convolution then has a bias.
     """
 
     def __init__(
@@ -58,25 +71,25 @@ class UNet2d(UNet):
         in_channels: int,
         out_channels: int,
         *,
-        base: int,
-        most: int,
+        base_channels: int,
+        max_channels: int,
         levels: int,
         dropout: float | None = None,
-        linear: bool = False,
+        linear_output: bool = False,
     ) -> None:
         super().__init__()
-        w = _widths(min(base, most), most, levels)
-        self.in_layer = Layers(Conv2d(in_channels, w[0], 3), ViewNorm2d(w[0]), leaky_relu(), *dropout2d(dropout))
+        c = _channels(base_channels, max_channels, levels)
+        self.in_layer = Layers(Conv2d(in_channels, c[0], 3), ViewNorm2d(c[0]), leaky_relu(), *dropout2d(dropout))
         inner = levels - 1
-        self.downs = nn.ModuleList(Down2d(w[i], w[i + 1], dropout=dropout, norm=i < inner) for i in range(levels))
+        self.downs = nn.ModuleList(Down2d(c[i], c[i + 1], dropout=dropout, norm=i < inner) for i in range(levels))
         self.ups = nn.ModuleList(
-            Up2d(w[i + 1] * (2 if i < inner else 1), w[i], dropout=dropout, norm=i < inner) for i in range(levels)
+            Up2d(c[i + 1] * (2 if i < inner else 1), c[i], dropout=dropout, norm=i < inner) for i in range(levels)
         )
         self.out_layer = (
-            Layers(Conv2d(2 * w[0], out_channels, 3, bias=True))
-            if linear
+            Layers(Conv2d(2 * c[0], out_channels, 3, bias=True))
+            if linear_output
             else Layers(
-                Conv2d(2 * w[0], out_channels, 3),
+                Conv2d(2 * c[0], out_channels, 3),
                 ViewNorm2d(out_channels),
                 nn.ReLU(inplace=True),
                 *dropout2d(dropout),
@@ -85,13 +98,23 @@ class UNet2d(UNet):
 
 
 class UNet3d(UNet):
-    """3D U-Net ``in_channels → out_channels`` with ``base`` channels (at most ``most``) and ``levels`` halvings."""
+    """3D U-Net.
 
-    def __init__(self, in_channels: int, out_channels: int, *, base: int, most: int, levels: int) -> None:
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        base_channels: channels of the first level.
+        max_channels: limit to the channels of all levels.
+        levels: L, number of downsampling blocks.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, base_channels: int, max_channels: int, levels: int
+    ) -> None:
         super().__init__()
-        w = _widths(min(base, most), most, levels)
+        c = _channels(base_channels, max_channels, levels)
         inner = levels - 1
-        self.in_layer = Layers(Conv3d(in_channels, w[0]), ViewNorm3d(w[0]), leaky_relu())
-        self.downs = nn.ModuleList(Down3d(w[i], w[i + 1], norm=i < inner) for i in range(levels))
-        self.ups = nn.ModuleList(Up3d(w[i + 1] * (2 if i < inner else 1), w[i], norm=i < inner) for i in range(levels))
-        self.out_layer = Layers(Conv3d(2 * w[0], out_channels), ViewNorm3d(out_channels), nn.ReLU(inplace=True))
+        self.in_layer = Layers(Conv3d(in_channels, c[0]), ViewNorm3d(c[0]), leaky_relu())
+        self.downs = nn.ModuleList(Down3d(c[i], c[i + 1], norm=i < inner) for i in range(levels))
+        self.ups = nn.ModuleList(Up3d(c[i + 1] * (2 if i < inner else 1), c[i], norm=i < inner) for i in range(levels))
+        self.out_layer = Layers(Conv3d(2 * c[0], out_channels), ViewNorm3d(out_channels), nn.ReLU(inplace=True))

@@ -1,4 +1,4 @@
-"""Sparse voxels: a density and features at those vertices of a cubic grid where there is something to see."""
+"""Sparse voxel grid: a raw density and features at those vertices of a cubic grid that are not empty."""
 
 from __future__ import annotations
 
@@ -8,22 +8,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dv.ops.compositing import Composited, Rays, composite, empty_distance, least_raw
+from dv.ops.compositing import CompositeOutput, Rays, composite, empty_space_distance, min_raw_density
 
-NOTHING = -10.0  # raw density of vertices that are not there
-PERCENT = 100.0  # a density is per hundredth of the grid's side, whatever its resolution
-FAINT = 0.01  # opacity per half a voxel below which a vertex holds nothing
-VERTICES_TOGETHER = 1 << 16  # whose 27 neighbours are looked at, for memory
-POWER = 16  # of the matrix that leaves of a direction what lies across a surface
+EMPTY_DENSITY = -10.0  # raw density of missing vertices
+UNITS_PER_SIDE = 100.0  # densities are per hundredth of the grid's side, whatever its resolution
+OPAQUE_DENSITY = 100.0  # raw density that absorbs everything within one cell
+MIN_OPACITY = 0.01  # per half a cell; vertices below it, and without neighbours above it, are pruned
+NORMALS_PER_BATCH = 1 << 16  # bounds the memory of each vertex's 27 neighbours
+POWER_ITERATIONS = 16
 
 
 class SparseVoxels(nn.Module):
-    """Vertices of a grid of ``side³`` that spans a cube, those that are there as rows of two parameters.
+    """Grid of ``side³`` vertices that spans a cube; the stored ones are rows of two parameters.
 
-    ``density`` ``[N]`` and ``features`` ``[N, F]`` have a first row for all vertices that are not there, which stays as
-    it is. ``index`` int32 ``[G, G, G]`` (z, y, x) says which row a vertex has. Vertex (x, y, z) lies at (x, y, z) in
-    grid coordinates, the corners of the cube at 0 and G - 1. ``distance`` uint8 ``[G-1, G-1, G-1]`` says how far the
-    next cell is that holds anything, as of the last time the vertices changed or :meth:`find_empty` was called.
+    Vertex (x, y, z) lies at (x, y, z) in grid coordinates, the corners of the cube at 0 and G - 1.
+
+    Attributes:
+        density: raw densities ``[N]``; row 0 stands for all missing vertices and never changes.
+        features: ``[N, F]``, by row likewise.
+        index: int32 ``[G, G, G]`` (z, y, x), the row of each vertex.
+        distance: uint8 ``[G-1, G-1, G-1]`` (z, y, x), lower bound of the distance from each cell to the nearest
+            occupied one, as of the last change of the vertices or call of :meth:`update_empty_space`.
+
+    Args:
+        side: G, vertices along an edge.
+        features: F, features per vertex, which start at zero.
+        density: initial raw density of all vertices.
     """
 
     index: Tensor
@@ -33,73 +43,94 @@ class SparseVoxels(nn.Module):
         super().__init__()
         count = side**3
         rows = torch.full((count + 1,), float(density))
-        rows[0] = NOTHING
+        rows[0] = EMPTY_DENSITY
         self.density, self.features = nn.Parameter(rows), nn.Parameter(torch.zeros(count + 1, features))
         index = torch.arange(1, count + 1, dtype=torch.int32).view(side, side, side)
         self.register_buffer("index", index)
         self.register_buffer("distance", torch.zeros((side - 1,) * 3, dtype=torch.uint8))
-        self.find_empty()
+        self.update_empty_space()
 
     @property
     def side(self) -> int:
         """G, vertices along an edge."""
         return len(self.index)
 
-    def composite(self, rays: Rays, step: float) -> Composited:
-        """What rays ``[R]`` in grid coordinates see, with samples ``step`` vertices apart."""
-        return composite(self.density, self.features, self.index, self.distance, rays, step, self.length(step))
+    def composite(self, rays: Rays, step_size: float) -> CompositeOutput:
+        """Composite features along rays.
 
-    def length(self, step: float) -> float:
-        """Optical depth at density 1 of a step of ``step`` vertices."""
-        return step / (self.side - 1) * PERCENT
+        Args:
+            rays: R rays in grid coordinates.
+            step_size: distance between samples, in vertices.
+
+        Returns:
+            Features ``[R, F]``, transmittance ``[R]`` and median depth ``[R]``.
+        """
+        interval = self.interval(step_size)
+        return composite(self.density, self.features, self.index, self.distance, rays, step_size, interval)
+
+    def interval(self, step_size: float) -> float:
+        """Optical depth at density 1 of a step of ``step_size`` vertices."""
+        return step_size / (self.side - 1) * UNITS_PER_SIDE
 
     def distance_to_vertices(self) -> Tensor:
-        """``distance`` as it were if every vertex that is there were dense."""
-        return empty_distance(_cells(self.index != 0))
+        """Return what :attr:`distance` would be if every stored vertex were dense."""
+        return empty_space_distance(_adjacent_cells(self.index != 0))
 
-    def meets(self, rays: Rays, distance: Tensor) -> Tensor:
-        """Which rays ``[R]`` meet any vertex that is there; ``distance`` is :meth:`distance_to_vertices`."""
-        opaque, nothing = torch.full_like(self.density, PERCENT), self.features[:, :0]
-        found = composite(opaque, nothing, self.index, distance, rays, 0.5, self.length(0.5))
-        return found.through < 0.5
+    def hits_vertices(self, rays: Rays, distance: Tensor) -> Tensor:
+        """Return which rays pass through a cell with a stored vertex.
+
+        Args:
+            rays: R rays in grid coordinates.
+            distance: result of :meth:`distance_to_vertices`.
+
+        Returns:
+            bool ``[R]``.
+        """
+        opaque, no_features = torch.full_like(self.density, OPAQUE_DENSITY), self.features[:, :0]
+        output = composite(opaque, no_features, self.index, distance, rays, 0.5, self.interval(0.5))
+        return output.transmittance < 0.5
 
     @torch.no_grad()
-    def find_empty(self) -> None:
-        """Find the cells in which no sample counts, even a whole vertex apart: they have no vertex of any density."""
-        dense = self.density >= least_raw(self.length(1.0))
-        there = dense.index_select(0, self.index.flatten()).view_as(self.index)
-        self.distance = empty_distance(_cells(there))
+    def update_empty_space(self) -> None:
+        """Recompute :attr:`distance`; a cell is empty if no sample in it contributes, even with a step size of 1."""
+        dense = self.density >= min_raw_density(self.interval(1.0))
+        vertices = dense.index_select(0, self.index.flatten()).view_as(self.index)
+        self.distance = empty_space_distance(_adjacent_cells(vertices))
 
     @torch.no_grad()
     def prune(self) -> Tensor:
-        """Forget vertices with neither density nor neighbours that have it; returns the rows kept ``[N']``."""
-        holds = -torch.expm1(-F.softplus(self.density) * self.length(0.5)) > FAINT
-        near = F.max_pool3d(self._dense(holds.float()), 3, 1, 1)[0, 0] > 0
+        """Remove the vertices whose opacity, and that of all neighbours, is at most :data:`MIN_OPACITY`.
+
+        Returns:
+            The rows that were kept ``[N']``, row 0 among them.
+        """
+        opaque = -torch.expm1(-F.softplus(self.density) * self.interval(0.5)) > MIN_OPACITY
+        near = F.max_pool3d(self._dense(opaque.float()), 3, 1, 1)[0, 0] > 0
         return self._keep((self.index != 0) & near)
 
     @torch.no_grad()
     def refine(self, side: int) -> None:
-        """Go over to ``side`` vertices along an edge, interpolating between those that are there."""
+        """Resample the grid to ``side`` vertices along an edge, by trilinear interpolation between stored vertices."""
         size = (side,) * 3
 
-        def up(dense: Tensor) -> Tensor:
+        def upsample(dense: Tensor) -> Tensor:
             return F.interpolate(dense, size=size, mode="trilinear", align_corners=True)
 
-        there = up((self.index != 0).to(self.density.dtype)[None, None])[0, 0] > 0
-        density = up(self._dense(self.density))[0, 0]
-        features = [up(self._dense(channel))[0, 0][there] for channel in self.features.T]
-        self.index = torch.zeros(size, dtype=torch.int32, device=there.device)
-        self.index[there] = torch.arange(1, int(there.sum()) + 1, dtype=torch.int32, device=there.device)
-        self.density = nn.Parameter(torch.cat([self.density[:1], density[there]]))
+        stored = upsample((self.index != 0).to(self.density.dtype)[None, None])[0, 0] > 0
+        density = upsample(self._dense(self.density))[0, 0]
+        features = [upsample(self._dense(channel))[0, 0][stored] for channel in self.features.T]
+        self.index = torch.zeros(size, dtype=torch.int32, device=stored.device)
+        self.index[stored] = torch.arange(1, int(stored.sum()) + 1, dtype=torch.int32, device=stored.device)
+        self.density = nn.Parameter(torch.cat([self.density[:1], density[stored]]))
         table = torch.stack(features, 1)
         self.features = nn.Parameter(torch.cat([self.features[:1], table]))
-        self.find_empty()
+        self.update_empty_space()
 
     @torch.no_grad()
-    def smooth(self, part: float) -> None:
-        """Let features spread as heat does: each goes ``part`` of the way, 0 to 1, to the mean of its six neighbours.
+    def smooth(self, fraction: float) -> None:
+        """Diffuse features: move each ``fraction`` of the way, 0 to 1, towards the mean of its six neighbours.
 
-        Those that are not there count as equal.
+        A missing neighbour counts as equal to the vertex itself.
         """
         pairs = []
         for axis in range(3):
@@ -112,49 +143,64 @@ class SparseVoxels(nn.Module):
                 difference = feature[there] - feature[here]
                 change.index_add_(0, here, difference)
                 change.index_add_(0, there, difference, alpha=-1)
-            feature.add_(change, alpha=part / 6)
+            feature.add_(change, alpha=fraction / 6)
 
-    def have_features(self, count: int) -> None:
-        """Let vertices have ``count`` features: the first that they have, or zeros after them."""
+    def resize_features(self, count: int) -> None:
+        """Truncate or zero-pad the features to ``count`` per vertex."""
         self.features = nn.Parameter(F.pad(self.features.detach(), (0, count - self.features.shape[1])))
 
-    def towards_cameras(self, rays: Rays) -> Tensor:
-        """Sum over rays ``[R]`` of the directions ``[N, 3]`` (x, y, z) in which vertices are seen, by their weights."""
+    def weighted_view_directions(self, rays: Rays) -> Tensor:
+        """Sum for each vertex the directions towards the cameras that see it, weighted by the rays' weights of it.
+
+        Args:
+            rays: R rays in grid coordinates.
+
+        Returns:
+            ``[N, 3]`` (x, y, z); zero for row 0 and for vertices that no ray sees.
+        """
         features = torch.zeros(len(self.density), 3, device=self.density.device, requires_grad=True)
-        density, length = self.density.detach(), self.length(1.0)
-        seen = composite(density, features, self.index, self.distance, rays, 1.0, length).features
-        # the gradient of what is seen is the weights
-        towards = torch.autograd.grad(seen, features, -F.normalize(rays.directions, dim=1))[0]
-        towards[0] = 0  # vertices that are not there
-        return towards
+        density, interval = self.density.detach(), self.interval(1.0)
+        composited = composite(density, features, self.index, self.distance, rays, 1.0, interval).features
+        # composited features are linear in the vertices' features: their gradient is the weights
+        directions = torch.autograd.grad(composited, features, -F.normalize(rays.directions, dim=1))[0]
+        directions[0] = 0
+        return directions
 
     @torch.no_grad()
     def normals(self, towards: Tensor) -> Tensor:
-        """Unit normals ``[N, 3]`` (x, y, z) of surfaces that vertices lie in, on the side of ``towards`` ``[N, 3]``.
+        """Estimate the normals of the surfaces in which vertices lie.
 
-        Across a surface opacity spreads least: the least eigenvector of its covariance over a vertex and its 26
-        neighbours (Hoppe et al. 1992, section 3.2), by power iteration from ``towards``. Where that is 0, so is this.
+        Opacity extends least across a surface: the normal is the eigenvector with the smallest eigenvalue of the
+        opacity-weighted covariance of the positions of a vertex and its 26 neighbours (Hoppe et al. 1992, section 3.2),
+        found by power iteration from ``towards``.
+
+        Args:
+            towards: directions ``[N, 3]`` (x, y, z) on the outer side of the surface, as from
+                :meth:`weighted_view_directions`.
+
+        Returns:
+            Unit normals ``[N, 3]`` (x, y, z); zero where ``towards`` is.
         """
-        opacity = -torch.expm1(-F.softplus(self.density) * self.length(1.0))
+        opacity = -torch.expm1(-F.softplus(self.density) * self.interval(1.0))
         index = F.pad(self.index, (1,) * 6)
-        steps = torch.cartesian_prod(*[torch.arange(-1, 2, device=index.device)] * 3)  # z, y, x
-        offsets = steps.flip(1).to(opacity.dtype)
-        products = (offsets[:, :, None] * offsets[:, None]).flatten(1)
-        wanted = towards.any(1)[self.index.flatten().long()].view_as(self.index)
-        found = torch.zeros_like(towards)
-        for part in torch.split(torch.nonzero(wanted), VERTICES_TOGETHER):
-            rows = self.index[part.unbind(1)].long()
-            near = index[(part[:, None] + 1 + steps).unbind(-1)].long()
-            weights = F.normalize(opacity[near], p=1.0, dim=1)
+        steps = torch.cartesian_prod(*[torch.arange(-1, 2, device=index.device)] * 3)  # [27, 3], z, y, x
+        offsets = steps.flip(1).to(opacity.dtype)  # [27, 3], x, y, z
+        products = (offsets[:, :, None] * offsets[:, None]).flatten(1)  # [27, 9]
+        seen = towards.any(1)[self.index.flatten().long()].view_as(self.index)
+        normals = torch.zeros_like(towards)
+        for vertices in torch.split(torch.nonzero(seen), NORMALS_PER_BATCH):
+            rows = self.index[vertices.unbind(1)].long()
+            neighbours = index[(vertices[:, None] + 1 + steps).unbind(-1)].long()
+            weights = F.normalize(opacity[neighbours], p=1.0, dim=1)
             mean = weights @ offsets
             covariance = (weights @ products).view(-1, 3, 3) - mean[:, :, None] * mean[:, None]
-            spread = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(1e-6)
-            across = torch.eye(3, device=index.device) - covariance / spread
-            found[rows] = (torch.linalg.matrix_power(across, POWER) @ towards[rows][..., None])[..., 0]
-        return F.normalize(found, dim=1, eps=torch.finfo(found.dtype).tiny)
+            trace = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(1e-6)
+            inverted = torch.eye(3, device=index.device) - covariance / trace  # the smallest eigenvalue becomes largest
+            normals[rows] = (torch.linalg.matrix_power(inverted, POWER_ITERATIONS) @ towards[rows][..., None])[..., 0]
+        return F.normalize(normals, dim=1, eps=torch.finfo(normals.dtype).tiny)
 
-    def fit_to(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
-        """Take the shape of a saved state, so that it can be loaded."""
+    def resize_to_state(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
+        """Reallocate all tensors in the shapes of a state dict, so that it can be loaded."""
         for name in ("density", "features", "index", "distance"):
             shape = state[prefix + name].shape
             old = getattr(self, name)
@@ -162,26 +208,27 @@ class SparseVoxels(nn.Module):
             setattr(self, name, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
 
     def positions(self) -> Tensor:
-        """Grid coordinates ``[N - 1, 3]`` (x, y, z) of the vertices that are there, by row."""
-        at = torch.nonzero(self.index).flip(1)
+        """Grid coordinates ``[N - 1, 3]`` (x, y, z) of the stored vertices, in the order of their rows."""
+        vertices = torch.nonzero(self.index).flip(1)
         rows = self.index[self.index != 0].long()
-        return at[rows.argsort()].to(self.density.dtype)
+        return vertices[rows.argsort()].to(self.density.dtype)
 
     def _dense(self, rows: Tensor) -> Tensor:
-        """Values ``[N]`` by vertex ``[1, 1, G, G, G]``."""
+        """Scatter values ``[N]`` by row to values by vertex ``[1, 1, G, G, G]``."""
         return rows[self.index.long()][None, None]
 
-    def _keep(self, there: Tensor) -> Tensor:
-        kept = torch.cat([self.index.new_zeros(1), self.index[there]]).long()
+    def _keep(self, vertices: Tensor) -> Tensor:
+        """Keep the given vertices ``[G, G, G]`` only; returns their old rows."""
+        kept = torch.cat([self.index.new_zeros(1), self.index[vertices]]).long()
         self.index = torch.zeros_like(self.index)
-        self.index[there] = torch.arange(1, len(kept), dtype=torch.int32, device=kept.device)
+        self.index[vertices] = torch.arange(1, len(kept), dtype=torch.int32, device=kept.device)
         self.density, self.features = nn.Parameter(self.density[kept]), nn.Parameter(self.features[kept])
-        self.find_empty()
+        self.update_empty_space()
         return kept
 
 
-def _cells(vertices: Tensor) -> Tensor:
-    """Which cells ``[G-1, G-1, G-1]`` have one of the ``vertices`` ``[G, G, G]`` at a corner."""
+def _adjacent_cells(vertices: Tensor) -> Tensor:
+    """Cells ``[G-1, G-1, G-1]`` with at least one of the given ``vertices`` ``[G, G, G]`` at a corner."""
     for axis in range(3):
         count = vertices.shape[axis] - 1
         vertices = vertices.narrow(axis, 0, count) | vertices.narrow(axis, 1, count)

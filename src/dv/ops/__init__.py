@@ -1,1 +1,1 @@
-"""Compute kernels of the networks and of ray marching. Tensors in, tensors out: no configuration, no files."""
+"""Compute kernels of the networks and of ray marching: functions of tensors, without configuration or files."""

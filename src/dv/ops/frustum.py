@@ -1,7 +1,7 @@
-"""What the occlusion network does to its largest tensors, without copying them.
+"""Operations of the occlusion network on its largest tensors, the frustums, without copies.
 
-Frustums here are *rimmed*: ``[1, C, D, P+2, P+2]`` in channels-last layout, with every outermost ray there twice, which
-is the replication padding that a 3² window needs.
+Frustums here are *padded*: ``[1, C, D, P+2, P+2]`` in channels-last layout, with the outermost rays repeated once. This
+is the replication padding that a 3² kernel needs.
 """
 
 from __future__ import annotations
@@ -13,32 +13,47 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from dv.ops.convolution import convolve
+from dv.ops.convolution import conv3d
 
 
 class FrustumConv(nn.Conv3d):
-    """3³ convolution of ``features`` channels and the depth coordinate, with replication padding.
+    """3³ convolution of a frustum's features and a channel of depth coordinates, with replication padding.
 
-    Computed as a convolution over single depths whose outputs, one for each of the three depths of the kernel, are
-    then shifted and added. The share of the coordinate depends on depth alone, so it is a bias.
+    It is computed as a 1×3×3 convolution with one group of outputs for each of the kernel's three depths; the groups
+    are then shifted along depth and added. The coordinate channel's contribution depends on depth alone and is added as
+    a bias.
+
+    Args:
+        features: channels of the frustum.
+        out_channels: channels of the output.
+        depth_last: whether the coordinate channel follows the features in the weight, or precedes them.
+        bias: whether to add a learned bias.
     """
 
-    def __init__(self, features: int, out: int, *, depth_last: bool, bias: bool = False) -> None:
-        super().__init__(features + 1, out, 3, padding=1, padding_mode="replicate", bias=bias)
+    def __init__(self, features: int, out_channels: int, *, depth_last: bool, bias: bool = False) -> None:
+        super().__init__(features + 1, out_channels, 3, padding=1, padding_mode="replicate", bias=bias)
         self.depth_last = depth_last
 
-    def forward(self, rimmed: Tensor, depth: Tensor) -> Tensor:  # type: ignore[override]
-        """Convolve ``[N, features, D, P+2, P+2]`` with depth coordinates ``[D]`` to ``[N, out, D, P, P]``."""
+    def forward(self, padded: Tensor, depth: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve a frustum.
+
+        Args:
+            padded: ``[N, features, D, P+2, P+2]``, padded along rows and columns but not along depth.
+            depth: depth coordinates ``[D]``.
+
+        Returns:
+            ``[N, out_channels, D, P, P]``.
+        """
         features = self.in_channels - 1
         if self.depth_last:
-            of_features, of_depth = torch.split(self.weight, [features, 1], 1)
+            feature_weight, depth_weight = torch.split(self.weight, [features, 1], 1)
         else:
-            of_depth, of_features = torch.split(self.weight, [1, features], 1)
-        taps = of_features.movedim(2, 0).flatten(0, 1)[:, :, None]  # [3·out, features, 1, 3, 3]
-        spare = -len(taps) % 8  # kernels of full vectors are faster, even if some are nil
-        outputs = convolve(rimmed, functional.pad(taps, (0,) * 9 + (spare,)))
+            depth_weight, feature_weight = torch.split(self.weight, [1, features], 1)
+        taps = feature_weight.movedim(2, 0).flatten(0, 1)[:, :, None]  # [3·out, features, 1, 3, 3]
+        spare = -len(taps) % 8  # whole vectors of output channels are faster, even if some are zero
+        outputs = conv3d(padded, functional.pad(taps, (0,) * 9 + (spare,)))
         neighbours = functional.pad(depth[None, None], (1, 1), mode="replicate")[0, 0].unfold(0, 3, 1)
-        offsets = neighbours @ of_depth[:, 0].sum((-2, -1)).T  # [D, out]
+        offsets = neighbours @ depth_weight[:, 0].sum((-2, -1)).T  # [D, out]
         if self.bias is not None:
             offsets = offsets + self.bias
         result: Tensor = _AddTaps.apply(outputs, offsets)  # type: ignore[no-untyped-call]
@@ -46,7 +61,7 @@ class FrustumConv(nn.Conv3d):
 
 
 class _AddTaps(torch.autograd.Function):
-    """Output k of depth d is for depth d + 1 - k; what leaves the frustum stays at its ends."""
+    """Add output k of depth d to depth d + 1 - k, clamped to the frustum, and an offset per depth and channel."""
 
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, offsets: Tensor) -> Tensor:
@@ -65,40 +80,47 @@ class _AddTaps(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         out = gradient.shape[1]
         n, channels, *size = ctx.shape
-        of_outputs = gradient.new_zeros(n, *size, channels).movedim(-1, 1)
-        before, now, after = torch.split(of_outputs[:, : 3 * out], out, 1)
+        grad_outputs = gradient.new_zeros(n, *size, channels).movedim(-1, 1)
+        before, now, after = torch.split(grad_outputs[:, : 3 * out], out, 1)
         now.copy_(gradient)
         before[:, :, :-1] = gradient[:, :, 1:]
         before[:, :, 0] += gradient[:, :, 0]
         after[:, :, 1:] = gradient[:, :, :-1]
         after[:, :, -1] += gradient[:, :, -1]
-        return of_outputs, gradient.sum((0, 3, 4)).T
+        return grad_outputs, gradient.sum((0, 3, 4)).T
 
 
-class Rays:
-    """A rimmed frustum that is convolved and then summed along its rays.
+class PaddedFrustum:
+    """A padded frustum that is first convolved and then summed along its rays.
 
-    The sum's gradient, an outer product of weights and the gradient of the sums, is added to the convolution's in the
-    memory of that one: by itself it would be another of the largest tensors.
+    The gradient of the sum is an outer product of the weights and the sum's gradient. It is added to the convolution's
+    gradient in place, since on its own it would be another tensor of the largest size.
+
+    Args:
+        padded: ``[N, C, D, P+2, P+2]``.
+
+    Attributes:
+        convolved: the same tensor, to be used by one convolution and nothing else.
     """
 
-    def __init__(self, rimmed: Tensor) -> None:
+    def __init__(self, padded: Tensor) -> None:
         self._terms: list[tuple[Tensor, Tensor]] = []
-        self.frustum = rimmed  # what a convolution, and nothing else, is to take
-        self._summed = rimmed
-        if rimmed.requires_grad and not torch.compiler.is_compiling():
-            self.frustum, self._summed = _TwoUses.apply(rimmed, self._terms)  # type: ignore[no-untyped-call]
+        self.convolved = padded
+        self._summed = padded
+        if padded.requires_grad and not torch.compiler.is_compiling():
+            self.convolved, self._summed = _TwoUses.apply(padded, self._terms)  # type: ignore[no-untyped-call]
 
-    def sum(self, weights: Tensor) -> Tensor:
-        """Σ over depth of weights times the frustum.
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        """Sum the frustum along depth with weights.
 
         Args:
-            weights: ``[N, 1, D, P, P]``, made from the convolution: it alone takes the gradient on.
+            weights: ``[N, 1, D, P, P]``, computed from the convolution's output: only the convolution's backward pass
+                propagates the sum's gradient to the frustum.
 
         Returns:
             ``[N, C, P, P]``.
         """
-        weights = weights.to(self.frustum.dtype)
+        weights = weights.to(self.convolved.dtype)
         if torch.compiler.is_compiling():
             return (self._summed[..., 1:-1, 1:-1] * weights).sum(2)
         result: Tensor = _SumAlongRays.apply(self._summed, weights, self._terms)  # type: ignore[no-untyped-call]
@@ -106,47 +128,49 @@ class Rays:
 
 
 class _TwoUses(torch.autograd.Function):
+    """Return a tensor twice; the backward pass adds the terms of its sums to the gradient of the convolution."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, terms: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         ctx.terms = terms
         ctx.set_materialize_grads(False)
-        return x[:], x[:]  # view_as would garble the stride of a batch of one, and with it the layout
+        return x[:], x[:]  # view_as would change the strides of a batch of one, and with them the layout
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_convolution: Tensor, _of_sum: None) -> tuple[Tensor, None]:
-        rows = of_convolution.movedim(1, -1)
+    def backward(ctx: Any, grad_convolved: Tensor, _grad_summed: None) -> tuple[Tensor, None]:
+        rows = grad_convolved.movedim(1, -1)
         while ctx.terms:
-            weights, of_sums = ctx.terms.pop()
-            rows.addcmul_(weights, of_sums[:, None])
-        return of_convolution, None
+            weights, grad_sums = ctx.terms.pop()
+            rows.addcmul_(weights, grad_sums[:, None])
+        return grad_convolved, None
 
 
 class _SumAlongRays(torch.autograd.Function):
-    """Depth by depth: the product of weights and frustum is never stored."""
+    """Weighted sum along depth, one depth at a time: the product of weights and frustum is never stored."""
 
     @staticmethod
-    def forward(ctx: Any, rimmed: Tensor, weights: Tensor, terms: list[tuple[Tensor, Tensor]]) -> Tensor:
-        ctx.save_for_backward(rimmed, weights)
+    def forward(ctx: Any, padded: Tensor, weights: Tensor, terms: list[tuple[Tensor, Tensor]]) -> Tensor:
+        ctx.save_for_backward(padded, weights)
         ctx.terms = terms
-        if rimmed.is_cuda or rimmed.dtype.itemsize < 4:  # summed in fp32 there, whatever the frustum is kept in
-            return torch.einsum("ncdhw,ndhw->nchw", rimmed[..., 1:-1, 1:-1], weights[:, 0])
-        rows, rimmed_weights = rimmed.movedim(1, -1), _with_rim(weights)
-        sums = rows[:, 0] * rimmed_weights[:, 0]
+        if padded.is_cuda or padded.dtype.itemsize < 4:  # einsum accumulates in fp32, whatever the frustum's type
+            return torch.einsum("ncdhw,ndhw->nchw", padded[..., 1:-1, 1:-1], weights[:, 0])
+        rows, padded_weights = padded.movedim(1, -1), _zero_pad(weights)
+        sums = rows[:, 0] * padded_weights[:, 0]
         for depth in range(1, rows.shape[1]):
-            sums.addcmul_(rows[:, depth], rimmed_weights[:, depth])
+            sums.addcmul_(rows[:, depth], padded_weights[:, depth])
         return sums[:, 1:-1, 1:-1].movedim(-1, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
-        rimmed, weights = ctx.saved_tensors
+        padded, weights = ctx.saved_tensors
         rows = functional.pad(gradient.movedim(1, -1), (0, 0, 1, 1, 1, 1))
-        by_depth = [(frustum * rows).sum(-1) for frustum in rimmed.movedim(1, -1).unbind(1)]
-        ctx.terms.append((_with_rim(weights), rows))
+        by_depth = [(frustum * rows).sum(-1) for frustum in padded.movedim(1, -1).unbind(1)]
+        ctx.terms.append((_zero_pad(weights), rows))
         return None, torch.stack(by_depth, 1)[:, None, :, 1:-1, 1:-1], None
 
 
-def _with_rim(weights: Tensor) -> Tensor:
-    """Weights ``[N, 1, D, P, P]`` as ``[N, D, P+2, P+2, 1]``, nothing on the rim."""
+def _zero_pad(weights: Tensor) -> Tensor:
+    """Pad weights ``[N, 1, D, P, P]`` with zeros and permute them to ``[N, D, P+2, P+2, 1]``."""
     return functional.pad(weights, (1, 1, 1, 1)).movedim(1, -1)

@@ -1,4 +1,4 @@
-"""Batch norm over one view at a time, as in the paper's training with batch size 1."""
+"""Batch normalisation of each view by its own statistics, as in the paper's training with batch size 1."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-FEW = 16  # channels; below, PyTorch's batch norm of channels-last tensors takes ten times as long
-LARGE = 2**20  # values from which a pass to make a tensor anew is cheaper than memory to keep it
-WIDTH = 64  # values in a row that keep vector units busy
+MIN_CHANNELS = 16  # below it, PyTorch's batch norm of channels-last tensors takes ten times as long
+MIN_RECOMPUTED_VALUES = 2**20  # from which recomputing an activation is worth the memory that it saves
+VECTOR_VALUES = 64  # contiguous values that keep vector units busy
 
 
 class ViewNorm(_BatchNorm):
-    """What the 2D and the 3D norm share."""
+    """Base class of the 2D and 3D norms."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -25,14 +25,19 @@ class ViewNorm(_BatchNorm):
     momentum: float
 
     def forward(self, x: Tensor, slope: float = 1.0, factors: Tensor | None = None) -> Tensor:
-        """Normalise ``[N, C, *size]``, view by view in training, by the running averages otherwise, and activate.
+        """Normalise, then apply a (leaky) ReLU and channel-wise dropout.
+
+        In training every view is normalised by its own statistics, in evaluation by the running averages.
 
         Args:
-            x: what to normalise.
-            slope: of the (leaky) ReLU for values below zero; 1 for none.
-            factors: ``[N, C]``, not negative, that multiply the result: a dropout of whole channels.
+            x: ``[N, C, *size]``.
+            slope: slope of the (leaky) ReLU below zero; 1 for no activation.
+            factors: non-negative dropout factors ``[N, C]`` by which the channels are multiplied; None for no dropout.
+
+        Returns:
+            ``[N, C, *size]``.
         """
-        few = _by_hand(x) and x.shape[1] < FEW
+        few = _supported(x) and x.shape[1] < MIN_CHANNELS
         if not self.training:
             if not few and factors is None:
                 return _activate(super().forward(x), slope)
@@ -44,19 +49,20 @@ class ViewNorm(_BatchNorm):
         if few:
             return _activate(self._few_channels(x, weight, bias), slope)
         settings = (self.running_mean, self.running_var, weight, bias, self.momentum, self.eps)
-        if _by_hand(x) and x.numel() >= LARGE:
-            slot: list[Tensor] = []
+        if _supported(x) and x.numel() >= MIN_RECOMPUTED_VALUES:
+            cache: list[Tensor] = []
             y: Tensor
-            y, scale, shift = _NormAndActivation.apply(x, *settings, slope, slot)  # type: ignore[no-untyped-call]
-            if y.requires_grad:  # on the tensor, since only the convolution that is given it can use it
-                y.recipe = Recipe((x, scale, shift), slope, slot, y._version)  # type: ignore[attr-defined]
+            y, scale, shift = _NormAndActivation.apply(x, *settings, slope, cache)  # type: ignore[no-untyped-call]
+            if y.requires_grad:  # attached to the tensor, for the convolution whose input it is
+                recomputation = Recomputation((x, scale, shift), slope, cache, y._version)
+                y.recomputation = recomputation  # type: ignore[attr-defined]
             return y
         averages, views = settings[:2], zip(torch.split(x, 1), weight, bias, strict=True)
         normalised = [functional.batch_norm(v, *averages, w, b, True, self.momentum, self.eps) for v, w, b in views]
         return _activate(normalised[0] if len(x) == 1 else torch.cat(normalised), slope)
 
     def _few_channels(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The same for channels-last ``x`` with few channels."""
+        """Normalise a channels-last ``x`` with few channels in training."""
         y: Tensor
         y, mean, variance = _NormPerView.apply(x, weight, bias, self.eps)  # type: ignore[no-untyped-call]
         count = x[0, 0].numel()
@@ -67,9 +73,9 @@ class ViewNorm(_BatchNorm):
 
 
 class ViewNorm2d(ViewNorm, nn.BatchNorm2d):
-    """Batch norm in which every sample of ``[N, C, H, W]`` is normalised by its own statistics in training.
+    """Batch norm that normalises every view of ``[N, C, H, W]`` by its own statistics in training.
 
-    The running averages take the samples in order, so a batch gives exactly what N single views in succession would.
+    The running averages are updated view by view, so a batch of N gives the same result as N batches of one.
     """
 
 
@@ -77,12 +83,13 @@ class ViewNorm3d(ViewNorm, nn.BatchNorm3d):
     """:class:`ViewNorm2d` for volumes ``[N, C, D, H, W]``."""
 
 
-def _by_hand(x: Tensor) -> bool:
+def _supported(x: Tensor) -> bool:
+    """Whether the implementations in this module apply; PyTorch's are used for all other tensors."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
 
 
 def _per_view(weight: Tensor, bias: Tensor, factors: Tensor | None, views: int) -> tuple[Tensor, Tensor]:
-    """``[C]`` each as ``[N, C]``, times the factors of each view."""
+    """Expand weight and bias from ``[C]`` to ``[N, C]`` and multiply them by the factors of each view."""
     if factors is None:
         return weight.expand(views, -1), bias.expand(views, -1)
     return weight * factors, bias * factors
@@ -92,36 +99,38 @@ def _activate(x: Tensor, slope: float) -> Tensor:
     return x if slope == 1 else functional.leaky_relu_(x, slope)
 
 
-class Recipe(NamedTuple):
-    """How to make an activated tensor anew, rather than keep it for the backward pass of the convolution it goes into.
+class Recomputation(NamedTuple):
+    """How to recompute a norm's activation in the backward pass, so that the next convolution need not store it.
 
-    tensors: ``x`` ``[N, C, *size]``, which the norm keeps anyway, scale and shift ``[N, C]``; slot: the values, once
-    made anew, until the norm's backward pass; version: of the tensor, whose memory others may have written to since.
+    Args:
+        tensors: the norm's input ``[N, C, *size]``, which the norm stores anyway, and scale and shift ``[N, C]``.
+        slope: slope of the (leaky) ReLU below zero.
+        cache: empty, or the recomputed activation, from the convolution's backward pass to the norm's.
+        version: version counter of the activation, which has advanced if it was modified in place since.
     """
 
     tensors: tuple[Tensor, ...]
     slope: float
-    slot: list[Tensor]
+    cache: list[Tensor]
     version: int = 0
 
-
-def follow(recipe: Recipe) -> Tensor:
-    """Make the tensor."""
-    if not recipe.slot:
-        recipe.slot.append(_activate(scale_and_shift(*recipe.tensors), recipe.slope))
-    return recipe.slot[0]
+    def activation(self) -> Tensor:
+        """Return the activation ``[N, C, *size]``, computed at the first call."""
+        if not self.cache:
+            self.cache.append(_activate(scale_and_shift(*self.tensors), self.slope))
+        return self.cache[0]
 
 
 def _wide(x: Tensor) -> tuple[Tensor, int]:
-    """Channels-last ``[N, C, *size]`` as ``[N, L, r·C]``, and r: r neighbouring positions side by side."""
+    """View channels-last ``[N, C, *size]`` as ``[N, L, r·C]``, r neighbouring positions per row; returns r too."""
     n, channels = x.shape[:2]
     flat = x.movedim(1, -1).reshape(n, -1)
-    r = math.gcd(flat.shape[1] // channels, max(1, WIDTH // channels))
+    r = math.gcd(flat.shape[1] // channels, max(1, VECTOR_VALUES // channels))
     return flat.view(n, -1, r * channels), r
 
 
 def _per_channel(wide: Tensor, r: int) -> Tensor:
-    """Means ``[N, C]`` of ``[N, L, r·C]``."""
+    """Mean per view and channel ``[N, C]`` of ``[N, L, r·C]``."""
     return wide.mean(1).view(len(wide), r, -1).mean(1)
 
 
@@ -131,7 +140,7 @@ def _narrow(wide: Tensor, like: Tensor) -> Tensor:
 
 
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``x·scale + shift`` for ``x`` ``[N, C, *size]``, with ``scale`` and ``shift`` ``[N, C]``."""
+    """Return ``x·scale + shift`` ``[N, C, *size]`` for a channels-last ``x``; scale and shift are ``[N, C]``."""
     wide, r = _wide(x)
     return _narrow(torch.addcmul(shift.repeat(1, r)[:, None], wide, scale.repeat(1, r)[:, None]), x)
 
@@ -148,7 +157,7 @@ class _NormPerView(torch.autograd.Function):
         ctx.save_for_backward(centred, weight, inverse)
         ctx.like = torch.empty(x.shape, device="meta")
         ctx.r = r
-        y = torch.empty_like(x, memory_format=torch.preserve_format)  # not a view: activations work in place
+        y = torch.empty_like(x, memory_format=torch.preserve_format)  # not a view: the activation modifies it in place
         scaled = torch.addcmul(bias.repeat(1, r)[:, None], centred, weight.repeat(1, r)[:, None])
         y.movedim(1, -1).copy_(_narrow(scaled, x).movedim(1, -1))
         ctx.mark_non_differentiable(mean, variance)
@@ -181,7 +190,7 @@ class _NormAndActivation(torch.autograd.Function):
         momentum: float,
         eps: float,
         slope: float,
-        slot: list[Tensor],
+        cache: list[Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
         y = torch.empty_like(x, memory_format=torch.preserve_format)
         means, inverses = torch.empty_like(weight), torch.empty_like(weight)
@@ -196,7 +205,7 @@ class _NormAndActivation(torch.autograd.Function):
         scale = weight * inverses
         shift = bias - means * scale
         ctx.save_for_backward(x, weight, means, inverses, scale, shift)
-        ctx.eps, ctx.slope, ctx.slot = eps, slope, slot
+        ctx.eps, ctx.slope, ctx.cache = eps, slope, cache
         ctx.mark_non_differentiable(scale, shift)
         return y, scale, shift
 
@@ -204,16 +213,16 @@ class _NormAndActivation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, means, inverses, scale, shift = ctx.saved_tensors
-        y = follow(Recipe((x, scale, shift), ctx.slope, ctx.slot))
-        ctx.slot.clear()
-        of_weight, of_bias = torch.empty_like(weight), torch.empty_like(weight)
+        y = Recomputation((x, scale, shift), ctx.slope, ctx.cache).activation()
+        ctx.cache.clear()
+        grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(weight)
         for i, (w, *statistics) in enumerate(zip(weight, means, inverses, strict=True)):
             view = slice(i, i + 1)
             g = gradient[view]
             if ctx.slope != 1:
                 g = torch.ops.aten.leaky_relu_backward(g, y[view], ctx.slope, True)
-            # y is not needed any more, so its memory serves for the gradient
-            y[view], of_weight[i], of_bias[i] = torch.ops.aten.native_batch_norm_backward(
+            # y is no longer needed, so its memory is reused for the gradient
+            y[view], grad_weight[i], grad_bias[i] = torch.ops.aten.native_batch_norm_backward(
                 g, x[view], w, None, None, *statistics, True, ctx.eps, [True] * 3
             )
-        return y, None, None, of_weight, of_bias, None, None, None, None
+        return y, None, None, grad_weight, grad_bias, None, None, None, None

@@ -1,4 +1,4 @@
-"""Replication padding of volumes in channels-last layout, joined with the concatenation before it."""
+"""Concatenation and replication padding of channels-last volumes in one copy."""
 
 from __future__ import annotations
 
@@ -10,22 +10,32 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-def replicate(*volumes: Tensor, depth: bool = True) -> Tensor:
-    """Volumes ``[N, Cᵢ, D, H, W]`` side by side in one of ``[N, ΣCᵢ, D+2, H+2, W+2]``, the rim copied outwards.
+def replication_pad(*volumes: Tensor, depth: bool = True) -> Tensor:
+    """Concatenate volumes along channels and pad them by replication, one voxel on each side.
 
-    One copy where ``torch.cat`` and ``torch.nn.functional.pad`` need four, since the latter changes the layout.
+    Takes one copy where ``torch.cat`` and ``torch.nn.functional.pad`` take four, since the latter changes the layout.
+    The backward pass overwrites the gradient that it receives: only a convolution may use the result.
 
     Args:
-        volumes: of one shape but for their channels.
-        depth: whether the first of the three axes is padded as well.
+        volumes: ``[N, Cᵢ, D, H, W]`` each.
+        depth: whether to pad the depth axis as well.
+
+    Returns:
+        ``[N, ΣCᵢ, D+2, H+2, W+2]`` in channels-last layout, or ``[N, ΣCᵢ, D, H+2, W+2]`` without ``depth``.
+
+    Example:
+        >>> replication_pad(torch.tensor([[[[[1.0, 2.0]]]]]), depth=False)[0, 0, 0]
+        tensor([[1., 1., 2., 2.],
+                [1., 1., 2., 2.],
+                [1., 1., 2., 2.]])
     """
     if torch.compiler.is_compiling():
         return functional.pad(torch.cat(volumes, 1), (1, 1, 1, 1, int(depth), int(depth)), mode="replicate")
-    result: Tensor = _Replicate.apply(depth, *volumes)  # type: ignore[no-untyped-call]
+    result: Tensor = _ReplicationPad.apply(depth, *volumes)  # type: ignore[no-untyped-call]
     return result
 
 
-class _Replicate(torch.autograd.Function):
+class _ReplicationPad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, depth: bool, *volumes: Tensor) -> Tensor:
         ctx.channels = [v.shape[1] for v in volumes]
@@ -46,7 +56,7 @@ class _Replicate(torch.autograd.Function):
             inner = inner.narrow(axis, 1, inner.shape[axis] - 2)
         for part, v in zip(torch.split(inner, ctx.channels, 1), volumes, strict=True):
             part.copy_(v)
-        for axis in range(4, ctx.first - 1, -1):  # the last axis first, each taking the rims before it along
+        for axis in range(4, ctx.first - 1, -1):  # last axis first; each copies the borders that are padded by then
             slab = padded
             for other in range(ctx.first, axis):
                 slab = slab.narrow(other, 1, slab.shape[other] - 2)
@@ -57,7 +67,7 @@ class _Replicate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        # Added up in place: only convolutions are given padded volumes, and they make this gradient anew.
+        # in place, since the gradient comes from a convolution, which does not keep it
         for axis in range(ctx.first, 5):
             gradient.select(axis, 1).add_(gradient.select(axis, 0))
             gradient.select(axis, -2).add_(gradient.select(axis, -1))

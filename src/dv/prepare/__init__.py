@@ -1,1 +1,1 @@
-"""From posed photographs to an object in the DeepVoxels folder layout: placing the grid, rectifying, checking, writing."""
+"""Turning posed photographs into an object in the DeepVoxels folder layout; checking and exporting objects."""

@@ -1,4 +1,4 @@
-"""A 3D picture of an object's cameras, its grid and what points are known."""
+"""Drawings of an object's cameras and grid: a 3D plot, and a contact sheet of the views with the grid's box."""
 
 from __future__ import annotations
 
@@ -6,30 +6,39 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from dv.geometry.camera import Intrinsics
+from dv.data.calibration import Calibration
+from dv.data.folder import Views
+from dv.geometry.camera import Intrinsics, project, to_camera, to_world
 from dv.geometry.grid import GridPlacement
 from dv.prepare.placement import Array
 
 COLORS = {"train": "#1f77b4", "validation": "#2ca02c", "test": "#d62728"}
-FRUSTUM = 0.12  # length of a drawn camera, of the median distance to the grid
-SHOWN_POINTS, SHOWN_CAMERAS = 4000, 200
+PYRAMID_LENGTH = 0.12  # of a drawn camera, relative to the median distance to the grid
+MAX_POINTS, MAX_CAMERAS = 4000, 200
+SHEET_VIEWS, SHEET_COLUMNS, SHEET_SIDE = 48, 8, 160
+BOX_COLOR = (255, 0, 160)
 
 
-def scene_picture(
+def plot_scene(
     path: Path,
     poses_by_split: dict[str, Array],
     placement: GridPlacement,
     intrinsics: Intrinsics,
     points: Array | None = None,
 ) -> None:
-    """Write a PNG with two views, askew and from above (along z): cameras by split, the grid's box, points.
+    """Write a PNG with an oblique view and a top view (along z) of the cameras, the grid's box and points.
 
     Args:
-        poses_by_split: ``[V, 4, 4]`` camera-to-world by split; of many, 200 spread over their list are drawn.
-        intrinsics: of all cameras; their pyramids have its field of view.
-        points: ``[N, 3]``, world units; those far from cameras and grid are left out.
+        path: the file to write.
+        poses_by_split: camera-to-world ``[V, 4, 4]`` by split; at most 200 evenly selected ones are drawn per split.
+        placement: of the grid.
+        intrinsics: of all cameras, which are drawn as pyramids with this field of view.
+        points: ``[N, 3]`` in world units; those far from cameras and grid are not drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -39,26 +48,26 @@ def scene_picture(
     origin = np.array(placement.origin)
     centers = np.concatenate([poses[:, :3, 3] for poses in poses_by_split.values()])
     distance = float(np.median(np.linalg.norm(centers - origin, axis=1)))
-    reach = np.concatenate([centers, origin + placement.scale / 2 * _corners()])
-    low, high = reach.min(0), reach.max(0)
+    extent = np.concatenate([centers, origin + placement.scale / 2 * _corners()])
+    low, high = extent.min(0), extent.max(0)
     if points is not None:
         margin = 0.1 * (high - low)
         points = points[((points > low - margin) & (points < high + margin)).all(1)]
-        points = points[:: max(1, len(points) // SHOWN_POINTS)]
-    for place, (elevation, azimuth, title) in enumerate(((25, -60, "askew"), (90, -90, "from above (along z)"))):
-        axes: Any = figure.add_subplot(1, 2, place + 1, projection="3d", proj_type="ortho" if place else "persp")
+        points = points[:: max(1, len(points) // MAX_POINTS)]
+    for i, (elevation, azimuth, title) in enumerate(((25, -60, "oblique"), (90, -90, "from above (along z)"))):
+        axes: Any = figure.add_subplot(1, 2, i + 1, projection="3d", proj_type="ortho" if i else "persp")
         if points is not None:
             axes.scatter(*points.T, s=1, c="0.45", alpha=0.5, linewidths=0, label=f"{len(points)} points")
         for edge in box_edges(placement):
             axes.plot(*edge.T, color="k", linewidth=1.2)
         for split, poses in poses_by_split.items():
-            shown = poses[:: -(-len(poses) // SHOWN_CAMERAS)]
-            lines = np.concatenate([_pyramid(pose, intrinsics, FRUSTUM * distance) for pose in shown])
+            shown = poses[:: -(-len(poses) // MAX_CAMERAS)]
+            lines = np.concatenate([_pyramid(pose, intrinsics, PYRAMID_LENGTH * distance) for pose in shown])
             axes.plot(*lines.T, color=COLORS.get(split, "0.3"), linewidth=0.7, label=f"{len(poses)} {split}")
-        axes.set(xlabel="x", ylabel="y", zlabel="" if place else "z", title=title)
+        axes.set(xlabel="x", ylabel="y", zlabel="" if i else "z", title=title)
         axes.set_box_aspect(np.maximum(high - low, 1e-9))
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-        if place:
+        if i:
             axes.set_zticks([])
         axes.view_init(elevation, azimuth)
     figure.axes[0].legend(loc="upper left", markerscale=6)
@@ -72,16 +81,44 @@ def _corners() -> Array:
 
 
 def box_edges(placement: GridPlacement) -> list[Array]:
-    """The twelve edges ``[2, 3]`` of the grid's box, world units."""
+    """Return the end points ``[2, 3]`` in world units of the twelve edges of the grid's box."""
     corners = np.array(placement.origin) + placement.scale / 2 * _corners()
     return [np.stack([a, b]) for a, b in itertools.combinations(corners, 2) if np.count_nonzero(a != b) == 1]
 
 
 def _pyramid(pose: Array, intrinsics: Intrinsics, length: float) -> Array:
-    """One line ``[L, 3]`` that draws a camera's pyramid, with a gap (nan) at its end."""
+    """Return the line ``[L, 3]`` that draws a camera as a pyramid; a NaN at its end separates it from the next."""
     edge = np.array([0.0, intrinsics.side])
     x, y = (edge - intrinsics.cx) / intrinsics.f, (edge - intrinsics.cy) / intrinsics.f
-    frame = np.array([(x[0], y[0], 1), (x[1], y[0], 1), (x[1], y[1], 1), (x[0], y[1], 1)]) * length
+    a, b, c, d = np.array([(x[0], y[0], 1), (x[1], y[0], 1), (x[1], y[1], 1), (x[0], y[1], 1)]) * length
     eye = np.zeros(3)
-    way = np.stack([eye, frame[0], frame[1], eye, frame[1], frame[2], eye, frame[2], frame[3], eye, frame[3], frame[0]])
-    return np.concatenate([way @ pose[:3, :3].T + pose[:3, 3], np.full((1, 3), np.nan)])
+    line = np.stack([eye, a, b, eye, b, c, eye, c, d, eye, d, a])
+    return np.concatenate([to_world(pose, line), np.full((1, 3), np.nan)])
+
+
+def contact_sheet_with_grid(splits: dict[str, Views], calibration: Calibration) -> NDArray[np.uint8]:
+    """Draw the grid's box and the name on at most 48 evenly selected views of every split.
+
+    Returns:
+        The sheet, uint8 ``[H, W, 3]``.
+    """
+    k, p = calibration.intrinsics.at_side(SHEET_SIDE), calibration.placement
+    sheets = []
+    for split, views in splits.items():
+        cells = []
+        for i in range(0, len(views), -(-len(views) // SHEET_VIEWS)):
+            image = views.images[i].permute(1, 2, 0).numpy()
+            cell = cv2.resize(image, (SHEET_SIDE, SHEET_SIDE), interpolation=cv2.INTER_AREA)
+            for edge in box_edges(p):
+                ends = to_camera(views.poses[i], torch.from_numpy(edge))
+                if (ends[:, 2] > 0).all():
+                    pixels = project(ends, k).clamp(-1000, 1000).tolist()
+                    a, b = (tuple(int(16 * x) for x in pixel) for pixel in pixels)
+                    cv2.line(cell, a, b, BOX_COLOR, 1, cv2.LINE_AA, 4)  # 4: coordinates are in 1/16 px
+            label = np.full((18, SHEET_SIDE, 3), 255, np.uint8)
+            cv2.putText(label, f"{split}/{views.names[i]}"[-26:], (2, 13), 0, 0.35, (0, 0, 0), 1, cv2.LINE_AA)
+            cells.append(np.pad(np.concatenate([cell, label]), ((2, 2), (2, 2), (0, 0)), constant_values=255))
+        cells += [np.full_like(cells[0], 255)] * (-len(cells) % SHEET_COLUMNS)
+        rows = [np.concatenate(cells[i : i + SHEET_COLUMNS], 1) for i in range(0, len(cells), SHEET_COLUMNS)]
+        sheets.append(np.concatenate(rows))
+    return np.concatenate(sheets)

@@ -1,4 +1,4 @@
-"""Where to put the grid, given only cameras and perhaps reconstructed points. NumPy, world units of the poses."""
+"""Placement of the grid, given only cameras and possibly reconstructed points; NumPy, world units of the poses."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dv.errors import UserError
+from dv.geometry.camera import to_camera
 from dv.geometry.grid import GridPlacement
 
 Array = NDArray[np.float64]
 
-LEAST_POINTS = 30
-SEEN_BY = 0.6  # of the cameras must have a point in their picture for it to count
-MARGIN = 1.25  # of the grid's side over the extent of the points
-VOLUME_MARGIN = 1.2  # over the sphere that pictures hold: things fill pictures, up to their corners
-TABLE_SHARE, TABLE_THICKNESS = 0.25, 0.02  # of the points, and of the viewing radius, that make a table
+MIN_POINTS = 30
+VISIBLE_SHARE = 0.6  # a point counts if it is inside the images of at least this fraction of the cameras
+MARGIN = 1.25  # side of the grid relative to the extent of the points
+VOLUME_MARGIN = 1.2  # side of the grid relative to the sphere in view: objects fill images up to their corners
+TABLE_SHARE = 0.25  # minimum fraction of the points in the plane of a table
+TABLE_THICKNESS = 0.02  # distance of these points from the plane, relative to the viewing radius
 
 
 @dataclass(frozen=True)
@@ -48,28 +50,22 @@ class Window:
         return self.bottom - self.top
 
     def square(self, side: float, center: tuple[float, float]) -> Window:
-        """The square of ``side`` inside this window whose centre is nearest to ``center``."""
+        """Return the square of ``side`` inside this window whose centre is nearest to ``center``."""
         x = min(max(center[0], self.left + side / 2), self.right - side / 2)
         y = min(max(center[1], self.top + side / 2), self.bottom - side / 2)
         return Window(x - side / 2, x + side / 2, y - side / 2, y + side / 2)
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A placement with the reasoning that led to it, in sentences."""
+class PlacedGrid:
+    """A placement and the sentences that explain it."""
 
     placement: GridPlacement
     reasons: list[str]
 
 
-def in_camera(poses: Array, points: Array) -> Array:
-    """World points ``[N, 3]`` in the axes of each of the cameras ``[V, 4, 4]``: ``[V, N, 3]``."""
-    offsets = points[None] - poses[:, None, :3, 3]
-    return np.asarray(np.einsum("vni,vij->vnj", offsets, poses[:, :3, :3]))
-
-
-def inside(points: Array, window: Window) -> NDArray[np.bool_]:
-    """Which camera-frame points ``[..., 3]`` lie in front of the camera and within ``window``."""
+def in_window(points: Array, window: Window) -> NDArray[np.bool_]:
+    """Return which camera-frame points ``[..., 3]`` are in front of the camera and inside ``window``, ``[...]``."""
     z = points[..., 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         x, y = points[..., 0] / z, points[..., 1] / z
@@ -78,9 +74,19 @@ def inside(points: Array, window: Window) -> NDArray[np.bool_]:
 
 
 def convergence(poses: Array, window: Window) -> Array:
-    """The point ``[3]`` nearest to the central rays of all views, outliers weighted down (L1 by reweighting).
+    """Find the point nearest to the rays through the middle of ``window`` of all views.
 
-    Raises :class:`UserError` where the rays hardly converge: cameras that look in parallel, or outwards.
+    The sum of distances is minimized by iteratively reweighted least squares, so that outliers have little influence.
+
+    Args:
+        poses: ``[V, 4, 4]``.
+        window: field of view of the cameras.
+
+    Returns:
+        The point ``[3]``.
+
+    Raises:
+        UserError: if the rays hardly converge, since the cameras look in parallel or outwards.
     """
     middle = np.array([(window.left + window.right) / 2, (window.top + window.bottom) / 2, 1.0])
     rays = poses[:, :3, :3] @ (middle / np.linalg.norm(middle))
@@ -90,46 +96,57 @@ def convergence(poses: Array, window: Window) -> Array:
     for _ in range(20):
         system = (weights[:, None, None] * across).sum(0)
         if np.linalg.eigvalsh(system)[0] < 1e-3 * weights.sum():
-            raise UserError("the cameras look in (nearly) the same direction; say where the grid is to be: "
+            raise UserError("the cameras look in (nearly) the same direction; give the position of the grid: "
                             "grid.origin=[x,y,z] grid.scale=SIDE")  # fmt: skip
         point = np.linalg.solve(system, np.einsum("v,vij,vj->i", weights, across, centers))
-        miss = np.linalg.norm(np.einsum("vij,vj->vi", across, point - centers), axis=1)
-        weights = 1 / np.maximum(miss, 1e-3 * np.median(np.linalg.norm(point - centers, axis=1)))
+        distances = np.linalg.norm(np.einsum("vij,vj->vi", across, point - centers), axis=1)
+        weights = 1 / np.maximum(distances, 1e-3 * np.median(np.linalg.norm(point - centers, axis=1)))
     if (np.einsum("vi,vi->v", rays, point - centers) > 0).mean() < 0.5:
         raise UserError("most cameras look away from the point where their axes meet; poses must be camera-to-world, "
-                        "x right, y down, z into the picture (OpenGL poses have y and z the other way)")  # fmt: skip
+                        "x right, y down, z into the image (OpenGL poses have y and z reversed)")  # fmt: skip
     return np.asarray(point)
 
 
 def viewing_radius(poses: Array, window: Window, point: Array) -> float:
-    """Radius of the largest sphere around ``point`` that nine cameras of ten have wholly in ``window``."""
-    seen_from = in_camera(poses, point[None])[:, 0]
+    """Return the radius of the largest sphere around ``point`` that is entirely in view of nine out of ten cameras.
+
+    Raises:
+        UserError: if there is none.
+    """
+    camera_points = to_camera(poses, point[None])[:, 0]
     edges = np.array([[1, 0, -window.left], [-1, 0, window.right], [0, 1, -window.top], [0, -1, window.bottom]])
-    distances = seen_from @ (edges / np.linalg.norm(edges, axis=1, keepdims=True)).T
+    distances = camera_points @ (edges / np.linalg.norm(edges, axis=1, keepdims=True)).T
     radius = float(np.quantile(distances.min(1), 0.1))
     if radius <= 0:
-        raise UserError("the cameras have no common viewing volume; say where the grid is to be: "
+        raise UserError("the cameras have no common viewing volume; give the position of the grid: "
                         "grid.origin=[x,y,z] grid.scale=SIDE")  # fmt: skip
     return radius
 
 
 def up_direction(poses: Array, center: Array) -> tuple[Array, str]:
-    """Which way is up ``[3]``, and why.
+    """Estimate which way is up.
 
-    Photographers hold cameras level: the true up is at right angles to the horizontal axis of every picture, which is
-    x in landscape, y where the camera was turned by a quarter. Of the directions that suit either axis best, and of
-    the mean picture-up, the one that most cameras agree with is taken; its sign is that of the pictures' tops, or
-    where they are level or mixed, the side of ``center`` on which most cameras stand.
+    Photographers hold cameras level: up is perpendicular to the horizontal axis of every image, which is x in landscape
+    and y in portrait orientation. Candidates are the directions that are most perpendicular to either axis and the mean
+    up direction of the images; the one that agrees with most cameras is taken. Its sign is that of the images' tops or,
+    if these are level or contradictory, the side of ``center`` on which most cameras are.
+
+    Args:
+        poses: ``[V, 4, 4]``.
+        center: point ``[3]`` that the cameras look at.
+
+    Returns:
+        The unit vector ``[3]``, and what it was derived from.
     """
     x, y = poses[:, :3, 0], poses[:, :3, 1]
     top = -y.mean(0)
     candidates = {
-        "the pictures' horizontal axes": np.linalg.eigh(x.T @ x)[1][:, 0],
-        "the vertical axes of pictures taken sideways": np.linalg.eigh(y.T @ y)[1][:, 0],
-        "the mean of the pictures' tops": top / max(float(np.linalg.norm(top)), 1e-9),
+        "the horizontal axes of the images": np.linalg.eigh(x.T @ x)[1][:, 0],
+        "the vertical axes of images taken in portrait orientation": np.linalg.eigh(y.T @ y)[1][:, 0],
+        "the mean up direction of the images": top / max(float(np.linalg.norm(top)), 1e-9),
     }
-    level = {why: float(np.minimum(np.abs(x @ u), np.abs(y @ u)).mean()) for why, u in candidates.items()}
-    why = min(level, key=lambda key: level[key])
+    tilt = {why: float(np.minimum(np.abs(x @ u), np.abs(y @ u)).mean()) for why, u in candidates.items()}
+    why = min(tilt, key=lambda key: tilt[key])
     up = candidates[why]
     agreement = float(up @ top)
     if abs(agreement) < 0.2:
@@ -137,45 +154,59 @@ def up_direction(poses: Array, center: Array) -> tuple[Array, str]:
     return up * (1 if agreement >= 0 else -1), why
 
 
-def place_grid(poses: Array, window: Window, points: Array | None) -> Placed:
+def place_grid(poses: Array, window: Window, points: Array | None) -> PlacedGrid:
     """Place the grid around what the cameras look at.
 
-    Its centre and side come from the robust extent (per axis, without the outermost 1 %) of those ``points``
-    ``[N, 3]`` that most cameras have in their picture and that lie in the cameras' common viewing volume, and if these
-    lie on a table, of what stands on it; without points from that volume alone: the sphere around the point of
-    convergence that the pictures hold, and a fifth more.
-    Raises :class:`UserError` where the cameras have no such volume.
+    Centre and side are derived from the extent (per axis, without the outermost 1 %) of the points that are visible to
+    most cameras and inside their common viewing volume; if these lie on a table, of the points above it. Without
+    enough points, the grid contains the sphere around the point of convergence that the images show, and 20 % more.
+
+    Args:
+        poses: ``[V, 4, 4]``.
+        window: field of view of the cameras.
+        points: reconstructed points ``[N, 3]``, if there are any.
+
+    Raises:
+        UserError: if the cameras have no common viewing volume.
     """
     meet = convergence(poses, window)
     radius = viewing_radius(poses, window, meet)
-    reasons = [f"the views converge at {_listed(meet)} and have a sphere of radius {radius:.4g} there in view"]
+    reasons = [f"the views converge at {_format(meet)}, around which a sphere of radius {radius:.4g} is in view"]
     if points is not None:
-        seen = inside(in_camera(poses, points), window).mean(0) >= SEEN_BY
+        visible = in_window(to_camera(poses, points), window).mean(0) >= VISIBLE_SHARE
         near_center = np.linalg.norm(points - meet, axis=1) < 1.2 * radius
-        kept = points[seen & near_center]
-        if len(kept) >= LEAST_POINTS:
-            standing = on_table(kept, up_direction(poses, meet)[0], radius)
+        kept = points[visible & near_center]
+        if len(kept) >= MIN_POINTS:
+            standing = points_on_table(kept, up_direction(poses, meet)[0], radius)
             if standing is not None:
                 kept = standing
             low, high = np.quantile(kept, [0.01, 0.99], axis=0)
             center, side = (low + high) / 2, MARGIN * float((high - low).max())
             reach = float(np.quantile(np.linalg.norm(kept - center, axis=1), 0.99)) * 1.1
-            count, how = len(kept), "are in view of most cameras and in that sphere"
+            count, how = len(kept), "are visible to most cameras and inside that sphere"
             if standing is not None:
-                count, how = len(kept) // 2, "stand on a table in that sphere, in view of most cameras"
+                count, how = len(kept) // 2, "stand on a table inside that sphere and are visible to most cameras"
             reasons.append(f"{count} of {len(points)} points {how}")
-            reasons.append(f"they span {_listed(high - low)}, the grid {MARGIN:g} times the most of it")
-            return _with_near(poses, center, side, min(reach, side * math.sqrt(3) / 2), reasons)
-        reasons.append(f"only {len(kept)} of {len(points)} points lie in that sphere: it alone decides")
+            reasons.append(f"their extent is {_format(high - low)}; the grid's side is {MARGIN:g} times its maximum")
+            return _with_near_plane(poses, center, side, min(reach, side * math.sqrt(3) / 2), reasons)
+        reasons.append(f"only {len(kept)} of {len(points)} points lie in that sphere: the sphere alone places the grid")
     side = 2 * VOLUME_MARGIN * radius
-    return _with_near(poses, meet, side, side / 2, reasons)
+    return _with_near_plane(poses, meet, side, side / 2, reasons)
 
 
-def on_table(points: Array, up: Array, radius: float) -> Array | None:
-    """Those of ``points`` ``[N, 3]`` that stand on a table, with their feet on it; None if there is none.
+def points_on_table(points: Array, up: Array, radius: float) -> Array | None:
+    """Find the points that stand on a table.
 
-    A table is a plane within 25° of level that holds a quarter of the points, found by random sampling (RANSAC,
-    Fischler and Bolles 1981), with hardly any below it.
+    A table is a plane within 25° of level that contains a quarter of the points and has hardly any below it, found by
+    random sampling (RANSAC, Fischler and Bolles 1981).
+
+    Args:
+        points: ``[N, 3]``.
+        up: unit vector ``[3]``.
+        radius: viewing radius, which sets the scale.
+
+    Returns:
+        The M points above the table and their projections onto it ``[2M, 3]``, or None if there is no table.
     """
     rng = np.random.default_rng(0)
     corners = points[rng.integers(len(points), size=(500, 3))]
@@ -194,38 +225,50 @@ def on_table(points: Array, up: Array, radius: float) -> Array | None:
     if (np.abs(height) < thickness).mean() < TABLE_SHARE or (height < -2 * thickness).mean() > 0.1:
         return None
     standing = points[above]
-    if len(standing) < LEAST_POINTS:
+    if len(standing) < MIN_POINTS:
         return None
     return np.concatenate([standing, standing - height[above, None] * normal])
 
 
 def near_plane(poses: Array, origin: Array, scale: float, reach: float | None = None) -> float:
-    """The near plane for a grid: before its corners in the nearest view, unless what lies within ``reach`` (default:
-    half its side) of the centre would then be cut behind in the farthest; the frustum is twice the side deep.
+    """Choose the near plane for a grid.
+
+    It is in front of the grid's corners in the nearest view, unless the far end of the frustum, two sides behind it,
+    would then cut the content in the farthest view.
+
+    Args:
+        poses: ``[V, 4, 4]``.
+        origin: centre ``[3]`` of the grid.
+        scale: side of the grid.
+        reach: radius of the content around ``origin``; half the side by default.
+
+    Returns:
+        Camera z in world units.
     """
     reach = scale / 2 if reach is None else reach
-    depths = in_camera(poses, origin[None])[:, 0, 2]
+    depths = to_camera(poses, origin[None])[:, 0, 2]
     near = max(depths.min() - math.sqrt(3) / 2 * scale, depths.max() + reach - 2 * scale)
     return float(max(min(near, depths.min() - reach), 0.01 * scale))
 
 
-def _with_near(poses: Array, center: Array, side: float, reach: float, reasons: list[str]) -> Placed:
-    depths = in_camera(poses, center[None])[:, 0, 2]
+def _with_near_plane(poses: Array, center: Array, side: float, reach: float, reasons: list[str]) -> PlacedGrid:
+    """Add the near plane, and enlarge the grid if its frustum does not cover the range of camera distances."""
+    depths = to_camera(poses, center[None])[:, 0, 2]
     needed = (float(np.quantile(depths, 0.98) - np.quantile(depths, 0.02)) + 2 * reach) / 2
     if needed > side:
-        reasons.append(f"cameras stand {depths.min():.4g} to {depths.max():.4g} away and a view frustum is twice the "
-                       f"grid deep: side raised from {side:.4g} to {needed:.4g}")  # fmt: skip
+        reasons.append(f"cameras are {depths.min():.4g} to {depths.max():.4g} away and a view frustum is two sides of "
+                       f"the grid deep: side raised from {side:.4g} to {needed:.4g}")  # fmt: skip
         side = needed
     near = near_plane(poses, center, side, reach)
     x, y, z = center.tolist()
-    reasons.append(f"grid centre {_listed(center)}, side {side:.4g}, near plane {near:.4g}")
-    return Placed(GridPlacement((x, y, z), side, near), reasons)
+    reasons.append(f"grid centre {_format(center)}, side {side:.4g}, near plane {near:.4g}")
+    return PlacedGrid(GridPlacement((x, y, z), side, near), reasons)
 
 
-def overridden(
-    placed: Placed, poses: Array, origin: list[float] | None, scale: float | None, near: float | None
-) -> Placed:
-    """``placed`` with the given values instead; the near plane follows a changed grid unless it is given too."""
+def override_placement(
+    placed: PlacedGrid, poses: Array, origin: list[float] | None, scale: float | None, near: float | None
+) -> PlacedGrid:
+    """Replace parts of a placement by given values; the near plane is recomputed for a changed grid unless given."""
     if origin is None and scale is None and near is None:
         return placed
     p = placed.placement
@@ -237,9 +280,9 @@ def overridden(
         p = replace(p, near=near_plane(poses, np.array(p.origin), p.scale))
     elif near is not None:
         p = replace(p, near=float(near))
-    said = f"as given: grid centre {_listed(np.array(p.origin))}, side {p.scale:.4g}, near plane {p.near:.4g}"
-    return Placed(p, [*placed.reasons, said])
+    result = f"as given: grid centre {_format(np.array(p.origin))}, side {p.scale:.4g}, near plane {p.near:.4g}"
+    return PlacedGrid(p, [*placed.reasons, result])
 
 
-def _listed(vector: Array) -> str:
+def _format(vector: Array) -> str:
     return "(" + ", ".join(f"{x:.4g}" for x in vector) + ")"

@@ -1,4 +1,4 @@
-"""Writing posed photographs as an object in the DeepVoxels folder layout, whole or not at all."""
+"""Writing posed photographs as an object in the DeepVoxels folder layout; folders appear only when complete."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ import imageio.v3 as iio
 import numpy as np
 from tqdm import tqdm
 
-from dv.data.folder import background_color, refuse
-from dv.data.view_selection import every, farthest_views, perturb, random_views
+from dv.data.folder import raise_problems
+from dv.data.record import read_record, write_record
+from dv.data.view_selection import hold_out, perturb, thin
 from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
-from dv.prepare.camera_plot import scene_picture
-from dv.prepare.photographs import Photograph, PhotographSet, few
-from dv.prepare.placement import Placed, overridden, place_grid
-from dv.prepare.rectify import SquareCamera, common_window, rectified, square_camera
+from dv.images import background_color
+from dv.prepare.camera_plot import plot_scene
+from dv.prepare.photographs import Photograph, PhotographSet, shorten
+from dv.prepare.placement import PlacedGrid, override_placement, place_grid
+from dv.prepare.rectify import SquareCamera, common_window, rectify, square_camera
 
-SPLITS = ("test", "validation", "train")  # in the order the finished folders appear
+SPLITS = ("test", "validation", "train")  # in the order in which the finished folders appear
 PIXEL_CENTER = 0.5
 
 
@@ -33,8 +35,8 @@ PIXEL_CENTER = 0.5
 class WriteSettings:
     """How to write an object: the ``source``, ``grid``, ``views`` and ``noise`` configuration that all imports share.
 
-    ``image_side`` None keeps the pictures' resolution; ``mask`` is null, alpha, uniform, or files for those
-    that the photographs name.
+    ``image_side`` None keeps the resolution of the images; ``mask`` is None, alpha, uniform, or files for those that
+    the photographs name. Existing ``dataset.json`` files record these fields by name.
     """
 
     background: str | list[float] = "white"
@@ -53,95 +55,91 @@ class WriteSettings:
     noise_exposure: float = 0.0
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        background_color(self.background)
-        for key, value, least in (
-            ("source.image_side", self.image_side, 2),
-            ("views.every", self.every, 1),
-            ("views.random", self.random, 2),
-            ("views.farthest", self.farthest, 2),
-            ("views.seed", self.seed, 0),
-        ):
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise UserError(f"{key}={value} must be a whole number of at least {least}")
-        if self.random and self.farthest:
-            raise UserError("give views.random or views.farthest, not both")
-        for noise in ("angle", "distance", "exposure"):
-            number = getattr(self, f"noise_{noise}")
-            if not isinstance(number, int | float) or not 0 <= number < np.inf:
-                raise UserError(f"noise.{noise}={number} must be a number that is not negative")
-        for key, size in (("grid.scale", self.scale), ("grid.near", self.near)):
-            if size is not None and (not isinstance(size, int | float) or not 0 < size < np.inf):
-                raise UserError(f"{key}={size} must be a positive number")
-        if self.origin is not None and (len(self.origin) != 3 or not np.isfinite(self.origin).all()):
-            raise UserError(f"grid.origin={self.origin} must be three numbers, [x,y,z]")
-
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of dv, Python and of ``packages``."""
+    """Return the versions of dv, Python and ``packages``."""
     from dv import __version__
 
     return {"dv": __version__, "python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def fingerprint(paths: list[Path]) -> str:
-    """Digest of the names, sizes and times of files: changes when one of them does."""
+    """Return a digest of the names, sizes and modification times of files."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(set(paths)) if path.is_file()]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
 
 
-def record_of(source: str, path: Path, settings: WriteSettings, inputs: list[Path], **more: Any) -> dict[str, Any]:
-    """What decides the result of an import; equal records mean that there is nothing left to do."""
-    asked = {**_asked(settings), **more}
-    return {"source": source, "path": str(path.resolve()), "settings": asked, "inputs": fingerprint(inputs)}
+def import_record(source: str, path: Path, settings: WriteSettings, inputs: list[Path], **more: Any) -> dict[str, Any]:
+    """Return everything that determines the result of an import; equal records need no new import.
+
+    Args:
+        source: name of the importer.
+        path: what it reads.
+        settings: of the writing.
+        inputs: all files that are read.
+        more: settings of the importer.
+    """
+    given = {**_given(settings), **more}
+    return {"source": source, "path": str(path.resolve()), "settings": given, "inputs": fingerprint(inputs)}
 
 
-def _asked(settings: WriteSettings) -> dict[str, Any]:
+def _given(settings: WriteSettings) -> dict[str, Any]:
     return {key: value for key, value in asdict(settings).items() if value is not None}
 
 
 def already_written(output_dir: Path, name: str, record: dict[str, Any]) -> bool:
-    """Whether the object is there whole with an equal record. Raises :class:`UserError` if another one is there.
+    """Return whether the complete object exists with an equal record.
 
-    Settings that there were not yet when it was written are at their defaults in it.
+    Settings that did not exist yet when it was written count as having their defaults.
+
+    Raises:
+        UserError: if an object with another record exists.
     """
-    found = [split for split in SPLITS if (output_dir / split / name).exists()]
-    for split in found:
-        folder = output_dir / split / name
-        try:
-            there = json.loads((folder / "dataset.json").read_text())
-            there["settings"] = {**_asked(WriteSettings()), **there.get("settings", {})}
-            same = all(there.get(key) == json.loads(json.dumps(value)) for key, value in record.items())
-        except (OSError, ValueError, AttributeError, TypeError):
-            same = False
-        if not same:
+    folders = [output_dir / split / name for split in SPLITS if (output_dir / split / name).exists()]
+    for folder in folders:
+        found = read_record(folder, strict=False)
+        settings = found.get("settings", {})
+        found["settings"] = {**_given(WriteSettings()), **settings} if isinstance(settings, dict) else settings
+        if not all(found.get(key) == json.loads(json.dumps(value)) for key, value in record.items()):
             raise UserError(
-                f"{folder} is there already, from another source or with other settings or pictures; choose another "
+                f"{folder} exists already, from another source or with other settings or images; choose another "
                 f"output_dir or object.name, or delete {output_dir}/{{train,validation,test}}/{name}"
             )
-    return "train" in found
+    return output_dir / "train" / name in folders
 
 
 def write_object(
     found: PhotographSet, output_dir: Path, name: str, settings: WriteSettings, record: dict[str, Any]
 ) -> list[str]:
-    """Write all splits of ``found`` to ``output_dir/<split>/<name>``; returns what was done, in sentences.
+    """Write all splits to ``output_dir/<split>/<name>``.
 
-    Poses keep the world of ``found``. A source with training views only gets the other splits by holding out every
-    tenth view. ``train/<name>/scene.png`` shows cameras, points and grid. Folders get their names once all are
-    complete. Raises one :class:`UserError` with every fault.
+    Poses keep the world of the photographs. If there are only training views, every tenth is held out for each of the
+    other splits. ``train/<name>/scene.png`` shows cameras, points and grid. Folders are renamed once all are complete.
+
+    Args:
+        found: the photographs.
+        output_dir: root of the object.
+        name: of the object.
+        settings: of the writing.
+        record: see :func:`import_record`; the beginning of ``dataset.json``.
+
+    Returns:
+        Sentences that say what was done.
+
+    Raises:
+        UserError: one that lists every fault.
     """
     _check_masks(found.photographs, settings.mask)
-    splits = with_held_out(found.splits)
-    placed = _placed(found, settings)
+    splits = with_all_splits(found.splits)
+    placed = _place(found, settings)
     camera = square_camera(found.photographs, placed.placement, settings.crop)
     side = settings.image_side or camera.side
     if side > camera.side:
-        raise UserError(f"source.image_side={side} is more than the {camera.side} px that the pictures hold; use less")
-    splits["train"] = _varied(splits["train"], settings)
-    aside = output_dir / f".{name}.partial" / "object"
-    shutil.rmtree(aside, ignore_errors=True)
-    about = record | {
+        raise UserError(f"source.image_side={side} exceeds the {camera.side} px of the photographs; use less")
+    splits["train"] = _thin_and_perturb(splits["train"], settings)
+    partial = output_dir / f".{name}.partial" / "object"
+    shutil.rmtree(partial, ignore_errors=True)
+    full_record = record | {
         "object": name,
         "pixel_center": PIXEL_CENTER,
         "grid": asdict(placed.placement),
@@ -153,106 +151,94 @@ def write_object(
     }
     problems: list[str] = []
     for split, photographs in splits.items():
-        _write_split(aside / split, photographs, camera, side, settings, placed.placement, about, problems)
+        folder = partial / split
+        _write_calibration(folder, camera, side, placed.placement)
+        write_record(folder, full_record)
+        _write_views(folder, photographs, camera, side, settings, problems)
     if problems:
-        shutil.rmtree(aside)
-        refuse(output_dir / name, problems)
+        shutil.rmtree(partial)
+        raise_problems(output_dir / name, problems)
     poses = {split: np.stack([p.pose for p in photographs]) for split, photographs in splits.items()}
-    scene_picture(aside / "train" / "scene.png", poses, placed.placement, camera.intrinsics, found.points)
+    plot_scene(partial / "train" / "scene.png", poses, placed.placement, camera.intrinsics, found.points)
     for split in [split for split in SPLITS if split in splits]:
         folder = output_dir / split / name
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run of this very import
-        (aside / split).rename(folder)
-    shutil.rmtree(aside.parent)
+        shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run of the same import
+        (partial / split).rename(folder)
+    shutil.rmtree(partial.parent)
     return _summary(found, splits, side, output_dir / "train" / name, placed)
 
 
 def _summary(
-    found: PhotographSet, splits: dict[str, list[Photograph]], side: int, folder: Path, placed: Placed
+    found: PhotographSet, splits: dict[str, list[Photograph]], side: int, folder: Path, placed: PlacedGrid
 ) -> list[str]:
     counts = ", ".join(f"{len(photographs)} {split}" for split, photographs in splits.items())
     lines = [f"{folder.name}: {counts} views of {side}×{side} px in {folder.parent.parent}"]
     if found.left_out:
-        lines.append(f"left out {len(found.left_out)}: {few(found.left_out)} (all are listed in dataset.json)")
+        lines.append(f"left out {len(found.left_out)}: {shorten(found.left_out)} (all are listed in dataset.json)")
     return [*lines, *placed.reasons, f"cameras, grid and points, if there are any: {folder / 'scene.png'}"]
 
 
 def _check_masks(photographs: list[Photograph], mask: str | None) -> None:
-    """Refuse to go on without the masks that are asked for."""
+    """Raise :class:`UserError` if mask files are required but missing."""
     if mask in (None, "alpha", "uniform"):
         return
-    absent = [p.name for p in photographs if p.mask is None or not p.mask.is_file()]
-    if absent:
+    missing = [p.name for p in photographs if p.mask is None or not p.mask.is_file()]
+    if missing:
         raise UserError(
-            f"source.mask={mask}, but {len(absent)} of {len(photographs)} pictures have no mask file, {absent[0]} for "
-            "one; use source.mask=null, alpha or uniform"
+            f"source.mask={mask}, but {len(missing)} of {len(photographs)} photographs have no mask file, such as "
+            f"{missing[0]}; use source.mask=null, alpha or uniform"
         )
 
 
-def with_held_out(splits: dict[str, list[Photograph]]) -> dict[str, list[Photograph]]:
-    """All three splits: where training views are all there is, every tenth is held out for each of the others.
+def with_all_splits(splits: dict[str, list[Photograph]]) -> dict[str, list[Photograph]]:
+    """Hold out validation and test views if there is only one split.
 
-    Fewer than ten views give one to each. Raises :class:`UserError` for fewer than four.
+    Every tenth view is held out for each, at least one.
+
+    Raises:
+        UserError: if there are fewer than four views, or none for training.
     """
     given = {split: photographs for split, photographs in splits.items() if photographs}
     if len(given) > 1 and "train" in given:
-        return dict(given)
+        return given
     if len(given) != 1:
-        raise UserError(f"there are {' and '.join(given) or 'no'} views, but none to train on")
+        raise UserError(f"there are {' and '.join(given) or 'no'} views, but none for training")
     (views,) = given.values()
-    views = sorted(views, key=lambda view: view.name)  # whatever the source, the same views are held out
+    views = sorted(views, key=lambda view: view.name)  # so that every importer holds out the same views
     if len(views) < 4:
-        raise UserError(f"{len(views)} views are too few: two to train on, one to validate and one to test are needed")
-    held = {"validation": list(range(4, len(views), 10)), "test": list(range(9, len(views), 10))}
-    if len(views) < 10:
-        held = {"validation": [len(views) // 2], "test": [len(views) - 1]}
-    out = {i for indices in held.values() for i in indices}
-    return {
-        "train": [view for i, view in enumerate(views) if i not in out],
-        **{split: [views[i] for i in indices] for split, indices in held.items()},
-    }
+        raise UserError(f"{len(views)} views are too few: two for training, one for validation and one for testing are "
+                        "needed")  # fmt: skip
+    held_out = hold_out(len(views), ("validation", "test"), at_least_one=True)
+    return {split: [views[i] for i in indices] for split, indices in held_out.items()}
 
 
-def _placed(found: PhotographSet, settings: WriteSettings) -> Placed:
+def _place(found: PhotographSet, settings: WriteSettings) -> PlacedGrid:
     given = settings.origin, settings.scale, settings.near
     if found.placement is not None:
-        placed = Placed(found.placement, found.reasons or ["the grid is where the data says"])
+        placed = PlacedGrid(found.placement, found.reasons or ["the grid is placed as the input says"])
     elif settings.origin is not None and settings.scale is not None:
         x, y, z = settings.origin
-        placed = Placed(GridPlacement((x, y, z), settings.scale, 1.0), [])
+        placed = PlacedGrid(GridPlacement((x, y, z), settings.scale, 1.0), [])
     else:
         placed = place_grid(found.poses, common_window(found.photographs), found.points)
-    return overridden(placed, found.poses, *given)
+    return override_placement(placed, found.poses, *given)
 
 
-def _varied(views: list[Photograph], settings: WriteSettings) -> list[Photograph]:
-    """The training views that are asked for, with the noise that is asked for."""
-    views = [views[i] for i in every(len(views), settings.every)]
-    if settings.random:
-        views = [views[i] for i in random_views(len(views), settings.random, settings.seed)]
-    if settings.farthest:
-        views = [views[i] for i in farthest_views(np.stack([v.pose for v in views]), settings.farthest)]
-    if settings.noise_angle or settings.noise_distance:
-        poses = np.stack([view.pose for view in views])
-        noisy = perturb(poses, settings.noise_angle, settings.noise_distance, settings.seed)
-        views = [replace(view, pose=pose) for view, pose in zip(views, noisy, strict=True)]
+def _thin_and_perturb(views: list[Photograph], settings: WriteSettings) -> list[Photograph]:
+    """Select the training views and add noise to them, as the settings say."""
+    poses = np.stack([view.pose for view in views])
+    kept = thin(poses, every=settings.every, random=settings.random, farthest=settings.farthest, seed=settings.seed)
+    noisy = perturb(poses[kept], settings.noise_angle, settings.noise_distance, settings.seed)
+    views = [replace(views[i], pose=pose) for i, pose in zip(kept, noisy, strict=True)]
     if settings.noise_exposure:
         stops = np.random.default_rng(settings.seed).normal(0, settings.noise_exposure, len(views))
-        views = [replace(view, stops=float(more)) for view, more in zip(views, stops, strict=True)]
+        views = [replace(view, stops=float(change)) for view, change in zip(views, stops, strict=True)]
     return views
 
 
-def _write_split(
-    folder: Path,
-    photographs: list[Photograph],
-    camera: SquareCamera,
-    side: int,
-    settings: WriteSettings,
-    placement: GridPlacement,
-    about: dict[str, Any],
-    problems: list[str],
-) -> None:
+def _write_calibration(folder: Path, camera: SquareCamera, side: int, placement: GridPlacement) -> None:
+    """Create the folder of a split with its ``intrinsics.txt``."""
     (folder / "rgb").mkdir(parents=True)
     (folder / "pose").mkdir()
     k = camera.intrinsics.at_side(side)
@@ -260,17 +246,27 @@ def _write_split(
     lens = " ".join(f"{float(x)!r}" for x in (k.f, k.cx, k.cy))
     calibration = f"{lens} 0.\n{origin}\n{float(placement.near)!r}\n{float(placement.scale)!r}\n"
     (folder / "intrinsics.txt").write_text(f"{calibration}{side} {side}\n")
-    (folder / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _write_views(
+    folder: Path,
+    photographs: list[Photograph],
+    camera: SquareCamera,
+    side: int,
+    settings: WriteSettings,
+    problems: list[str],
+) -> None:
+    """Write images and poses; photographs that cannot be read are appended to ``problems``."""
     background = background_color(settings.background)
 
     def write(photograph: Photograph) -> str | None:
         pose = " ".join(f"{number:.17g}" for number in photograph.pose.ravel())
         (folder / "pose" / f"{photograph.name}.txt").write_text(pose + "\n")
         try:
-            picture = rectified(photograph, camera, side, background, mask=settings.mask, upright=settings.upright)
+            image = rectify(photograph, camera, side, background, mask=settings.mask, upright=settings.upright)
         except UserError as error:
             return str(error)
-        iio.imwrite(folder / "rgb" / f"{photograph.name}.png", picture.permute(1, 2, 0).numpy())
+        iio.imwrite(folder / "rgb" / f"{photograph.name}.png", image.permute(1, 2, 0).numpy())
         return None
 
     with ThreadPoolExecutor() as pool:

@@ -1,1 +1,1 @@
-"""What the runs of a study tell, side by side: run folders → rows → tables, plots and contact sheets."""
+"""Comparison of the runs of a study: run folders → rows → tables, plots and contact sheets."""

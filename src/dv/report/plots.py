@@ -1,4 +1,4 @@
-"""Plots of a report: PSNR against steps, wall-clock time and every value that was swept; PNG and PDF."""
+"""Plots of a report, as PNG and PDF: PSNR against steps, training time and every swept value."""
 
 from __future__ import annotations
 
@@ -9,37 +9,45 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from dv.report.rows import Row, as_number, order, shown
+from dv.report.rows import Row, as_number, format_value, sort_key
 from dv.report.runs import Value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that is too light for lines
+# The colour-blind safe palette of Okabe and Ito without yellow, which is too light for lines
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS, DASHES = "osD^vP*", ("-", "--", ":")
-MOST_LINES = len(COLORS) * len(DASHES)  # with a look of their own
+MAX_DISTINCT_LINES = len(COLORS) * len(DASHES)
 
 
-def plot_courses(path: Path, rows: Sequence[Row], against: str) -> bool:
-    """Validation PSNR of every row against ``steps`` or ``seconds``; merged runs as mean and standard deviation.
+def plot_curves(path: Path, rows: Sequence[Row], against: str) -> bool:
+    """Plot validation PSNR of every row against steps or training time.
 
-    More rows than 21 are coloured by a value that was swept. Returns False, and writes nothing, without data.
+    Merged runs appear as mean and standard deviation. More rows than MAX_DISTINCT_LINES are coloured by a swept value.
+
+    Args:
+        path: Path of the files without suffix.
+        rows: The rows.
+        against: "steps" or "seconds".
+
+    Returns:
+        False if there is no data, so that nothing is written.
     """
-    courses = [(row, course) for row in rows if (course := _course(row, against))]
-    if not courses:
+    curves = [(row, curve) for row in rows if (curve := _mean_curve(row, against))]
+    if not curves:
         return False
     figure, axes = _axes()
     unit, seconds = "steps", 1.0
     if against == "seconds":
-        longest = max(point[0] for _, course in courses for point in course)
+        longest = max(point[0] for _, curve in curves for point in curve)
         units = ("hours", 3600), ("minutes", 60), ("seconds", 1)
         unit, seconds = next((name, size) for name, size in units if longest > 2 * size or size == 1)
-    colors, labels = _line_colors(figure, axes, [row for row, _ in courses])
-    for i, (_, course) in enumerate(courses):
-        x, mean, spread = zip(*((x / seconds, mean, spread) for x, mean, spread in course), strict=True)
+    colors, labels = _line_colors(figure, axes, [row for row, _ in curves])
+    for i, (_, curve) in enumerate(curves):
+        x, mean, spread = zip(*((x / seconds, mean, spread) for x, mean, spread in curve), strict=True)
         style: dict[str, Any] = {"color": colors[i], "label": labels[i], "linewidth": 1.5}
-        if len(courses) <= MOST_LINES:
+        if len(curves) <= MAX_DISTINCT_LINES:
             style |= {"linestyle": DASHES[i // len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
             style["markevery"] = -(-len(mean) // 10)
         axes.plot(x, mean, **style)
@@ -52,69 +60,75 @@ def plot_courses(path: Path, rows: Sequence[Row], against: str) -> bool:
 
 
 def plot_sweep(path: Path, rows: Sequence[Row], name: str, measure: str) -> None:
-    """``measure`` in dB of each run, a row each, against its value of the column ``name``; mean and standard deviation.
+    """Plot a PSNR against a swept value, as mean and standard deviation over the other columns and seeds.
 
-    Numbers have a numeric axis, logarithmic if they span a factor of 8. Other columns get lines of their own while
-    these are few; over those that are left, and over seeds, the mean is taken.
+    Numbers get a numeric axis, which is logarithmic if they span a factor of 8 or more. Other columns get separate
+    lines as long as there are few of them.
+
+    Args:
+        path: Path of the files without suffix.
+        rows: One row per run.
+        name: Column with the swept value.
+        measure: "test/psnr" or "val/psnr".
     """
     figure, axes = _axes()
     numeric = name != "seed" and all(as_number(row.values[name]) is not None for row in rows)
-    values = _ordered(row.values[name] for row in rows)
-    places = {value: as_number(value) or 0.0 if numeric else float(i) for i, value in enumerate(values)}
+    values = _sorted_unique(row.values[name] for row in rows)
+    positions = {value: as_number(value) or 0.0 if numeric else float(i) for i, value in enumerate(values)}
     series: dict[str, dict[Value, list[float]]] = defaultdict(lambda: defaultdict(list))
-    apart = _columns_apart(rows, name)
-    for row in sorted(rows, key=lambda row: [order(row.values[column]) for column in apart]):
-        label = ", ".join(f"{column.split('.')[-1]}={shown(row.values[column])}" for column in apart)
+    line_columns = _line_columns(rows, name)
+    for row in sorted(rows, key=lambda row: [sort_key(row.values[column]) for column in line_columns]):
+        label = ", ".join(f"{column.split('.')[-1]}={format_value(row.values[column])}" for column in line_columns)
         series[label][row.values[name]] += row.numbers(measure)
-    for i, (label, found) in enumerate(series.items()):
+    for i, (label, scores_by_value) in enumerate(series.items()):
         shift = 0.0 if numeric else 0.5 * ((i + 0.5) / len(series) - 0.5)
-        scores = {places[value] + shift: found[value] for value in values if value in found}
+        scores = {positions[v] + shift: scores_by_value[v] for v in values if v in scores_by_value}
         spread = [stdev(s) if len(s) > 1 else math.nan for s in scores.values()]
         style = {"color": COLORS[i], "marker": MARKERS[i], "linestyle": "-" if numeric else "none"}
         axes.errorbar(scores.keys(), [fmean(s) for s in scores.values()], spread, capsize=4, label=label, **style)
-        dots = [(x, score) for x, several in scores.items() if len(several) > 1 for score in several]
+        dots = [(x, score) for x, repeats in scores.items() if len(repeats) > 1 for score in repeats]
         if dots:
             axes.scatter(*zip(*dots, strict=True), s=10, color=COLORS[i], alpha=0.5, linewidths=0)
-    ticks = list(places.values())
+    ticks = list(positions.values())
     if numeric and min(ticks) > 0 and max(ticks) >= 8 * min(ticks):
         axes.set_xscale("log")
         axes.minorticks_off()
     if not numeric or len(values) <= 8:
-        texts = [shown(value) for value in values]
+        texts = [format_value(value) for value in values]
         crowded = sum(map(len, texts)) > 60
-        turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if crowded else {}
-        axes.set_xticks(ticks, texts, **turned)
+        rotation: dict[str, Any] = {"rotation": 30, "ha": "right"} if crowded else {}
+        axes.set_xticks(ticks, texts, **rotation)
     if not numeric:
         axes.set_xlim(-0.5, len(values) - 0.5)
     axes.set(xlabel=name, ylabel=f"{measure.partition('/')[0].replace('val', 'best validation')} PSNR (dB)")
     _finish(figure, axes, path)
 
 
-def _course(row: Row, against: str) -> list[tuple[float, float, float]]:
-    """Place on the axis, mean and standard deviation in dB at the steps that all runs of the row were validated at."""
+def _mean_curve(row: Row, against: str) -> list[tuple[float, float, float]]:
+    """Return (x, mean PSNR, standard deviation) at the steps at which all runs of the row were validated."""
     points = [
-        {point.steps: (at, point.psnr) for point in run.course if (at := getattr(point, against)) is not None}
+        {point.steps: (x, point.psnr) for point in run.history if (x := getattr(point, against)) is not None}
         for run in row.runs
     ]
-    course = []
+    curve = []
     for steps in sorted(set.intersection(*map(set, points))):
-        at, psnr = zip(*(run[steps] for run in points), strict=True)
-        course.append((fmean(at), fmean(psnr), stdev(psnr) if len(psnr) > 1 else 0.0))
-    return course
+        x, psnr = zip(*(run[steps] for run in points), strict=True)
+        curve.append((fmean(x), fmean(psnr), stdev(psnr) if len(psnr) > 1 else 0.0))
+    return curve
 
 
 def _line_colors(figure: Figure, axes: Any, rows: Sequence[Row]) -> tuple[list[Any], list[str | None]]:
-    """A colour and a label for each row; of many rows, those of a swept value, of which the first row has the label."""
-    if len(rows) <= MOST_LINES:
+    """Return a colour and a label per row. Many rows get the colours of a swept value, labelled at its first row."""
+    if len(rows) <= MAX_DISTINCT_LINES:
         return [COLORS[i % len(COLORS)] for i in range(len(rows))], [row.label for row in rows]
-    columns = {name: _ordered(row.values[name] for row in rows) for name in rows[0].values if name != "seed"}
+    columns = {name: _sorted_unique(row.values[name] for row in rows) for name in rows[0].values if name != "seed"}
     numeric = {n: values for n, values in columns.items() if None not in map(as_number, values)}
     few = {name: values for name, values in columns.items() if 2 <= len(values) <= len(COLORS)}
     if few:
         name = max(few, key=lambda name: len(few[name]))
-        own = [row.values[name] for row in rows]
-        labels = [f"{name}={shown(value)}" if value not in own[:i] else None for i, value in enumerate(own)]
-        return [COLORS[few[name].index(value)] for value in own], labels
+        swept = [row.values[name] for row in rows]
+        labels = [f"{name}={format_value(value)}" if value not in swept[:i] else None for i, value in enumerate(swept)]
+        return [COLORS[few[name].index(value)] for value in swept], labels
     if not numeric:
         return [COLORS[0]] * len(rows), [None] * len(rows)
     from matplotlib import colormaps
@@ -125,28 +139,28 @@ def _line_colors(figure: Figure, axes: Any, rows: Sequence[Row]) -> tuple[list[A
     numbers = [as_number(row.values[name]) or 0.0 for row in rows]
     low, high = min(numbers), max(numbers)
     norm = LogNorm(low, high) if low > 0 and high >= 8 * low else Normalize(low, high)
-    dark = ListedColormap([colormaps["viridis"](0.9 * i / 255) for i in range(256)])  # its end is too light for lines
+    dark = ListedColormap([colormaps["viridis"](0.9 * i / 255) for i in range(256)])  # its last colours are too light
     figure.colorbar(ScalarMappable(norm, dark), ax=axes, label=name)
     return [dark(norm(number)) for number in numbers], [None] * len(rows)
 
 
-def _columns_apart(rows: Sequence[Row], name: str) -> list[str]:
-    """The columns beside ``name`` whose values get lines of their own: the object, and those of the fewest values."""
+def _line_columns(rows: Sequence[Row], name: str) -> list[str]:
+    """Return the other columns whose values get separate lines: the object first, then those with the fewest values."""
     others = {o: len({row.values[o] for row in rows}) for o in rows[0].values if o not in (name, "seed")}
-    apart: list[str] = []
+    line_columns: list[str] = []
     for other in sorted(others, key=lambda other: (other.partition(".")[0] != "object", others[other])):
-        lines = len({tuple(row.values[column] for column in (*apart, other)) for row in rows})
+        lines = len({tuple(row.values[column] for column in (*line_columns, other)) for row in rows})
         if others[other] > 1 and lines <= len(COLORS):
-            apart.append(other)
-    return apart
+            line_columns.append(other)
+    return line_columns
 
 
-def _ordered(values: Iterable[Value]) -> list[Value]:
-    """The values that there are, once each."""
-    return sorted(dict.fromkeys(values), key=order)
+def _sorted_unique(values: Iterable[Value]) -> list[Value]:
+    return sorted(dict.fromkeys(values), key=sort_key)
 
 
 def _axes() -> tuple[Figure, Any]:
+    """Return an empty figure and its axes, without the global state of pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -159,7 +173,7 @@ def _axes() -> tuple[Figure, Any]:
 
 
 def _finish(figure: Figure, axes: Any, path: Path) -> None:
-    """Legend beside the axes, and ``path`` with .png and .pdf."""
+    """Add a legend beside the axes, and write ``path`` with the suffixes .png and .pdf."""
     labels = axes.get_legend_handles_labels()[1]
     if len(labels) > 1:
         figure.set_figwidth(7 + 0.065 * max(map(len, labels)))

@@ -1,4 +1,4 @@
-"""Rows of a report: runs that are alike but for their seeds, say, become one."""
+"""Rows of a report: one per run, or one per group of runs that differ only in given keys, such as the seed."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from dv.report.columns import Columns, without
-from dv.report.runs import Run, Value, natural
+from dv.report.columns import Columns, drop_columns
+from dv.report.runs import Run, Value, natural_key
 
 HIGHER_IS_BETTER = ("psnr", "ssim")
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs in the same ``state`` with the same ``values`` of the columns and of the differing leaf ``keys``."""
+    """Runs in the same state that have equal values."""
 
     runs: list[Run]
-    values: dict[str, Value]
-    keys: dict[str, Value]
+    values: dict[str, Value]  # of the report's columns
+    leaf_values: dict[str, Value]  # of the leaf configuration keys that differ between the report's runs
 
     @property
     def state(self) -> str:
-        """Of all its runs."""
+        """State of all its runs."""
         return self.runs[0].state
 
     @property
@@ -32,50 +32,59 @@ class Row:
 
     @property
     def label(self) -> str:
-        """Its values with the last words of their keys, or the run's name if nothing tells it apart."""
-        return ", ".join(f"{key.split('.')[-1]}={shown(value)}" for key, value in self.values.items()) or self.names
+        """Values with the last part of their keys; the runs' names if there are no columns."""
+        return (
+            ", ".join(f"{key.split('.')[-1]}={format_value(value)}" for key, value in self.values.items()) or self.names
+        )
 
     @property
     def names(self) -> str:
-        """Of its runs."""
+        """Names of its runs."""
         return "; ".join(run.name for run in self.runs)
 
     def numbers(self, measure: str) -> list[float]:
-        """``measure`` of every run that has it."""
+        """Return ``measure`` of every run that has it."""
         return [run.measures[measure] for run in self.runs if measure in run.measures]
 
     def mean(self, measure: str) -> float | None:
-        """Over the runs that have ``measure``."""
+        """Return the mean over the runs that have ``measure``; None if none has."""
         numbers = self.numbers(measure)
         return fmean(numbers) if numbers else None
 
-    def deviation(self, measure: str) -> float | None:
-        """Sample standard deviation (n - 1), of two runs or more."""
+    def standard_deviation(self, measure: str) -> float | None:
+        """Return the sample standard deviation (n - 1); None of less than two runs."""
         numbers = self.numbers(measure)
         return stdev(numbers) if len(numbers) > 1 else None
 
 
 def make_rows(runs: Sequence[Run], columns: Columns, keys: Columns, over: Sequence[str] = ()) -> list[Row]:
-    """A row for each run, or with ``over`` one for all that differ in these keys only and are in the same state."""
-    columns, keys = without(columns, over), without(keys, over)
+    """Make one row per run, or merge runs that differ only in the keys ``over`` and are in the same state.
+
+    Args:
+        runs: The runs.
+        columns: Columns of the report.
+        keys: All leaf keys that differ, which decide what runs are merged.
+        over: Keys to merge over; empty keeps every run apart.
+    """
+    columns, keys = drop_columns(columns, over), drop_columns(keys, over)
     rows: dict[object, Row] = {}
     for i, run in enumerate(runs):
         values = {name: column[i] for name, column in columns.items()}
         leaves = {name: column[i] for name, column in keys.items()}
-        alike = (run.state, *leaves.values()) if over else run.path
-        rows.setdefault(alike, Row([], values, leaves)).runs.append(run)
+        group = (run.state, *leaves.values()) if over else run.path
+        rows.setdefault(group, Row([], values, leaves)).runs.append(run)
     return list(rows.values())
 
 
 def sort_rows(rows: list[Row], by: str | None) -> list[Row]:
-    """``rows`` by a measure, scores best first, or by a column; by None, by all columns in their order."""
+    """Sort by a measure (scores in descending order), by a column, or with None by all columns in their order."""
     measure = any(by in run.measures for row in rows for run in row.runs)
 
     def key(row: Row) -> tuple[object, ...]:
         if by is None:
-            return (*map(order, row.values.values()), natural(row.names))
+            return (*map(sort_key, row.values.values()), natural_key(row.names))
         if not measure:
-            return (order({**row.keys, **row.values}.get(by)),)
+            return (sort_key({**row.leaf_values, **row.values}.get(by)),)
         mean = row.mean(by)
         sign = -1 if by.endswith(HIGHER_IS_BETTER) else 1
         return mean is None, sign * (mean or 0)
@@ -83,14 +92,14 @@ def sort_rows(rows: list[Row], by: str | None) -> list[Row]:
     return sorted(rows, key=key)
 
 
-def order(value: Value) -> tuple[bool, float, object]:
-    """Sorting key of values of one column: numbers by size, before texts."""
+def sort_key(value: Value) -> tuple[bool, float, object]:
+    """Return a key that sorts the values of a column: numbers in ascending order, then texts."""
     number = as_number(value)
-    return (number is None, number or 0, natural(shown(value)))
+    return (number is None, number or 0, natural_key(format_value(value)))
 
 
 def as_number(value: Value) -> float | None:
-    """Numbers, and texts such as the ``16`` of grid=16."""
+    """Return a number, also of a text such as the ``16`` of ``grid=16``; None for other values."""
     if value is None or isinstance(value, bool):
         return None
     try:
@@ -99,8 +108,8 @@ def as_number(value: Value) -> float | None:
         return None
 
 
-def shown(value: Value) -> str:
-    """As on a command line; a dash for a key that a run does not have."""
+def format_value(value: Value) -> str:
+    """Format a value as on a command line; a dash stands for a key that a run lacks."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value) or "–"

@@ -1,4 +1,4 @@
-"""The rows of a report as Markdown, LaTeX, CSV and text for the terminal."""
+"""Tables of a report as Markdown, LaTeX, CSV and plain text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dv.report.published import published
-from dv.report.rows import HIGHER_IS_BETTER, Row, shown
+from dv.report.published import published_scores
+from dv.report.rows import HIGHER_IS_BETTER, Row, format_value
 
-MEASURES = {  # in the order of their columns, with their headings
+MEASURES = {  # measure → heading, in the order of the columns
     "test/psnr": "test PSNR",
     "test/ssim": "test SSIM",
     "test/lpips": "test LPIPS",
@@ -25,28 +25,37 @@ MEASURES = {  # in the order of their columns, with their headings
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and lines of text; ``best`` are the (line, column) of the best values."""
+    """Headings and lines of text; ``best`` has the (line, column) of the best values."""
 
     headings: list[str]
     lines: list[list[str]]
     best: frozenset[tuple[int, int]] = frozenset()
 
 
-def table_of(rows: Sequence[Row], over: Sequence[str]) -> Table:
-    """What tells the rows apart, state where not all are finished, n where runs are merged, and the measures.
+def report_table(rows: Sequence[Row], over: Sequence[str]) -> Table:
+    """Make the main table: run names or their number, distinguishing columns, state unless all finished, and measures.
 
-    The best of a column is the best finished row of the same object, if they are not all alike.
+    The best value of a column is that of the best finished row of the same object, unless all of them are equal.
+
+    Args:
+        rows: The rows.
+        over: Keys over which runs were merged.
     """
     measures = [measure for measure in MEASURES if any(row.numbers(measure) for row in rows)]
-    states = any(row.state != "finished" for row in rows)
-    tells = ["n"] if over else ["run"]
-    headings = [*tells, *rows[0].values, *(["state"] if states else []), *(MEASURES[measure] for measure in measures)]
+    show_state = any(row.state != "finished" for row in rows)
+    first = ["n"] if over else ["run"]
+    headings = [
+        *first,
+        *rows[0].values,
+        *(["state"] if show_state else []),
+        *(MEASURES[measure] for measure in measures),
+    ]
     lines = []
     for row in rows:
-        tell = [str(len(row.runs)) if over else row.names]
-        values = [shown(value) for value in row.values.values()]
+        first = [str(len(row.runs)) if over else row.names]
+        values = [format_value(value) for value in row.values.values()]
         cells = [_cell(row, measure) for measure in measures]
-        lines.append([*tell, *values, *([row.state] if states else []), *cells])
+        lines.append([*first, *values, *([row.state] if show_state else []), *cells])
     best = set()
     for j, measure in enumerate(measures, len(headings) - len(measures)):
         for name in {row.object for row in rows} if measure != "steps" else ():
@@ -55,24 +64,25 @@ def table_of(rows: Sequence[Row], over: Sequence[str]) -> Table:
             if len(scored) > 1:
                 extreme = (max if measure.endswith(HIGHER_IS_BETTER) else min)(scored, key=scored.__getitem__)
                 text = lines[extreme][j].split(" ")[0]
-                alike = {(i, j) for i in scored if lines[i][j].split(" ")[0] == text}
-                best |= alike if len(alike) < len(scored) else set()
+                equal = {(i, j) for i in scored if lines[i][j].split(" ")[0] == text}
+                best |= equal if len(equal) < len(scored) else set()
     return Table(headings, lines, frozenset(best))
 
 
 def published_table(rows: Sequence[Row]) -> Table | None:
-    """Rows whose object and resolution are the paper's beside its numbers."""
+    """Compare rows with the paper's scores; None if no row has its objects and resolution."""
     headings = ["run", "object", "test PSNR, ours", "test PSNR, published", "test SSIM, ours", "test SSIM, published"]
     lines = []
     for row in rows:
-        if theirs := published(row.runs):
+        if scores := published_scores(row.runs):
             ours = [_cell(row, "test/psnr"), _cell(row, "test/ssim")]
-            lines.append([row.label, row.object, ours[0], f"{theirs[0]:.2f}", ours[1], f"{theirs[1]:.2f}"])
+            lines.append([row.label, row.object, ours[0], f"{scores[0]:.2f}", ours[1], f"{scores[1]:.2f}"])
     return Table(headings, lines) if lines else None
 
 
 def _cell(row: Row, measure: str) -> str:
-    mean, deviation = row.mean(measure), row.deviation(measure)
+    """Format the mean, and for scores of merged runs also the standard deviation."""
+    mean, deviation = row.mean(measure), row.standard_deviation(measure)
     if mean is None:
         return "–"
     if measure == "steps":
@@ -85,7 +95,7 @@ def _cell(row: Row, measure: str) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A GitHub table, best values bold."""
+    """Format as a GitHub table with the best values in bold."""
     escaped = [[escape(cell) for cell in line] for line in [table.headings, *table.lines]]
     for i, j in table.best:
         escaped[i + 1][j] = f"**{escaped[i + 1][j]}**"
@@ -94,12 +104,12 @@ def markdown(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """``text`` that Markdown shows as it is."""
+    """Escape the characters that have a meaning in Markdown."""
     return re.sub(r"([|*_`<\[\\])", r"\\\1", text)
 
 
 def latex(table: Table) -> str:
-    """A ``tabular`` with the rules of booktabs, best values bold."""
+    """Format as a ``tabular`` with the rules of booktabs and the best values in bold."""
     escaped = [[_latex(cell) for cell in line] for line in [table.headings, *table.lines]]
     for i, j in table.best:
         escaped[i + 1][j] = rf"\textbf{{{escaped[i + 1][j]}}}"
@@ -109,28 +119,34 @@ def latex(table: Table) -> str:
 
 
 def _latex(text: str) -> str:
-    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
-    return "".join(words.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+    commands = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "–": "--",
+    }
+    return "".join(commands.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-def plain(table: Table) -> str:
-    """Columns aligned with spaces."""
+def plain_text(table: Table) -> str:
+    """Format with columns aligned by spaces."""
     lines = [table.headings, *table.lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """A line for each row: leaf keys, and every measure in full precision with its standard deviation."""
-    columns = dict.fromkeys([*rows[0].keys, *rows[0].values])
+    """Write a line per row: leaf keys, and every measure in full precision with its standard deviation."""
+    columns = dict.fromkeys([*rows[0].leaf_values, *rows[0].values])
     measures = [measure for measure in MEASURES if any(row.numbers(measure) for row in rows)]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        spread = [f"{measure}_std" for measure in measures]
-        writer.writerow(["run", "state", "n", *columns, *measures, *spread, "published/psnr", "published/ssim"])
+        deviations = [f"{measure}_std" for measure in measures]
+        writer.writerow(["run", "state", "n", *columns, *measures, *deviations, "published/psnr", "published/ssim"])
         for row in rows:
-            values = [{**row.values, **row.keys}[column] for column in columns]
-            told = [shown(value) if value is None or isinstance(value, bool) else value for value in values]
-            numbers = [*map(row.mean, measures), *map(row.deviation, measures)]
-            theirs = published(row.runs) or (None, None)
-            writer.writerow([row.names, row.state, len(row.runs), *told, *numbers, *theirs])
+            values = [{**row.values, **row.leaf_values}[column] for column in columns]
+            cells = [format_value(value) if value is None or isinstance(value, bool) else value for value in values]
+            numbers = [*map(row.mean, measures), *map(row.standard_deviation, measures)]
+            published = published_scores(row.runs) or (None, None)
+            writer.writerow([row.names, row.state, len(row.runs), *cells, *numbers, *published])

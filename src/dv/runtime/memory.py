@@ -1,4 +1,4 @@
-"""Memory of the process: freed memory is kept, the most that it held is measured."""
+"""Memory of the process: keep freed memory for reuse, and measure the peak."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library reuse large blocks rather than return them to the kernel; whether it could be told so.
+    """Let the C library reuse large blocks instead of returning them to the kernel; returns whether it can.
 
-    By default glibc maps every tensor above 32 MB anew, and the kernel clears its pages one by one as they are
-    first written: copying 140 MB then takes seven times as long. Only glibc is asked; elsewhere nothing happens.
+    By default glibc maps every tensor above 32 MB anew, and the kernel clears each page at the first write: copying
+    140 MB then takes seven times as long. On other systems than Linux with glibc this does nothing.
     """
     if sys.platform != "linux":
         return False
@@ -24,21 +24,21 @@ def keep_freed_memory() -> bool:
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory` count from now on, without what was freed before: a sweep's runs can share their process.
+    """Let :func:`peak_memory` count from now on: the runs of a sweep may share their process.
 
-    Only Linux can be told so (proc(5), ``clear_refs``); elsewhere it goes on counting from the process's start.
+    Only Linux can reset the peak (proc(5), ``clear_refs``); elsewhere it counts from the start of the process.
     """
     if sys.platform != "linux":
         return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
-        trim(0)  # freed memory that is kept would be part of every later peak
-    with suppress(OSError):  # a sandbox may have it read-only
+        trim(0)  # freed memory that is kept for reuse would count in every later peak
+    with suppress(OSError):  # in a sandbox it may be read-only
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> int:
-    """The most bytes of main memory that this process had at a time since `reset_peak_memory`."""
-    if sys.platform == "linux":  # getrusage's is there at least that of the process that started this one
+    """Peak main memory of this process in bytes, since :func:`reset_peak_memory`."""
+    if sys.platform == "linux":  # getrusage starts from the peak of the parent process
         return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

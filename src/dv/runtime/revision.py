@@ -1,4 +1,4 @@
-"""Which revision of this code is running."""
+"""The Git revision of the running code."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def revision() -> str | None:
-    """Commit of the clone that holds this package, ``-dirty`` if tracked files differ from it; None outside one."""
+    """Return the commit of the clone that holds this package, with ``-dirty`` if files differ; None outside a clone."""
     folder = Path(__file__).resolve().parents[3]
-    if not (folder / ".git").exists():  # installed, perhaps below a clone of something else
+    if not (folder / ".git").exists():  # an installed package, perhaps below a clone of another project
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

@@ -1,4 +1,4 @@
-"""What a process does that has lost who started it: a rank its supervisor, a worker of joblib its sweep."""
+"""Exit when the parent process has died: a rank whose supervisor, or a joblib worker whose sweep, is gone."""
 
 from __future__ import annotations
 
@@ -10,41 +10,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-OUR_PARENT = "DV_PARENT"  # in a rank started here: the process that started it
-LOOK_EVERY = 1.0  # seconds
-_working = threading.Lock()
+PARENT_VARIABLE = "DV_PARENT"  # process id of the supervisor, in the environment of the ranks that it started
+POLL_SECONDS = 1.0
+_job_running = threading.Lock()
 
 
-def orphaned() -> bool:
-    """Whether who started this process, and would collect its results, is gone."""
-    if OUR_PARENT in os.environ:
-        return os.getppid() != int(os.environ[OUR_PARENT])
-    return _is_worker() and os.getppid() == 1
+def is_orphaned() -> bool:
+    """Whether the process that started this one, and would collect its results, has died."""
+    if PARENT_VARIABLE in os.environ:
+        return os.getppid() != int(os.environ[PARENT_VARIABLE])
+    return _is_joblib_worker() and os.getppid() == 1
 
 
 @contextmanager
-def at_work() -> Iterator[None]:
-    """Around a job of this process. A worker of joblib whose sweep is gone ends with its job, or at once without one.
+def running_job() -> Iterator[None]:
+    """Mark a job of this process. A joblib worker whose sweep has died exits after its job, or at once without one.
 
-    Left alone it would wait five minutes for another, and hold the sweep's output open.
+    Otherwise it would wait five minutes for another job, and keep the sweep's output open.
     """
-    if _is_worker():
-        _end_with_sweep()
-    with _working:
+    if _is_joblib_worker():
+        _exit_with_sweep()
+    with _job_running:
         yield
 
 
 @cache
-def _end_with_sweep() -> None:
+def _exit_with_sweep() -> None:
     def watch() -> None:
-        while not orphaned():  # joblib's workers have nothing of their parent that could be waited for
-            time.sleep(LOOK_EVERY)
-        with _working:  # a training looks itself, and keeps a checkpoint
+        while not is_orphaned():  # a worker of joblib has no handle of its parent to wait for
+            time.sleep(POLL_SECONDS)
+        with _job_running:  # a training notices by itself, and saves a checkpoint first
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _is_worker() -> bool:
-    """Of joblib's."""
+def _is_joblib_worker() -> bool:
     return multiprocessing.current_process().name != "MainProcess"

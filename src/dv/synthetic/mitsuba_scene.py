@@ -1,4 +1,4 @@
-"""Meshes as a Mitsuba 3 scene: camera, light, materials, pictures and depth."""
+"""Mitsuba 3 scenes of meshes: camera, lights, materials, and rendering of images and depth."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from dv.errors import UserError
 from dv.synthetic.shapes import Array, MeshShape, srgb_to_linear
 
-PIXEL_CENTER = 0.5  # image coordinates of the first pixel's centre
-FOCAL_PER_SIDE = 1.72
-_OPENCV_TO_MITSUBA = np.diag([-1.0, -1.0, 1.0, 1.0])  # Mitsuba's camera has x left and y up
+PIXEL_CENTER = 0.5  # coordinates of the first pixel's centre in pixels
+FOCAL_PER_SIDE = 1.72  # focal length / image side
+_OPENCV_TO_MITSUBA = np.diag([-1.0, -1.0, 1.0, 1.0])  # Mitsuba's camera axes: x left, y up, z forward
 
 
-def mitsuba_module() -> Any:
-    """Mitsuba. Raises UserError where it is not installed."""
+def import_mitsuba() -> Any:
+    """Return the module ``mitsuba``. Raises :class:`UserError` if it is not installed."""
     try:
         import mitsuba
     except ImportError:
@@ -24,9 +24,13 @@ def mitsuba_module() -> Any:
 
 
 def camera(pose: Array, side: int) -> dict[str, Any]:
-    """Mitsuba sensor of a `side` x `side` px camera with camera-to-world `pose` (4, 4) in OpenCV axes.
+    """Return a Mitsuba sensor with the intrinsics of ``SyntheticSettings(image_side=side)``.
 
-    Its intrinsics are those of SyntheticSettings(image_side=side). Needs the variant to be set.
+    Mitsuba's variant must be set before the call.
+
+    Args:
+        pose: Camera-to-world matrix ``[4, 4]`` in OpenCV axes.
+        side: Width and height of the image in pixels.
     """
     import mitsuba as mi
 
@@ -48,11 +52,14 @@ def camera(pose: Array, side: int) -> dict[str, Any]:
 
 
 def render_rgba(scene: Any, pose: Array, side: int, samples_per_pixel: int, seed: int) -> NDArray[np.float32]:
-    """Linear RGBA image (side, side, 4) of a Mitsuba scene, colours premultiplied with alpha (the coverage)."""
+    """Render a linear RGBA image ``[side, side, 4]``; colours are premultiplied with alpha, the pixel's coverage.
+
+    Only the part of the image that the meshes project to is rendered; see :func:`camera` for ``pose`` and ``side``.
+    """
     import mitsuba as mi
 
     image = np.zeros((side, side, 4), dtype=np.float32)
-    top, bottom, left, right = _seen_part(scene, pose, side)
+    top, bottom, left, right = _visible_region(scene, pose, side)
     if top < bottom and left < right:
         sensor = camera(pose, side) | {"sampler": {"type": "multijitter", "sample_count": samples_per_pixel}}
         sensor["film"] |= {"crop_offset_x": left, "crop_offset_y": top}
@@ -62,8 +69,8 @@ def render_rgba(scene: Any, pose: Array, side: int, samples_per_pixel: int, seed
     return image
 
 
-def _seen_part(scene: Any, pose: Array, side: int) -> tuple[int, int, int, int]:
-    """First and last + 1 row and column of what the scene's meshes can be seen in; all if it has other shapes."""
+def _visible_region(scene: Any, pose: Array, side: int) -> tuple[int, int, int, int]:
+    """Return top, bottom, left and right of the pixels that meshes project to; all pixels if other shapes exist."""
     shapes = [shape for shape in scene.shapes() if not shape.is_emitter()]
     if not shapes or not all(shape.is_mesh() for shape in shapes):
         return 0, side, 0, side
@@ -77,15 +84,15 @@ def _seen_part(scene: Any, pose: Array, side: int) -> tuple[int, int, int, int]:
 
 
 def render_depth(scene: Any, pose: Array, side: int) -> NDArray[np.float32]:
-    """Depth (side, side) along the camera's axis at the pixels' centres, in world units; inf where nothing is."""
+    """Return depth ``[side, side]`` along the optical axis at pixel centres, in world units; inf on the background."""
     import mitsuba as mi
 
     focal = FOCAL_PER_SIDE * side
     depth = np.full((side, side), np.inf, dtype=np.float32)
-    top, bottom, left, right = _seen_part(scene, pose, side)
+    top, bottom, left, right = _visible_region(scene, pose, side)
     for row, column in np.ndindex(bottom - top, right - left):
-        x, y = ((at + PIXEL_CENTER - side / 2) / focal for at in (left + column, top + row))
-        direction = pose[:3, :3] @ [x, y, 1.0]  # 1 along the camera's axis: the ray's parameter is the depth
+        x, y = ((pixel + PIXEL_CENTER - side / 2) / focal for pixel in (left + column, top + row))
+        direction = pose[:3, :3] @ [x, y, 1.0]  # z is 1 in camera axes, so the ray's parameter is the depth
         hit = scene.ray_intersect(mi.Ray3f(pose[:3, 3].tolist(), direction.tolist()))
         if hit.is_valid() and not hit.shape.is_emitter():
             depth[top + row, left + column] = hit.t
@@ -93,9 +100,12 @@ def render_depth(scene: Any, pose: Array, side: int) -> NDArray[np.float32]:
 
 
 def load_scene(shapes: Iterable[MeshShape], variant: str = "diffuse") -> Any:
-    """Mitsuba scene of shapes under a dim sky and a large window, or glossy in a studio ("specular").
+    """Build a Mitsuba scene. Mitsuba's variant (such as ``scalar_rgb``) must be set before the call.
 
-    Needs Mitsuba's variant to be set.
+    Args:
+        shapes: The meshes.
+        variant: "diffuse" for matte surfaces under a dim sky and a large window, "specular" for glossy surfaces in a
+            studio.
     """
     import mitsuba as mi
 
@@ -105,11 +115,12 @@ def load_scene(shapes: Iterable[MeshShape], variant: str = "diffuse") -> Any:
     return mi.load_dict(scene)
 
 
-# Light between surfaces would hardly show and costs a third more time.
+# Without interreflections: they are hardly visible and take a third more time.
 _DIRECT = {"type": "direct", "hide_emitters": True}
 
 
 def _window() -> dict[str, Any]:
+    """Return a dim sky and a large window as a light."""
     import mitsuba as mi
 
     return {
@@ -123,7 +134,7 @@ def _window() -> dict[str, Any]:
     }
 
 
-# Lamps of the studio: azimuth and elevation of the middle, half width and half height (degrees), radiance.
+# Lamps of the studio: azimuth and elevation of the centre, half width and half height (degrees), radiance (RGB).
 _LAMPS = (
     ((35, 52), (12, 12), (22.0, 20.0, 17.5)),
     ((160, 35), (5, 26), (11.0, 12.0, 14.0)),
@@ -133,15 +144,15 @@ _LAMPS = (
 
 
 def _studio() -> dict[str, Any]:
-    """Lights all around for glossy surfaces: a sky above a dark floor, and lamps that show as highlights."""
+    """Return an environment map for glossy surfaces: a sky above a dark floor, and lamps that appear as highlights."""
     import mitsuba as mi
 
     azimuth, elevation = np.meshgrid(90 - (np.arange(256) + 0.5) / 256 * 360, 90 - (np.arange(128) + 0.5) / 128 * 180)
     sky = np.clip(elevation[..., None] / 90, 0, 1) ** 0.5
     radiance = np.where(elevation[..., None] > 0, 0.36 + sky * [0.14, 0.17, 0.22], [0.24, 0.22, 0.20])
     for (lamp_azimuth, lamp_elevation), (width, height), color in _LAMPS:
-        aside = np.abs((azimuth - lamp_azimuth + 180) % 360 - 180) * np.cos(np.radians(elevation))
-        radiance[(aside < width) & (np.abs(elevation - lamp_elevation) < height)] = color
+        offset = np.abs((azimuth - lamp_azimuth + 180) % 360 - 180) * np.cos(np.radians(elevation))
+        radiance[(offset < width) & (np.abs(elevation - lamp_elevation) < height)] = color
     return {
         "integrator": dict(_DIRECT),
         "lights": {
@@ -153,6 +164,7 @@ def _studio() -> dict[str, Any]:
 
 
 def _mesh(name: str, shape: MeshShape, variant: str) -> Any:
+    """Return a Mitsuba mesh with its material."""
     import mitsuba as mi
 
     if shape.colors is None:

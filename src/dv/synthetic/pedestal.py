@@ -1,4 +1,4 @@
-"""The procedural pedestal: painted plinth, fluted drum with a frieze, and a square top with a basin."""
+"""The procedural pedestal: a painted plinth, a fluted drum with a frieze, and a square top with a basin."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,11 +7,11 @@ from dv.synthetic.shapes import (
     Array,
     MeshShape,
     Texels,
-    cloud,
     smoothstep,
     solid_noise,
+    surface_noise,
     texel_positions,
-    texels,
+    to_texels,
     tube_mesh,
 )
 
@@ -22,8 +22,8 @@ _NIGHT, _RED, _OCHRE, _MARBLE, _BLUE, _BLACK, _GREEN, _PALE, _PINK = _PALETTE = 
 _ROWS, _COLUMNS = 640, 576
 _FLUTES, _KEYS = 20, 16
 
-# Parts of the outline from the middle of the underside to the middle of the basin: name, then the next point
-# (half width, height, squareness: 0 round, 1 square) and how far the way to it bulges outwards.
+# Parts of the outline from the centre of the underside to the centre of the basin: name, end point (half width, height,
+# squareness: 0 round, 1 square), and how far the segment to that point bulges outwards.
 _START = (0.0005, -0.42, 1.0)
 _PARTS = (
     ("under", (0.243, -0.42, 1.0), 0.0), ("plinth", (0.243, -0.295, 1.0), 0.0), ("edge", (0.231, -0.283, 1.0), 0.004),
@@ -39,49 +39,50 @@ _PARTS = (
 
 
 def pedestal_shapes() -> list[MeshShape]:
-    """A column base in painted marble, other colours and pictures at every azimuth, with stains of age."""
-    outline, ends = _outline()
-    at, turn = np.linspace(0, 1, _ROWS)[:, None], np.linspace(0, 1, _COLUMNS + 1)[None]
+    """Return the mesh of a weathered column base in painted marble whose colours and motifs differ at every azimuth."""
+    outline, extents = _outline()
+    position, turn = np.linspace(0, 1, _ROWS)[:, None], np.linspace(0, 1, _COLUMNS + 1)[None]
     angle = 2 * np.pi * turn
     # |cos|^p + |sin|^p with a large p is a square with slightly rounded edges.
     square = (np.abs(np.cos(angle)) ** 40 + np.abs(np.sin(angle)) ** 40) ** (-1 / 40)
     width, height, squareness = outline.T[..., None]
-    radius = width * (1 + squareness * (square - 1)) + _relief(at, turn, ends)
+    radius = width * (1 + squareness * (square - 1)) + _relief(position, turn, extents)
     grid = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.broadcast_to(height, radius.shape)], axis=2)
-    return [tube_mesh(grid, _paint(grid, ends), roughness=0.14)]
+    return [tube_mesh(grid, _paint(grid, extents), roughness=0.14)]
 
 
 def _outline() -> tuple[Array, dict[str, tuple[float, float]]]:
-    """Half width, height and squareness (rows, 3), evenly spaced, and from where to where on it each part lies."""
+    """Return evenly spaced half width, height and squareness ``[rows, 3]``, and each part's (start, end) in 0 to 1."""
     points, part_of = [np.array(_START)], [0]
     for number, (_, end, bulge) in enumerate(_PARTS):
         start, t = points[-1], np.linspace(0, 1, 41)[1:, None]
-        way = np.array(end) - start
-        aside = np.array([way[1], -way[0], 0]) / np.hypot(way[0], way[1])
-        points += list(start + t * way + bulge * np.sin(np.pi * t) ** 0.7 * aside)
+        segment = np.array(end) - start
+        outwards = np.array([segment[1], -segment[0], 0]) / np.hypot(segment[0], segment[1])
+        points += list(start + t * segment + bulge * np.sin(np.pi * t) ** 0.7 * outwards)
         part_of += [number] * len(t)
     curve = np.array(points)
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve[:, :2], axis=0), axis=1))])
     length /= length[-1]
     last = {number: length[i] for i, number in enumerate(part_of)}
-    ends = {name: (last[n - 1] if n else 0.0, last[n]) for n, (name, _, _) in enumerate(_PARTS)}
+    extents = {name: (last[n - 1] if n else 0.0, last[n]) for n, (name, _, _) in enumerate(_PARTS)}
     even = np.linspace(0, 1, _ROWS)
-    return np.stack([np.interp(even, length, axis) for axis in curve.T], axis=1), ends
+    return np.stack([np.interp(even, length, axis) for axis in curve.T], axis=1), extents
 
 
-def _along(at: Array, ends: dict[str, tuple[float, float]], part: str) -> Array:
-    first, last = ends[part]
-    return np.asarray((at - first) / (last - first))
+def _along(position: Array, extents: dict[str, tuple[float, float]], part: str) -> Array:
+    """Map positions along the whole outline (0 to 1) to positions along one part (0 to 1)."""
+    first, last = extents[part]
+    return np.asarray((position - first) / (last - first))
 
 
 def _side(turn: Array) -> tuple[NDArray[np.int64], Array]:
-    """Side of the square (0 to 3), and -1 to 1 across it."""
+    """Return the side of the square (0 to 3) and the position across it (-1 to 1)."""
     quarter = (4 * turn + 0.5) % 4
     return np.floor(quarter).astype(np.int64), np.tan((quarter % 1 - 0.5) * np.pi / 2)
 
 
 def _emblem(side: NDArray[np.int64], x: Array, y: Array) -> Array:
-    """Distance-like field of the carved emblem of a plinth's side at x, y (in half heights): positive inside."""
+    """Return the signed field of the emblem on a side of the plinth at x, y (half heights): positive inside."""
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     palmette = 0.72 * np.abs(np.cos(3.5 * (angle - np.pi / 2))) ** 0.5 * smoothstep(angle, -2.6, -0.4) - radius
     star = 0.55 + 0.22 * np.cos(8 * angle) - radius
@@ -90,35 +91,36 @@ def _emblem(side: NDArray[np.int64], x: Array, y: Array) -> Array:
     return np.choose(side, [star, palmette, rings, rhombs])
 
 
-def _relief(at: Array, turn: Array, ends: dict[str, tuple[float, float]]) -> Array:
-    """How far the surface is moved outwards (rows, columns)."""
+def _relief(position: Array, turn: Array, extents: dict[str, tuple[float, float]]) -> Array:
+    """Return the outward displacement ``[rows, columns]`` of the surface."""
 
     def within(part: str) -> Array:
-        along = _along(at, ends, part)
+        """Return 1 on the part and 0 elsewhere, smooth at its ends."""
+        along = _along(position, extents, part)
         return smoothstep(along, 0.0, 0.08) * smoothstep(along, 1.0, 0.92)
 
-    twist = _along(at, ends, "upper")
+    twist = _along(position, extents, "upper")
     flutes = np.abs(np.sin(np.pi * _FLUTES * turn)) ** 0.7 * within("drum")
     twisted = np.abs(np.sin(np.pi * _FLUTES * (turn + 0.12 * twist))) * within("upper")
     side, across = _side(turn)
-    x, y = 3.9 * across, 2 * _along(at, ends, "plinth") - 1
+    x, y = 3.9 * across, 2 * _along(position, extents, "plinth") - 1
     panel = smoothstep(np.maximum(np.abs(y) / 0.78, np.abs(across) / 0.93), 1.0, 0.9) * within("plinth")
     emblem = sum(smoothstep(_emblem(side, x - shift, y), -0.1, 0.1) for shift in (-2.4, 0.0, 2.4))
     dentils = smoothstep(np.cos(2 * np.pi * 7 * across), -0.2, 0.2) * within("abacus")
     eggs = np.abs(np.cos(np.pi * 24 * turn)) * within("echinus")
     beads = np.abs(np.sin(np.pi * 30 * turn)) * within("bead")
-    rope = np.abs(np.sin(np.pi * (26 * turn + 1.2 * _along(at, ends, "torus")))) * within("torus")
-    key = _key(turn, _along(at, ends, "frieze")) * within("frieze")
-    shells = np.abs(np.cos(np.pi * 12 * turn)) * smoothstep(_along(at, ends, "basin"), 0.02, 0.1)
-    shells = shells * smoothstep(_along(at, ends, "basin"), 0.95, 0.6)
+    rope = np.abs(np.sin(np.pi * (26 * turn + 1.2 * _along(position, extents, "torus")))) * within("torus")
+    key = _greek_key(turn, _along(position, extents, "frieze")) * within("frieze")
+    shells = np.abs(np.cos(np.pi * 12 * turn)) * smoothstep(_along(position, extents, "basin"), 0.02, 0.1)
+    shells = shells * smoothstep(_along(position, extents, "basin"), 0.95, 0.6)
     return np.asarray(
         -0.020 * flutes - 0.014 * twisted - 0.016 * panel + 0.014 * panel * emblem - 0.022 * dentils + 0.010 * eggs
         - 0.010 * beads - 0.009 * rope - 0.008 * key + 0.012 * shells
     )  # fmt: skip
 
 
-def _key(turn: Array, along: Array) -> Array:
-    """The Greek key around the frieze: 1 where the line runs, else 0."""
+def _greek_key(turn: Array, along: Array) -> Array:
+    """Return 1 on the line of the Greek key around the frieze, 0 elsewhere."""
     pattern = np.array([
         [1, 1, 1, 1, 1, 1, 1, 1],
         [0, 0, 0, 0, 0, 0, 0, 0],
@@ -134,24 +136,25 @@ def _key(turn: Array, along: Array) -> Array:
     return np.asarray(pattern[row, np.floor(_KEYS * turn * 8).astype(int) % 8], dtype=np.float64)
 
 
-def _paint(grid: Array, ends: dict[str, tuple[float, float]]) -> Texels:
-    """Texture (rows along the outline, columns of azimuth, 3)."""
+def _paint(grid: Array, extents: dict[str, tuple[float, float]]) -> Texels:
+    """Return the texture ``[rows along the outline, columns of azimuth, 3]``."""
     rows, columns = 1024, 1536
-    at, turn = (np.arange(rows)[:, None] + 0.5) / rows, (np.arange(columns)[None] + 0.5) / columns
-    place = texel_positions(grid, rows, columns)
+    position, turn = (np.arange(rows)[:, None] + 0.5) / rows, (np.arange(columns)[None] + 0.5) / columns
+    texel_points = texel_positions(grid, rows, columns)
     colors = np.empty((rows, columns, 3), dtype=np.float32)
     colors[:] = _MARBLE
     side, across = _side(turn)
 
     def area(part: str) -> tuple[NDArray[np.float32], Array]:
-        first, last = np.searchsorted(at[:, 0], ends[part])
-        return colors[first:last], _along(at[first:last], ends, part)
+        """Return the part's rows of the texture, and the positions along the part (0 to 1)."""
+        first, last = np.searchsorted(position[:, 0], extents[part])
+        return colors[first:last], _along(position[first:last], extents, part)
 
     def paint(part: NDArray[np.float32], where: NDArray[np.bool_], color: NDArray[np.float32]) -> None:
         np.copyto(part, color, where=where[..., None])
 
     def sectors(shift: float, choice: list[int]) -> NDArray[np.float32]:
-        """Colours (1, columns, 3) that change with the azimuth: a view's mean says little about the next."""
+        """Return colours ``[1, columns, 3]`` by azimuth, so that a view's mean colour predicts others poorly."""
         return np.asarray(_PALETTE[np.array(choice)[np.floor(len(choice) * (turn + shift)).astype(int) % len(choice)]])
 
     plinth, along = area("plinth")
@@ -185,7 +188,7 @@ def _paint(grid: Array, ends: dict[str, tuple[float, float]]) -> Texels:
     paint(drum, dots < 0.09, _PALETTE[np.array([2, 3])[flute % 2]])
     frieze, along = area("frieze")
     frieze[:] = sectors(0.35, [5, 0, 3, 3, 1])
-    paint(frieze, _key(turn, along) > 0, sectors(0.35, [2, 3, 1, 0, 2]))
+    paint(frieze, _greek_key(turn, along) > 0, sectors(0.35, [2, 3, 1, 0, 2]))
     upper, along = area("upper")
     strand = np.floor(_FLUTES * (turn + 0.12 * along)).astype(int) % _FLUTES
     upper[:] = _PALETTE[np.array([0, 5, 1, 0, 5, 6, 0, 1, 5, 0, 3, 2, 3, 7, 3, 3, 2, 8, 3, 3])[strand]]
@@ -203,7 +206,7 @@ def _paint(grid: Array, ends: dict[str, tuple[float, float]]) -> Texels:
     )
 
     top, _ = area("top")
-    x, y, _ = np.moveaxis(place[slice(*np.searchsorted(at[:, 0], ends["top"]))], -1, 0)
+    x, y, _ = np.moveaxis(texel_points[slice(*np.searchsorted(position[:, 0], extents["top"]))], -1, 0)
     mosaic = np.floor(64 * x).astype(int) + np.floor(64 * y).astype(int)
     top[:] = _PALETTE[np.array([0, 5, 3, 3])[side]]
     paint(top, mosaic % 3 == 0, np.broadcast_to(_PALETTE[np.array([4, 1, 2, 8])[side]], top.shape))
@@ -221,8 +224,8 @@ def _paint(grid: Array, ends: dict[str, tuple[float, float]]) -> Texels:
     paint(basin, along > 0.8, _OCHRE)
     paint(basin, along > 0.9, _NIGHT)
 
-    # Age: verdigris that ran down, soot, and grains of every size.
-    coarse = place[::2, ::2]
+    # Weathering: streaks of verdigris, soot, and grain at every scale.
+    coarse = texel_points[::2, ::2]
     stain = solid_noise(coarse, (26, 26, 5), 3) * solid_noise(coarse, 7, 4)
     verdigris = 0.75 * smoothstep(stain, 0.47, 0.65).repeat(2, 0).repeat(2, 1)[..., None]
     soot = 0.55 * smoothstep(solid_noise(coarse, 6, 5), 0.66, 0.84).repeat(2, 0).repeat(2, 1)[..., None]
@@ -230,5 +233,5 @@ def _paint(grid: Array, ends: dict[str, tuple[float, float]]) -> Texels:
     colors *= 1 - soot
     rng = np.random.default_rng(0)
     for cells in (60, 170, 400):
-        colors *= 1 - 0.18 * cloud(rng, rows, columns, cells)[..., None]
-    return texels(1.08 * colors)
+        colors *= 1 - 0.18 * surface_noise(rng, rows, columns, cells)[..., None]
+    return to_texels(1.08 * colors)

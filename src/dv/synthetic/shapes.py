@@ -1,4 +1,4 @@
-"""Textured meshes, how to sweep them, and noise to paint them with."""
+"""Textured triangle meshes, surfaces swept along curves, and procedural noise for their textures."""
 
 from dataclasses import dataclass
 
@@ -11,47 +11,49 @@ Texels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class MeshShape:
-    """A triangle mesh in world coordinates, z up, inside the grid's cube.
+    """A triangle mesh in world coordinates, z up, inside the voxel grid's cube."""
 
-    vertices and normals: (n, 3), normals of unit length pointing out of the material; uv: (n, 2), v = 0 in the
-    texture's first row; faces: (m, 3) counter-clockwise from outside; texture: (height, width, 3) in sRGB; colors:
-    None or (n, 3) in sRGB, used instead of the texture; repeat: whether the texture goes on beyond [0, 1];
-    roughness: of the specular variant, 0 (a mirror) to 1.
-    """
-
-    vertices: Array
-    normals: Array
-    uv: Array
-    faces: NDArray[np.uint32]
-    texture: Texels
-    colors: Texels | None = None
-    repeat: bool = False
-    roughness: float = 0.12
+    vertices: Array  # [N, 3]
+    normals: Array  # [N, 3], unit length, pointing out of the material
+    uv: Array  # [N, 2], v = 0 in the texture's first row
+    faces: NDArray[np.uint32]  # [M, 3] vertex indices, counter-clockwise seen from outside
+    texture: Texels  # [height, width, 3] in sRGB
+    colors: Texels | None = None  # [N, 3] vertex colours in sRGB, used instead of the texture
+    repeat: bool = False  # whether the texture repeats outside [0, 1]
+    roughness: float = 0.12  # of the specular variant's surface, from 0 (a mirror) to 1
 
 
-def texels(colors: NDArray[np.floating]) -> Texels:
-    """Colours in [0, 1] (clipped) as 8-bit texels."""
+def to_texels(colors: NDArray[np.floating]) -> Texels:
+    """Clip colours to [0, 1] and quantize them to 8 bits."""
     return np.round(255 * colors.clip(0, 1)).astype(np.uint8)
 
 
 def srgb_to_linear(values: Array) -> Array:
-    """Linear light in [0, 1] of sRGB values in [0, 1]."""
+    """Convert sRGB values in [0, 1] to linear RGB in [0, 1]."""
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def linear_to_srgb(values: Array) -> Array:
-    """sRGB values in [0, 1] of linear light in [0, 1]."""
+    """Convert linear RGB in [0, 1] to sRGB values in [0, 1]."""
     return np.where(values <= 0.0031308, values * 12.92, 1.055 * values ** (1 / 2.4) - 0.055)
 
 
 def smoothstep(x: Array, low: float, high: float) -> Array:
-    """0 below `low`, 1 above `high`, smooth between; `low` may be the greater."""
+    """Return 0 below ``low``, 1 above ``high`` and a cubic between; ``low > high`` gives a falling step."""
     t = ((x - low) / (high - low)).clip(0, 1)
     return np.asarray(t * t * (3 - 2 * t))
 
 
 def spline(points: Array, samples: int) -> tuple[Array, Array]:
-    """Smooth curve (samples, d) through points (n, d), and where on it the points lie, rising from 0 to 1."""
+    """Interpolate points with a cubic Hermite spline that is sampled evenly in its parameter, the chord length.
+
+    Args:
+        points: Control points ``[N, D]``.
+        samples: Number of points on the curve.
+
+    Returns:
+        The curve ``[samples, D]``, and the parameters ``[N]`` of the control points, which rise from 0 to 1.
+    """
     at = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     slopes = np.gradient(points, at, axis=0)
     sample = np.linspace(0, at[-1], samples)
@@ -74,10 +76,18 @@ def swept_grid(
     columns: int = 32,
     power: float = 2.0,
 ) -> Array:
-    """Grid (rows, columns + 1, 3) for tube_mesh: a superellipse swept along path (n, 3), with domed ends.
+    """Sweep a superellipse along a path and close it with domed ends.
 
-    `width` and `height` are half axes (scalar or (n,)): the first along `side` (made perpendicular to the path), the
-    second across both. `power` 2 is an ellipse; more is more rectangular.
+    Args:
+        path: Centre line ``[N, 3]``.
+        side: Direction of the section's first axis, which is made perpendicular to the path.
+        width: Half axis of the section along ``side``, a scalar or ``[N]``.
+        height: Half axis of the section perpendicular to ``side`` and the path, a scalar or ``[N]``.
+        columns: Number of points around the section.
+        power: Exponent of the superellipse: 2 gives an ellipse, larger values a more rectangular section.
+
+    Returns:
+        Grid ``[N + 16, columns + 1, 3]`` of points for :func:`tube_mesh`.
     """
     tangent = np.gradient(path, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
@@ -103,11 +113,14 @@ def swept_grid(
 
 
 def tube_mesh(grid: Array, texture: Texels, roughness: float = 0.12) -> MeshShape:
-    """Closed mesh of a bent tube: grid (rows along it, columns counter-clockwise around it, 3), last column = first.
+    """Make a closed mesh of a bent tube. Triangle fans close the ends, so the first and last row should be small.
 
-    The first and the last row should be small: fans about their middles close the tube.
+    Args:
+        grid: Points ``[rows along it, columns counter-clockwise around it, 3]``, the last column equal to the first.
+        texture: Texture ``[height, width, 3]``, its rows along the tube.
+        roughness: See :class:`MeshShape`.
     """
-    grid = np.concatenate([grid[:, :-1], grid[:, :1]], axis=1)  # exactly
+    grid = np.concatenate([grid[:, :-1], grid[:, :1]], axis=1)  # makes the seam exact
     along = np.gradient(grid, axis=0)
     wrapped = np.concatenate([grid[:, -2:-1], grid, grid[:, 1:2]], axis=1)
     normals = np.cross(wrapped[:, 2:] - wrapped[:, :-2], along)
@@ -137,17 +150,17 @@ def tube_mesh(grid: Array, texture: Texels, roughness: float = 0.12) -> MeshShap
 
 
 def texel_positions(grid: Array, rows: int, columns: int) -> Array:
-    """World positions (rows, columns, 3) of the texels of a tube_mesh's texture, for painting in space."""
+    """Return the world positions ``[rows, columns, 3]`` of the texels of the texture of ``tube_mesh(grid, ...)``."""
     for axis, count in ((0, rows), (1, columns)):
         position = (np.arange(count) + 0.5) / count * (grid.shape[axis] - 1)
-        before = position.astype(int)
-        weight = np.expand_dims(position - before, (1 - axis, 2))
-        grid = grid.take(before, axis) * (1 - weight) + grid.take(before + 1, axis) * weight
+        lower = position.astype(int)
+        weight = np.expand_dims(position - lower, (1 - axis, 2))
+        grid = grid.take(lower, axis) * (1 - weight) + grid.take(lower + 1, axis) * weight
     return grid
 
 
-def cloud(rng: np.random.Generator, rows: int, columns: int, cells: int) -> NDArray[np.float32]:
-    """Smooth noise (rows, columns) in [0, 1] that closes around the columns, with about `cells` cells each way."""
+def surface_noise(rng: np.random.Generator, rows: int, columns: int, cells: int) -> NDArray[np.float32]:
+    """Return value noise ``[rows, columns]`` in [0, 1], ``cells`` per axis, periodic along the columns."""
     knots = rng.random((cells + 1, cells), dtype=np.float32)
     knots = np.concatenate([knots, knots[:, :1]], axis=1)
     for axis, length in ((0, rows), (1, columns)):
@@ -160,7 +173,7 @@ def cloud(rng: np.random.Generator, rows: int, columns: int, cells: int) -> NDAr
 
 
 def solid_noise(points: Array, cells: float | tuple[float, float, float], seed: int) -> Array:
-    """Smooth noise (...) in [0, 1] at points (..., 3), with `cells` cells per unit of length (along x, y, z)."""
+    """Return value noise ``[...]`` in [0, 1] at points ``[..., 3]``, ``cells`` per unit of length (along x, y, z)."""
     period = 32
     knots = np.random.default_rng(seed).random(period**3, dtype=np.float32)
     scaled = points * np.asarray(cells)

@@ -1,31 +1,38 @@
-"""Hydra entry points: finding ``conf/``, and errors as one line."""
+"""Running a task from the command line: composing and checking its configuration, and errors as one line."""
 
 from __future__ import annotations
 
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dv.config import SCHEMAS
 from dv.errors import Interrupted, UserError
-from dv.runtime.launch import dismiss, follow, leave, place
+from dv.runtime.launch import leave_process_group, rank_info, release_ranks, serve_jobs
 from dv.runtime.memory import keep_freed_memory
-from dv.runtime.watchdog import at_work
+from dv.runtime.watchdog import running_job
+from dv.validation import parse
 
 MULTIRUN = ("-m", "--multirun")
 
 
 def config_folder() -> Path:
-    """``conf/`` of the clone, or the copy that travels with an installed package. Raises :class:`UserError`."""
+    """Return ``conf/`` of the clone, or the copy that is part of an installed package.
+
+    Raises:
+        UserError: if there is neither.
+    """
     package = Path(__file__).resolve().parents[1]
     for folder in (package.parents[1] / "conf", package / "conf"):
         if (folder / "train.yaml").is_file():
@@ -39,14 +46,46 @@ def in_sweep() -> bool:
 
 
 def fail(error: BaseException) -> None:
-    """Print ``error: …`` and leave with the exit code of the error, 1 unless it has one."""
+    """Print ``error: …`` and exit with the error's exit code, 1 unless it has one."""
     sys.stdout.flush()
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     sys.exit(getattr(error, "exit_code", 1))
 
 
+def typed(name: str, config: DictConfig) -> Any:
+    """Parse a composed configuration into the schema of a command.
+
+    Raises:
+        UserError: with every fault.
+    """
+    groups = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    if not HydraConfig.initialized() and "output_dir" in groups and OmegaConf.is_interpolation(groups, "output_dir"):
+        groups.output_dir = ""  # Hydra knows it only once the job runs
+    if "object" in groups:
+        for key in ("root", "name"):
+            if OmegaConf.is_missing(groups.object, key):
+                groups.object[key] = None
+    plain = OmegaConf.to_container(groups, resolve=True)
+    assert isinstance(plain, dict)
+    return parse(SCHEMAS[name], {str(key): value for key, value in plain.items()})
+
+
+class CheckConfig(Callback):
+    """Hydra callback that checks the configuration before Hydra creates the folder of the run."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """End the process with one line if the configuration has faults; Hydra would only warn of an exception."""
+        try:
+            typed(self.command, config)
+        except (UserError, OmegaConfBaseException) as error:
+            fail(error)
+
+
 def quote_group_numbers(arguments: list[str], conf: Path) -> list[str]:
-    """``grid=16,32`` as ``grid='16','32'``: Hydra takes bare numbers for int, and refuses them as a group's value."""
+    """Turn ``grid=16,32`` into ``grid='16','32'``: Hydra reads bare numbers as int, which are no group choices."""
     quoted = []
     for argument in arguments:
         group, equals, choice = argument.partition("=")
@@ -57,29 +96,30 @@ def quote_group_numbers(arguments: list[str], conf: Path) -> list[str]:
     return quoted
 
 
-def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
-    """Compose ``conf/<config_name>.yaml`` with the command line and call ``task``.
+def run(name: str) -> None:
+    """Compose ``conf/<name>.yaml`` with the command line and call ``dv.tasks.<name>:<name>`` with the typed result.
 
-    In a sweep a job that fails says why, and the others go on. The ranks that torchrun or srun start besides rank 0
-    take their configuration from it.
+    In a sweep a job that fails prints why, and the others continue. Ranks other than 0 under torchrun or srun receive
+    their jobs from rank 0.
     """
-    if place().rank > 0:
-        follow()
+    if rank_info().rank > 0:
+        serve_jobs()
         return
-    # Hydra would print its own mixture of messages and stack frames; here errors are sorted by who can mend them.
+    # Hydra would print its own mixture of messages and stack frames
     full = os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
     def job(config: DictConfig) -> Any:
         keep_freed_memory()
         try:
-            with at_work():
-                return task(config)
+            with running_job():
+                # imported here: --help and faulty configurations need not wait for torch
+                return getattr(import_module(f"dv.tasks.{name}"), name)(typed(name, config))
         except (UserError, OSError) as error:
-            if not in_sweep() or isinstance(error, Interrupted) or place().ranks > 1:
-                fail(error)  # of ranks started from outside some would still be at this job when the next begins
+            if not in_sweep() or isinstance(error, Interrupted) or rank_info().ranks > 1:
+                fail(error)  # ranks started by torchrun or srun may still be at this job when the next one starts
             raise _failed_job(error) from None
         except Exception as error:
-            if in_sweep() and place().ranks == 1:
+            if in_sweep() and rank_info().ranks == 1:
                 traceback.print_exc()
                 raise _failed_job(error) from None
             raise
@@ -87,10 +127,10 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     try:
         conf = config_folder()
         arguments = sorted(sys.argv[1:], key=lambda a: a not in MULTIRUN)  # Hydra wants -m before the overrides
-        sys.argv[1:] = same_sweep(quote_group_numbers(arguments, conf))
-        hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(job)()
-        if place().ranks > 1:
-            leave()
+        sys.argv[1:] = resume_sweep(quote_group_numbers(arguments, conf))
+        hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(job)()
+        if rank_info().ranks > 1:
+            leave_process_group()
     except (HydraException, OmegaConfBaseException) as error:
         cause = f" {error.__cause__}" if error.__cause__ else ""
         fail(UserError(" ".join(f"{error}{cause}".split())))
@@ -101,19 +141,19 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         sys.exit(130)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = full
-        dismiss()
+        release_ranks()
 
 
 def _failed_job(error: Exception) -> UserError:
-    """Say at once that this job of a sweep has failed; gives what ends the sweep when the others are done."""
+    """Print now that this job of a sweep has failed; returns the error that ends the sweep after the other jobs."""
     hydra = HydraConfig.get()
     message = f"job {hydra.job.num} ({hydra.runtime.output_dir}): {error}"
     print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
-    return UserError(f"{message}; when that is mended, the same command with resume=auto makes what is missing")
+    return UserError(f"{message}; fix it, then rerun the same command with resume=auto to run the remaining jobs")
 
 
-def same_sweep(arguments: list[str], sweeps: Path = Path("outputs/sweep")) -> list[str]:
-    """With ``resume=auto``: go on in the folder of the newest sweep that was begun with the same command.
+def resume_sweep(arguments: list[str], sweeps: Path = Path("outputs/sweep")) -> list[str]:
+    """With ``resume=auto``, add the folder of the newest sweep that was started with the same command.
 
     Nothing is added if ``hydra.sweep.dir`` is given or there is no such sweep.
     """
@@ -122,9 +162,9 @@ def same_sweep(arguments: list[str], sweeps: Path = Path("outputs/sweep")) -> li
     wanted = sorted("hydra.mode=MULTIRUN" if a in MULTIRUN else a for a in arguments if a != "resume=auto")
     for record in sorted(sweeps.glob("*/multirun.yaml"), key=lambda path: path.stat().st_mtime, reverse=True):
         overrides = OmegaConf.load(record).hydra.overrides
-        begun = [
+        started = [
             o for o in (*overrides.task, *overrides.hydra) if not o.startswith(("resume=auto", "hydra.sweep.dir="))
         ]
-        if sorted(begun) == wanted:
+        if sorted(started) == wanted:
             return [*arguments, f"hydra.sweep.dir={record.parent}"]
     return arguments

@@ -1,4 +1,4 @@
-"""``prepare.py``: make, import, check or export the pictures of an object, in the DeepVoxels folder format."""
+"""``prepare.py``: make, import, check or export the images of an object, in the DeepVoxels folder format."""
 
 from __future__ import annotations
 
@@ -7,46 +7,71 @@ import shlex
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
-from omegaconf import DictConfig, ListConfig
+from hydra.core.hydra_config import HydraConfig
 
+from dv.config import (
+    CaptureSource,
+    CheckSource,
+    ColmapSource,
+    ExportSource,
+    FolderSource,
+    ImportSource,
+    MeshSource,
+    MiddleburySource,
+    NsvfSource,
+    OfficialSource,
+    PrepareConfig,
+    SyntheticSource,
+    TransformsSource,
+)
+from dv.data.object import ObjectSource
 from dv.errors import UserError
+from dv.importers.capture import read_capture, recorded_settings
+from dv.importers.colmap import read_colmap
+from dv.importers.folder import read_folder
+from dv.importers.frames import VIDEOS, find_photographs
+from dv.importers.middlebury import read_middlebury
+from dv.importers.nsvf import read_nsvf
+from dv.importers.official import install_official
+from dv.importers.transforms import read_transforms
+from dv.prepare.check import check_object
+from dv.prepare.export import export_transforms
+from dv.prepare.photographs import PhotographSet
+from dv.prepare.writing import WriteSettings, already_written, import_record, write_object
+from dv.runtime.devices import count_gpus
+from dv.synthetic.mesh import render_mesh
+from dv.synthetic.render import render_synthetic, settings_from
 from dv.tasks.command import run
-from dv.tasks.fields import filled
-
-if TYPE_CHECKING:
-    from dv.prepare.photographs import PhotographSet
-    from dv.prepare.writing import WriteSettings
+from dv.validation import show
 
 DEFAULT_ROOT = Path("data/deepvoxels")  # where the object groups of train.py look
 PUBLISHED = {"vase": "vase", "cube": "cube", "greek": "pedestal", "armchair": "chair"}
 
 
-def prepare(config: DictConfig) -> None:
-    """Do what ``source`` says; sources that write an object end with the command that trains on it."""
-    from dv.tasks.settings import check_devices
-
-    check_devices(config.trainer.gpus)
-    source = str(config.source.name)
-    tasks: dict[str, Callable[[DictConfig], None]] = {
-        "synthetic": _synthetic,
-        "mesh": _mesh,
-        "capture": _capture,
-        "official": _official,
-        "check": _check,
-        "export": _export,
-        **dict.fromkeys(("transforms", "nsvf", "colmap", "middlebury", "folder"), _import),
-    }
-    if source not in tasks:
-        raise UserError(f"source={source} must be one of {', '.join(tasks)}")
-    if tasks[source] not in (_import, _capture):
-        _refuse_ignored(config)
-    tasks[source](config)
+def prepare(config: PrepareConfig) -> None:
+    """Do what ``source`` says; sources that write an object print the command that trains on it."""
+    count_gpus(config.trainer.gpus)
+    source = config.source
+    if isinstance(source, ImportSource):
+        _capture(config, source) if isinstance(source, CaptureSource) else _import(config, source)
+        return
+    _refuse_unused(config)
+    if isinstance(source, CheckSource):
+        check_object(_object(config), Path(config.output_dir or HydraConfig.get().runtime.output_dir))
+    elif isinstance(source, ExportSource):
+        _export(config)
+    elif isinstance(source, OfficialSource):
+        root = Path(config.output_dir or config.object.root or DEFAULT_ROOT)
+        for name in install_official(root, source):
+            print(f"next: {next_command(root, name)}")
+    else:
+        _render(config, source)
 
 
 def next_command(root: Path, name: str) -> str:
-    """The command line that trains on ``<root>/<split>/<name>``."""
+    """Return the command line that trains on ``<root>/<split>/<name>``."""
     group = PUBLISHED.get(name)
     words = [f"object={group}"] if group else ["object=custom", _override("object.name", name)]
     if not group or root != DEFAULT_ROOT:
@@ -54,11 +79,15 @@ def next_command(root: Path, name: str) -> str:
     return " ".join(["python", "train.py", *words])
 
 
-def _refuse_ignored(config: DictConfig) -> None:
-    """Rather than ignore what only imports and captures follow."""
-    defaults: dict[str, set[Any]] = {"grid": {None}, "views": {None, 0, 1}, "noise": {0}}
-    given = [f"{group}.{key}={value}" for group, usual in defaults.items() for key, value in config[group].items()
-             if isinstance(value, ListConfig) or value not in usual]  # fmt: skip
+def _refuse_unused(config: PrepareConfig) -> None:
+    """Refuse keys that only imports and captures use, rather than ignore them."""
+    unused: dict[str, set[Any]] = {"grid": {None}, "views": {None, 0, 1}, "noise": {0}}
+    given = [
+        f"{group}.{key}={show(value)}"
+        for group, defaults in unused.items()
+        for key, value in asdict(getattr(config, group)).items()
+        if isinstance(value, list) or value not in defaults
+    ]
     if given:
         raise UserError(
             f"{given[0]} is for imports and captures, not for source={config.source.name}; apply it to a copy: "
@@ -67,143 +96,99 @@ def _refuse_ignored(config: DictConfig) -> None:
 
 
 def _override(key: str, value: str) -> str:
-    """``key=value`` for a shell, with Hydra's own quotes around what its grammar would trip over."""
+    """Return ``key=value`` for a shell, in Hydra's quotes where its grammar needs them."""
     if not re.fullmatch(r"[A-Za-z/.~][\w./~-]*", value) or value.lower() in ("true", "false", "null", "nan", "inf"):
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return shlex.quote(f"{key}={value}")
 
 
-def _write_settings(config: DictConfig) -> WriteSettings:
-    from dv.prepare.writing import WriteSettings
-
-    grid, views, noise = config.grid, config.views, config.noise
-    return filled(
-        WriteSettings,
-        config.source,
-        origin=None if grid.origin is None else list(grid.origin),
-        scale=grid.scale,
-        near=grid.near,
-        every=views.every,
-        random=views.random,
-        farthest=views.farthest,
-        noise_angle=noise.angle,
-        noise_distance=noise.distance,
-        noise_exposure=noise.exposure,
-        seed=views.seed,
-    )
+def _object(config: PrepareConfig) -> ObjectSource:
+    return ObjectSource.from_config(config.object, background=config.data.background, skip=config.data.skip)
 
 
-def _synthetic(config: DictConfig) -> None:
-    from dv.synthetic.render import render_synthetic, settings_from
-
-    name = str(config.object.name or config.source.shape or "vase")
+def _render(config: PrepareConfig, source: SyntheticSource) -> None:
     root = Path(config.output_dir or config.object.root or DEFAULT_ROOT)
-    render_synthetic(name, root, settings_from(config.source))
+    if isinstance(source, MeshSource):
+        path = _path(source, "mesh.path")
+        name = config.object.name or path.stem
+        render_mesh(path, name, root, settings_from(source), source.up)
+    else:
+        name = config.object.name or source.shape or "vase"
+        render_synthetic(name, root, settings_from(source))
     print(f"next: {next_command(root, name)}")
 
 
-def _mesh(config: DictConfig) -> None:
-    from dv.synthetic.mesh import render_mesh
-    from dv.synthetic.render import settings_from
-
-    path = _path(config, "mesh.path")
-    name = str(config.object.name or path.stem)
-    root = Path(config.output_dir or config.object.root or DEFAULT_ROOT)
-    render_mesh(path, name, root, settings_from(config.source), config.source.up)
-    print(f"next: {next_command(root, name)}")
-
-
-def _official(config: DictConfig) -> None:
-    from dv.importers.official import OfficialSettings, install_official
-
-    root = Path(config.output_dir or config.object.root or DEFAULT_ROOT)
-    for name in install_official(root, filled(OfficialSettings, config.source)):
-        print(f"next: {next_command(root, name)}")
-
-
-def _check(config: DictConfig) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
-    from dv.prepare.check import check_object
-    from dv.tasks.settings import object_source
-
-    check_object(object_source(config, None), Path(config.output_dir or HydraConfig.get().runtime.output_dir))
-
-
-def _export(config: DictConfig) -> None:
-    from dv.prepare.export import export_transforms
-    from dv.tasks.settings import object_source
-
-    source = object_source(config, None)
-    written = export_transforms(source, Path(config.output_dir or f"outputs/export/{source.name}"))
+def _export(config: PrepareConfig) -> None:
+    source = _object(config)
+    found = read_folder(source.root, source.name, source.pixel_center)
+    written = export_transforms(source, found, Path(config.output_dir or f"outputs/export/{source.name}"))
     print(f"exported {source.name}; next, for instance: ns-train nerfacto --data {shlex.quote(str(written))}")
 
 
-def _import(config: DictConfig) -> None:
-    source, path = config.source, _path(config)
-    if source.name == "transforms":
-        from dv.importers.transforms import read_transforms
-
+def _import(config: PrepareConfig, source: ImportSource) -> None:
+    path = _path(source)
+    own: dict[str, Any] = dict.fromkeys(("images", "par", "input_pixel_center", "object"))
+    if isinstance(source, TransformsSource):
         found = read_transforms(path)
-    elif source.name == "nsvf":
-        from dv.importers.nsvf import read_nsvf
-
+    elif isinstance(source, NsvfSource):
         found = read_nsvf(path)
-    elif source.name == "colmap":
-        from dv.importers.colmap import read_colmap
-
-        found = read_colmap(path, source.images and Path(source.images))
-    elif source.name == "middlebury":
-        from dv.importers.middlebury import read_middlebury
-
-        found = read_middlebury(path, source.par and Path(source.par), source.input_pixel_center)
+    elif isinstance(source, ColmapSource):
+        own["images"] = source.images
+        found = read_colmap(path, Path(source.images) if source.images else None)
+    elif isinstance(source, MiddleburySource):
+        own |= {"par": source.par, "input_pixel_center": source.input_pixel_center}
+        found = read_middlebury(path, Path(source.par) if source.par else None, source.input_pixel_center)
     else:
-        from dv.prepare.export import read_folder
-
-        found = read_folder(path, str(source.object or path.resolve().name))
-    from dv.prepare.writing import record_of
-
-    settings = _write_settings(config)
+        own["object"] = cast(FolderSource, source).object
+        found = read_folder(path, own["object"] or path.resolve().name)
+    settings = _write_settings(config, source)
     inputs = [p for photograph in found.photographs for p in (photograph.path, photograph.mask) if p]
     inputs += [path] if path.is_file() else [p for p in path.iterdir() if p.is_file()]
-    own = {key: source.get(key) for key in ("images", "par", "input_pixel_center", "object")}
-    _write(config, settings, record_of(str(source.name), path, settings, inputs, **own), lambda: found)
+    _write(config, settings, import_record(config.source.name, path, settings, inputs, **own), lambda: found)
 
 
-def _capture(config: DictConfig) -> None:
-    from dv.importers.capture import CaptureSettings, read_capture
-    from dv.importers.frames import VIDEOS, find_photographs
-    from dv.importers.structure_from_motion import StructureSettings
-    from dv.prepare.writing import record_of
-
-    path = _path(config)
-    root, name = _where(config)
+def _capture(config: PrepareConfig, source: CaptureSource) -> None:
+    path = _path(source)
+    root, name = _output(config)
     video = path.is_file() and path.suffix.lower() in VIDEOS
-    matching = str(config.source.matching)
-    if matching == "auto":
-        matching = "sequential" if video else "exhaustive"
-    capture = filled(CaptureSettings, config.source, up=config.grid.up and list(config.grid.up))
-    structure = filled(StructureSettings, config.source, matching=matching)
-    settings = _write_settings(config)
+    if source.matching == "auto":
+        source = replace(source, matching="sequential" if video else "exhaustive")
+    settings = _write_settings(config, source)
     inputs = [path] if video else find_photographs(path)
-    record = record_of("capture", path, settings, inputs, **asdict(capture), **asdict(structure))
+    record = import_record("capture", path, settings, inputs, **recorded_settings(source, config.grid.up))
 
     def read() -> PhotographSet:
-        return read_capture(
-            path, root / f".{name}.partial", root / "reconstruction" / name, capture, structure, settings
-        )
+        work, keep = root / f".{name}.partial", root / "reconstruction" / name
+        return read_capture(path, work, keep, source, config.grid.up, settings)
 
-    # by the time of writing, masks have become files
+    # when images are written, masks have become files
     _write(config, replace(settings, mask=settings.mask and "files"), record, read)
 
 
-def _write(
-    config: DictConfig, settings: WriteSettings, record: dict[str, Any], read: Callable[[], PhotographSet]
-) -> None:
-    """Write what ``read`` finds, unless it is there already, and say what was found and what to type next."""
-    from dv.prepare.writing import already_written, write_object
+def _write_settings(config: PrepareConfig, source: ImportSource) -> WriteSettings:
+    return WriteSettings(
+        background=source.background,
+        crop=source.crop,
+        image_side=source.image_side,
+        mask=source.mask,
+        origin=config.grid.origin,
+        scale=config.grid.scale,
+        near=config.grid.near,
+        every=config.views.every,
+        random=config.views.random,
+        farthest=config.views.farthest,
+        noise_angle=config.noise.angle,
+        noise_distance=config.noise.distance,
+        noise_exposure=config.noise.exposure,
+        seed=config.views.seed,
+    )
 
-    root, name = _where(config)
+
+def _write(
+    config: PrepareConfig, settings: WriteSettings, record: dict[str, Any], read: Callable[[], PhotographSet]
+) -> None:
+    """Write what ``read`` finds, unless it is written already; print what was found and what to type next."""
+    root, name = _output(config)
     if already_written(root, name, record):
         print(f"{name} in {root} is already prepared from this with these settings: nothing to do")
     else:
@@ -211,30 +196,24 @@ def _write(
     print(f"next: {next_command(root, name)}")
 
 
-def _path(config: DictConfig, key: str = "source.path") -> Path:
-    path = config.source.path
-    if not path:
+def _path(source: ImportSource | MeshSource, key: str = "source.path") -> Path:
+    if not source.path:
         raise UserError(f"{key} is not set; give {key}=PATH")
-    if not Path(path).exists():
-        raise UserError(f"{key}={path}: no such file or folder")
-    return Path(path)
+    if not Path(source.path).exists():
+        raise UserError(f"{key}={source.path}: no such file or folder")
+    return Path(source.path)
 
 
-def _where(config: DictConfig) -> tuple[Path, str]:
+def _output(config: PrepareConfig) -> tuple[Path, str]:
     """Root and name of the object to write: ``output_dir``, whose last part names it unless ``object.name`` does."""
     root = config.output_dir or config.object.root
     if not root:
         raise UserError("output_dir is not set; give output_dir=DIR, which gets DIR/{train,validation,test}/NAME")
-    name = str(config.object.name or Path(root).resolve().name)
+    name = config.object.name or Path(root).resolve().name
     if not name or name.startswith(".") or set(name) & set("/\\"):
         raise UserError(f"object.name={name} cannot name a folder")
     return Path(root), name
 
 
-def main() -> None:
-    """Command line."""
-    run("prepare", prepare)
-
-
 if __name__ == "__main__":
-    main()
+    run("prepare")

@@ -1,4 +1,4 @@
-"""What a run's folder says of an earlier attempt: whether it is in use, finished, and where to go on."""
+"""The state of a run's folder: whether it is in use, finished, and which checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -9,43 +9,40 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
 from omegaconf import OmegaConf
 
+from dv.checkpoint import Checkpoint, read_checkpoint
+from dv.config import TrainConfig
 from dv.errors import UserError
-from dv.tasks.run_record import read_record
-
-if TYPE_CHECKING:
-    from dv.checkpoint import Checkpoint
+from dv.runtime.files import atomic_file
+from dv.tasks.record import read_run
+from dv.validation import Role, flatten, role_of
 
 log = logging.getLogger(__name__)
-PATIENCE = 60.0  # seconds to wait for a process that is just stopping in the same folder
-NOT_OF_THE_RESULT = (
-    *("trial.", "resume", "output_dir", "logger.", "evaluate", "object.root", "object.how_to_get", "data.workers"),
-    *("trainer.progress", "trainer.gpus", "trainer.processes", "trainer.nodes", "trainer.compile"),
-    *("trainer.operator_memory_gb", "trainer.save_every_steps"),
-)
-MAY_CHANGE = (*NOT_OF_THE_RESULT, "trainer.")  # without making it another run
+LOCK_TIMEOUT = 60.0  # seconds to wait for a process that is about to stop in the same folder
 
 
 @contextmanager
-def alone_in(run_dir: Path) -> Iterator[int]:
-    """Hold the run's folder against other processes; gives the descriptor of the lock, to be passed on to ranks.
+def locked_run(run_dir: Path) -> Iterator[int]:
+    """Lock the run's folder against other processes; yields the descriptor of the lock, for ranks to inherit.
 
-    The system lets go of it when the last process that has it is gone, however it ended. Raises :class:`UserError` if
-    another process keeps the folder.
+    The system releases the lock when the last process that holds it has ended, however it ended.
+
+    Raises:
+        UserError: if another process keeps the folder locked.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / ".lock").open("a+") as file:
-        deadline = time.monotonic() + PATIENCE
-        while not _locked(file):
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        while not _lock(file):
             if time.monotonic() > deadline:
                 file.seek(0)
                 raise UserError(
-                    f"{run_dir} is being trained in by process {file.read().strip()}; stop it or choose another "
+                    f"{run_dir} is in use by the training of process {file.read().strip()}; stop it or choose another "
                     "hydra.run.dir"
                 )
             time.sleep(0.2)
@@ -55,7 +52,7 @@ def alone_in(run_dir: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _locked(file: IO[str]) -> bool:
+def _lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -63,70 +60,66 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-def finished(run_dir: Path, config: dict[str, Any]) -> float | None:
-    """Best validation PSNR in dB of a run that has been made with this configuration to its end, else None."""
-    record = read_record(run_dir)
+def finished_psnr(run_dir: Path, config: TrainConfig) -> float | None:
+    """Best validation PSNR, dB, of a run that has finished with this configuration, else None."""
+    record = read_run(run_dir)
     if record.get("state") != "finished" or not (run_dir / "config.yaml").is_file():
         return None
-    return float(record["best"]["psnr"]) if not changed(run_dir, config, NOT_OF_THE_RESULT) else None
+    changed = changed_keys(run_dir, config, {"result", "resumable"})
+    return float(record["best"]["psnr"]) if not changed else None
 
 
-def changed(run_dir: Path, config: dict[str, Any], may_change: tuple[str, ...] = MAY_CHANGE) -> list[str]:
-    """``key=value`` of what the run in a folder was made with and ``config`` has otherwise."""
+def changed_keys(run_dir: Path, config: TrainConfig, roles: set[Role]) -> list[str]:
+    """List ``key=value`` of the run in a folder, of keys with one of ``roles`` that differ in ``config``."""
     path = run_dir / "config.yaml"
     if not path.is_file():
         return []
-    before, now = (_flat(c) for c in (OmegaConf.to_container(OmegaConf.load(path)), config))
-    keys = [key for key in before if before.get(key) != now.get(key) and not key.startswith(may_change)]
-    return [f"{key}={before.get(key)}" for key in keys]
+    before, now = (flatten(c) for c in (OmegaConf.to_container(OmegaConf.load(path)), asdict(config)))
+    differing = [key for key in before if before.get(key) != now.get(key) and role_of(TrainConfig, key) in roles]
+    return [f"{key}={before.get(key)}" for key in differing]
 
 
 def checkpoint_to_resume(resume: str | None, run_dir: Path) -> Checkpoint | None:
-    """The checkpoint that ``resume=`` means; of ``auto`` the newest good one of the folder, None if there is none.
+    """Return the checkpoint that ``resume=`` selects; ``auto`` is the newest good one of the folder, None without any.
 
-    Raises :class:`UserError` if the one given cannot be used, or of several there is none that can.
+    Raises:
+        UserError: if the given checkpoint, or every one of the folder, cannot be used.
     """
     if not resume:
         return None
     if resume != "auto":
-        return _ours(Path(resume))
+        return _read(Path(resume))
     folder = run_dir / "checkpoints"
     paths = [folder / f"{name}.ckpt" for name in ("last", "previous", "best")]
-    there = [path for path in paths if path.is_file()]
-    if not there:
-        log.info("resume=auto: no %s, starting afresh (give hydra.run.dir=DIR to resume the run in DIR)", paths[0])
+    existing = [path for path in paths if path.is_file()]
+    if not existing:
+        log.info(
+            "resume=auto: no %s, starting from scratch (give hydra.run.dir=DIR to resume the run in DIR)", paths[0]
+        )
         return None
     good: list[Checkpoint] = []
     problems = []
-    for path in there:
+    for path in existing:
         try:
-            good.append(_ours(path))
+            good.append(_read(path))
         except UserError as error:
             problems.append(str(error))
         if good and path.name == "last.ckpt":
             return good[0]
     if not good:
-        raise UserError(f"resume=auto: no checkpoint can be used: {'; '.join(problems)}; start afresh without resume")
+        raise UserError(
+            f"resume=auto: no checkpoint can be used: {'; '.join(problems)}; start from scratch without resume"
+        )
     newest = max(good, key=lambda checkpoint: checkpoint.step)
-    why = "; ".join(problems) or f"there is no {paths[0]}"
-    log.warning("resume=auto: %s; going on from %s (step %d)", why, newest.path, newest.step)
-    aside = folder / ".last.ckpt.partial"
-    shutil.copyfile(newest.path, aside)
-    aside.replace(paths[0])
+    why = "; ".join(problems) or f"{paths[0]} is missing"
+    log.warning("resume=auto: %s; continuing from %s (step %d)", why, newest.path, newest.step)
+    with atomic_file(paths[0]) as temporary:
+        shutil.copyfile(newest.path, temporary)
     return replace(newest, path=paths[0])
 
 
-def _ours(path: Path) -> Checkpoint:
-    from dv.checkpoint import read_checkpoint
-
+def _read(path: Path) -> Checkpoint:
     checkpoint = read_checkpoint(path)
     if checkpoint.reference:
         raise UserError(f"resume={path} is a checkpoint of the reference implementation; use init_from={path}")
     return checkpoint
-
-
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested configuration as ``{"trainer.max_steps": …}``."""
-    if not isinstance(config, dict):
-        return {prefix.rstrip("."): config}
-    return {k: v for key, value in config.items() for k, v in _flat(value, f"{prefix}{key}.").items()}

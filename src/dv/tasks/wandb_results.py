@@ -1,4 +1,4 @@
-"""The W&B dashboard of a training: what its run is called, and what is shown when it is over."""
+"""W&B: how the run of a training is named, and its results at the end."""
 
 from __future__ import annotations
 
@@ -9,159 +9,159 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import torch
+from hydra.core.hydra_config import HydraConfig
 
+from dv.checkpoint import read_checkpoint
+from dv.config import LoggerConfig, OrbitTrajectory, SpiralTrajectory, TrainConfig, WandbConfig
+from dv.data.object import ObjectSource
 from dv.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
-
-    from dv.data.object import ObjectSource
-    from dv.lightning.loggers import RunWandbLogger
-    from dv.tasks.restore import Restored
+from dv.geometry.camera import axis_cosines
+from dv.images import Video, depth_image, to_model_range, to_uint8
+from dv.lightning.loggers import RunWandbLogger, make_loggers
+from dv.losses import cut_border
+from dv.metrics import psnr, ssim, to_unit
+from dv.tasks.command import in_sweep
+from dv.tasks.record import read_run
+from dv.tasks.render import Trajectory, trajectory
+from dv.tasks.restore import Restored, load
+from dv.validation import role_of
 
 log = logging.getLogger(__name__)
-BATCH = 4  # views rendered together
+BATCH_SIZE = 4  # views rendered together
 FPS, TURNS = 24, 3
+WITHOUT_RESULT = ("launcher", "sweep", "logger")  # groups that say where and how a run computes
 
 
-def named(settings: dict[str, Any], run_dir: Path) -> dict[str, Any]:
-    """The ``logger`` configuration with ``run_name`` and ``group`` filled in for a run of a sweep.
+def named_logger(settings: LoggerConfig, run_dir: Path) -> LoggerConfig:
+    """Fill in ``run_name`` and ``group`` of W&B for a run of a sweep.
 
-    Its name is its overrides, less those that only say where and how it runs; its group the sweep's folder.
-    Raises :class:`UserError` for a trajectory that is none, so that not the end of the training finds it out.
+    The name lists the overrides of the run that can change its result, the group is the folder of the sweep.
     """
-    from hydra.core.hydra_config import HydraConfig
-
-    if settings.get("trajectory") not in (None, "spiral", "orbit"):
-        raise UserError(f"logger.trajectory={settings['trajectory']} must be spiral, orbit or null")
-    if settings.get("trajectory") and (not isinstance(settings["frames"], int) or settings["frames"] < 2):
-        raise UserError(f"logger.frames={settings['frames']} must be a whole number of at least 2")
-    if not HydraConfig.initialized():
+    if not isinstance(settings, WandbConfig) or not in_sweep():
         return settings
     hydra = HydraConfig.get()
-    if getattr(hydra.mode, "name", hydra.mode) != "MULTIRUN":
-        return settings
-    left_out = {*settings.get("not_in_run_name", []), "logger"}
     overrides = re.split(r",(?=[~+]*[\w.@/]+=)", hydra.job.override_dirname)
-    telling = [o for o in overrides if not {(key := o.partition("=")[0].lstrip("~+")), key.split(".")[0]} & left_out]
-    return settings | {
-        "run_name": settings.get("run_name") or ",".join(telling) or run_dir.name,
-        "group": settings.get("group") or Path(hydra.sweep.dir).name,
-    }
+    named = [o for o in overrides if _is_named(o.partition("=")[0].lstrip("~+"), settings.not_in_run_name)]
+    return replace(
+        settings,
+        run_name=settings.run_name or ",".join(named) or run_dir.name,
+        group=settings.group or Path(hydra.sweep.dir).name,
+    )
 
 
-def show_results(
+def _is_named(key: str, left_out: list[str]) -> bool:
+    if {key, key.split(".")[0]} & {*left_out, *WITHOUT_RESULT}:
+        return False
+    return role_of(TrainConfig, key) in ("result", "resumable")
+
+
+def log_results(
     logger: RunWandbLogger,
-    settings: dict[str, Any],
+    config: TrainConfig,
     best: Path,
     source: ObjectSource,
     device: torch.device,
-    precision: str,
-    border: int,
-    psnr: float,
+    best_psnr: float,
     steps: int,
 ) -> None:
-    """Log what the checkpoint ``best`` of ``psnr`` dB reaches: table of validation views, video, and the file itself.
+    """Log the results of the best checkpoint: a table of validation views, a video, and the file itself.
 
-    The training is over after ``steps``; what cannot be shown is said in a warning. Random state stays as it was.
+    What cannot be logged is reported as a warning. Random state is restored.
+
+    Args:
+        logger: of the run.
+        config: of the training.
+        best: path of the checkpoint.
+        source: the object.
+        device: to render on.
+        best_psnr: validation PSNR of the checkpoint, dB.
+        steps: of the training.
     """
-    import torch
-    import wandb
+    import wandb  # takes a second
 
-    from dv.checkpoint import read_checkpoint
-    from dv.tasks.restore import ready
-
+    settings = config.logger
+    assert isinstance(settings, WandbConfig)
     if logger.experiment.disabled:
         return
     with torch.random.fork_rng(devices=[]), _files_in(best.parents[1] / "wandb"):
         try:
             checkpoint = read_checkpoint(best)
             assert checkpoint.placement is not None
-            shown = ready(checkpoint, source, checkpoint.placement, device, precision)
-            logger.experiment.summary.update({"val/best_psnr": psnr, "val/best_steps": checkpoint.step})
-            if settings["table_views"] != 0:
-                table = validation_table(shown, border, settings["table_views"])
+            restored = load(checkpoint, source, checkpoint.placement, device, config.trainer.precision)
+            logger.experiment.summary.update({"val/best_psnr": best_psnr, "val/best_steps": checkpoint.step})
+            if settings.table_views != 0:
+                table = validation_table(restored, config.loss.border, settings.table_views)
                 logger.log_metrics({"validation": table}, steps)
-            if settings["trajectory"]:
+            if settings.trajectory:
                 with TemporaryDirectory() as folder:
                     video = Path(folder) / "trajectory.mp4"
-                    _write_video(shown, settings["trajectory"], settings["frames"], video)
+                    _write_video(restored, settings, video)
                     logger.log_metrics({"trajectory": wandb.Video(str(video), format="mp4")}, steps)
-            if settings["artifact"]:
-                _log_checkpoint(logger, best, {"psnr": psnr, "steps": checkpoint.step, "object": source.name})
+            if settings.artifact:
+                _log_checkpoint(logger, best, {"psnr": best_psnr, "steps": checkpoint.step, "object": source.name})
         except (OSError, UserError, wandb.errors.Error) as error:
-            log.warning("W&B: the results are not shown in full: %s", error)
+            log.warning("W&B: the results are logged only in part: %s", error)
 
 
-def log_test_scores(config: DictConfig, run_dir: Path, scores: dict[str, float]) -> None:
-    """Add ``test/…`` scores to the logs of the finished training in ``run_dir``, in the row of its end."""
-    from dv.lightning.loggers import RunWandbLogger, make_loggers
-    from dv.tasks.run_record import read_record
-    from dv.tasks.settings import resolved
-
-    steps, plain = read_record(run_dir)["steps"], resolved(config)
-    for logger in make_loggers(config.logger.name, run_dir, plain, named(plain["logger"], run_dir), steps + 1):
+def log_test_scores(config: TrainConfig, run_dir: Path, scores: dict[str, float]) -> None:
+    """Add ``test/…`` scores to the logs of the finished training in ``run_dir``, in its last row."""
+    steps = read_run(run_dir)["steps"]
+    for logger in make_loggers(named_logger(config.logger, run_dir), run_dir, asdict(config), steps + 1):
         logger.log_metrics({f"test/{name}": value for name, value in scores.items()}, steps)
         logger.finalize("success")
         if isinstance(logger, RunWandbLogger):
             logger.close()
 
 
-def validation_table(shown: Restored, border: int, most: int | None = None) -> Any:
-    """A ``wandb.Table`` of validation views: name, scores, prediction, truth, depth and nearest training view.
+def validation_table(restored: Restored, border: int, max_views: int | None = None) -> Any:
+    """Make a ``wandb.Table`` of validation views: name, scores, prediction, truth, depth and nearest training view.
 
-    PSNR and SSIM are those of ``val/``, without the ``border`` that training does not see. ``most`` views are spread
-    over the split; None shows all.
+    Args:
+        restored: the trained model.
+        border: px cut from the images before PSNR and SSIM are computed, as for ``val/``.
+        max_views: number of views, spread over the split; None: all.
     """
-    import torch
     import wandb
 
-    from dv.geometry.camera import axis_cosines
-    from dv.images import depth_picture, to_uint8
-    from dv.lightning.object_module import to_model
-    from dv.losses import cut_border
-    from dv.metrics import psnr, ssim, to_unit
-
-    source = shown.source
+    source = restored.source
     views, train = source.views("validation"), source.views("train")
-    intrinsics = source.calibration("validation" if source.folder("validation").is_dir() else "train").intrinsics
-    chosen = torch.linspace(0, len(views) - 1, min(most or len(views), len(views))).round().long()
+    chosen = torch.linspace(0, len(views) - 1, min(max_views or len(views), len(views))).round().long()
     nearest = axis_cosines(views.poses[chosen], train.poses).argmax(1)
-    has_depth = shown.has_depth
-    table = wandb.Table(
-        ["name", "psnr", "ssim", "prediction", "truth", *(["depth"] if has_depth else []), "nearest training view"]
-    )
-    rendered = shown.views(views.poses[chosen], intrinsics, BATCH)
-    for i, j, (image, depth) in zip(chosen.tolist(), nearest.tolist(), rendered, strict=True):
-        output, truth = to_unit(image[None].float()).cpu(), to_unit(to_model(views.images[i : i + 1]))
+    columns = ["name", "psnr", "ssim", "prediction", "truth", "depth", "nearest training view"]
+    table = wandb.Table([name for name in columns if restored.model.has_depth or name != "depth"])
+    rendered = restored.render_views(views.poses[chosen], source.calibration_of("validation").intrinsics, BATCH_SIZE)
+    for i, j, view in zip(chosen.tolist(), nearest.tolist(), rendered, strict=True):
+        output, truth = to_unit(view.image[None].float()).cpu(), to_unit(to_model_range(views.images[i : i + 1]))
         inner = cut_border(output, border), cut_border(truth, border)
         scores = [score if math.isfinite(score := measure(*inner).item()) else None for measure in (psnr, ssim)]
-        pictures = [output[0], truth[0]]
-        if depth is not None:
-            pictures.append(depth_picture(depth.cpu(), truth.shape[-1]))
-        pictures.append(to_unit(to_model(train.images[j])))
-        table.add_data(views.names[i], *scores, *(wandb.Image(to_uint8(p)) for p in pictures))
+        images = [output[0], truth[0]]
+        if view.depth is not None:
+            images.append(depth_image(view.depth.cpu(), truth.shape[-1]))
+        images.append(to_unit(to_model_range(train.images[j])))
+        table.add_data(views.names[i], *scores, *(wandb.Image(to_uint8(image)) for image in images))
     return table
 
 
-def _write_video(shown: Restored, name: str, frames: int, path: Path) -> None:
-    from dv.images import Video
-    from dv.metrics import to_unit
-    from dv.tasks.render import trajectory
-
-    _, poses, intrinsics = trajectory(shown, OmegaConf.create({"name": name, "frames": frames, "turns": TURNS}))
+def _write_video(restored: Restored, settings: WandbConfig, path: Path) -> None:
+    path_of_camera: Trajectory = (
+        SpiralTrajectory("spiral", settings.frames, TURNS, FPS)
+        if settings.trajectory == "spiral"
+        else OrbitTrajectory("orbit", settings.frames, FPS)
+    )
+    _, poses, intrinsics = trajectory(restored, path_of_camera)
     with Video(path, FPS) as video:
-        for image, _ in shown.views(poses, intrinsics, BATCH):
-            video.add(to_unit(image))
+        for view in restored.render_views(poses, intrinsics, BATCH_SIZE):
+            video.add(to_unit(view.image))
 
 
 def _log_checkpoint(logger: RunWandbLogger, best: Path, metadata: dict[str, Any]) -> None:
-    """Log ``best`` as an artifact, by a link of its own: a longer training may replace the file before it is synced."""
+    """Log ``best`` as an artifact, from a hard link: a resumed training may replace the file before it is synced."""
     import wandb
 
     kept = best.parents[1].resolve() / "wandb" / f"{logger.version}-{metadata['steps']}.ckpt"
@@ -177,7 +177,7 @@ def _log_checkpoint(logger: RunWandbLogger, best: Path, metadata: dict[str, Any]
 
 @contextmanager
 def _files_in(folder: Path) -> Iterator[None]:
-    """Have W&B keep in ``folder`` what it will upload, and not in the home folder: an offline run stays whole."""
+    """Let W&B keep files to upload in ``folder`` and not in the home folder, so that an offline run is complete."""
     if "WANDB_DATA_DIR" in os.environ:
         yield
         return

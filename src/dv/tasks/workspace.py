@@ -1,4 +1,4 @@
-"""The W&B workspace for trainings: ``python -m dv.tasks.workspace entity=NAME project=dv``."""
+"""A W&B workspace for training runs: ``python -m dv.tasks.workspace entity=NAME project=dv``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from dv.errors import UserError
 from dv.tasks.command import fail
 
-SCALARS = {
+CHARTS = {  # section → charts → logged names
     "train": [
         ["train/psnr"],
         ["train/loss/generator", "train/loss/discriminator"],
@@ -29,41 +29,58 @@ SCALARS = {
     "time": [["time/step"], ["time/elapsed"]],
 }
 STEP, ELAPSED = "trainer/global_step", "time/elapsed"
-COMPARED = ("grid.side", "grid.features", "loss.gan_weight", "optimizer.learning_rate", "model.occlusion_net", "seed")
+COMPARED_KEYS = (
+    "grid.side",
+    "grid.features",
+    "loss.gan_weight",
+    "optimizer.learning_rate",
+    "model.occlusion_net",
+    "seed",
+)
 
 
 def workspace(entity: str, project: str, name: str = "DeepVoxels") -> Any:
-    """A ``wandb_workspaces`` workspace that shows validation first, then what sets the runs of a sweep apart.
+    """Build a workspace that shows validation first, then a comparison of the runs, grouped by sweep.
 
-    Runs are grouped by sweep. Nothing is sent anywhere. Raises :class:`UserError` without wandb-workspaces.
+    Args:
+        entity: W&B user or team.
+        project: W&B project.
+        name: Title of the workspace.
+
+    Returns:
+        A ``wandb_workspaces.workspaces.Workspace`` that is not saved to W&B yet.
+
+    Raises:
+        UserError: wandb-workspaces is not installed.
     """
     if find_spec("wandb_workspaces") is None:
-        raise UserError("a workspace needs the optional extra: pip install 'dv[dashboards]'")
+        raise UserError("a workspace needs wandb-workspaces: pip install 'dv[dashboards]'")
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as w
 
-    def lines(names: list[str], x: str = STEP) -> Any:
+    def line_plot(names: list[str], x: str = STEP) -> Any:
         return panels.LinePlot(title=", ".join(names) if x == STEP else f"{names[0]} over {x}", x=x, y=list(names))
 
     columns = [
-        panels.ParallelCoordinatesPlotColumn(metric=panels.Config(key), log=key.endswith("rate")) for key in COMPARED
+        panels.ParallelCoordinatesPlotColumn(metric=panels.Config(key), log=key.endswith("rate"))
+        for key in COMPARED_KEYS
     ]
     columns.append(panels.ParallelCoordinatesPlotColumn(metric=panels.SummaryMetric("val/best_psnr")))
     validation = [
-        lines(["val/psnr"]),
-        lines(["val/psnr"], ELAPSED),
-        lines(["val/ssim"]),
-        panels.MediaBrowser(title="source | output | truth | depth", media_keys=["views"], num_columns=1),
+        line_plot(["val/psnr"]),
+        line_plot(["val/psnr"], ELAPSED),
+        line_plot(["val/ssim"]),
+        panels.MediaBrowser(title="source | prediction | ground truth | depth", media_keys=["views"], num_columns=1),
         panels.MediaBrowser(title="trajectory", media_keys=["trajectory"]),
         panels.WeavePanelSummaryTable(table_name="validation"),
     ]
     comparison = [
-        panels.ParallelCoordinatesPlot(title="what the runs differ in", columns=columns),
+        panels.ParallelCoordinatesPlot(title="differences between runs", columns=columns),
         panels.BarPlot(title="best validation PSNR", metrics=["val/best_psnr"]),
         panels.RunComparer(diff_only="split"),
     ]
-    scalars = {section: [lines(names) for names in charts] for section, charts in SCALARS.items()}
-    scalars["grid"] += [
+    sections = {section: [line_plot(names) for names in charts] for section, charts in CHARTS.items()}
+    sections["grid"] += [
         panels.MediaBrowser(title="update and reset gates", media_keys=["gates"]),
         panels.MediaBrowser(title="strongest voxels", media_keys=["voxels"]),
     ]
@@ -74,7 +91,7 @@ def workspace(entity: str, project: str, name: str = "DeepVoxels") -> Any:
         sections=[
             w.Section(name="val", panels=validation, is_open=True, pinned=True),
             w.Section(name="runs", panels=comparison, is_open=True),
-            *(w.Section(name=section, panels=charts) for section, charts in scalars.items()),
+            *(w.Section(name=section, panels=charts) for section, charts in sections.items()),
         ],
         settings=w.WorkspaceSettings(x_axis=STEP, max_runs=50),
         runset_settings=w.RunsetSettings(
@@ -86,21 +103,23 @@ def workspace(entity: str, project: str, name: str = "DeepVoxels") -> Any:
 
 
 def main() -> None:
-    """Command line: build the workspace in W&B, which needs a key."""
+    """Command line: save the workspace to W&B, which requires being logged in."""
     import wandb
 
-    given = OmegaConf.to_container(OmegaConf.from_cli())
-    assert isinstance(given, dict)
+    arguments = OmegaConf.to_container(OmegaConf.from_cli())
+    assert isinstance(arguments, dict)
     try:
-        unknown = {str(key) for key in given} - {"entity", "project", "name"}
-        if unknown or not given.get("entity"):
-            raise UserError("say whose: python -m dv.tasks.workspace entity=NAME project=dv name=DeepVoxels")
-        made = workspace(str(given["entity"]), str(given.get("project", "dv")), str(given.get("name", "DeepVoxels")))
+        unknown = {str(key) for key in arguments} - {"entity", "project", "name"}
+        if unknown or not arguments.get("entity"):
+            raise UserError(
+                "usage: python -m dv.tasks.workspace entity=NAME project=dv name=DeepVoxels; entity is required"
+            )
+        built = workspace(**{"project": "dv", **{str(key): str(value) for key, value in arguments.items()}})
         try:
-            made.save()
+            built.save()
         except wandb.errors.Error as error:
             raise UserError(f"W&B: {error}") from error
-        print(made.url)
+        print(built.url)
     except UserError as error:
         fail(error)
 

@@ -1,0 +1,674 @@
+"""The schema of every configuration: type, range and role of each key. Defaults and explanations are in ``conf/``.
+
+A command composes ``conf/<command>.yaml`` with the command line and parses it into the dataclass here
+(:func:`dv.validation.parse`); code below ``tasks/`` gets these objects, never configuration keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Strict, WrapValidator
+from pydantic.dataclasses import dataclass
+
+from dv.validation import STRICT, Affects, Requirement, one_of
+
+
+def _power_of_two(value: int) -> int:
+    if value < 2 or value & (value - 1):
+        raise ValueError
+    return value
+
+
+def _color(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("white", "grey", "gray", "black"):
+        raise ValueError
+    if isinstance(value, list) and (len(value) != 3 or not all(0 <= x <= 1 for x in value)):
+        raise ValueError
+    return value
+
+
+def _duration(value: str) -> str:
+    if not re.fullmatch(r"\d+:\d+:\d+:\d+", value):
+        raise ValueError
+    return value
+
+
+def _vector(value: list[float]) -> list[float]:
+    if len(value) != 3:
+        raise ValueError
+    return value
+
+
+def _direction(value: list[float]) -> list[float]:
+    if len(value) != 3 or not any(value):
+        raise ValueError
+    return value
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ValueError
+    return value
+
+
+def _text(value: Any) -> Any:
+    """Hydra reads a name such as 7 as a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Float = Annotated[float, Strict()]
+Bool = Annotated[bool, Strict()]
+Count = Annotated[int, Strict(), Ge(1)]
+NonNegativeInt = Annotated[int, Strict(), Ge(0)]
+NonNegative = Annotated[float, Strict(), Ge(0)]
+Positive = Annotated[float, Strict(), Gt(0)]
+Fraction = Annotated[float, Strict(), Ge(0), Le(1)]
+Probability = Annotated[float, Strict(), Ge(0), Lt(1)]
+Degree = Annotated[int, Strict(), Ge(0), Le(4)]  # of spherical harmonics
+PowerOfTwo = Annotated[int, Strict(), AfterValidator(_power_of_two), Requirement("a power of two")]
+Text = Annotated[str, BeforeValidator(_text)]
+Vector = Annotated[list[Float], AfterValidator(_vector), Requirement("three numbers, [x,y,z]")]
+Color = Annotated[
+    str | list[Float], AfterValidator(_color), Requirement("white, grey, black or three numbers from 0 to 1, [r,g,b]")
+]
+PixelCenter = Annotated[float, Strict(), *one_of(0, 0.5)]
+Gpus = Annotated[NonNegativeInt | Literal["auto"], Affects("speed")]
+SPEED, BOOKKEEPING, RESUMABLE = Affects("speed"), Affects("bookkeeping"), Affects("resumable")
+
+
+# --- groups that several commands share -------------------------------------------------------------------------------
+
+
+@dataclass(config=STRICT)
+class ObjectConfig:
+    """Where the images of an object lie."""
+
+    root: Annotated[Text | None, SPEED]
+    name: Text | None
+    pixel_center: PixelCenter | None
+    how_to_get: Annotated[str, BOOKKEEPING] = ""
+
+
+@dataclass(config=STRICT)
+class ReadConfig:
+    """How evaluation and rendering read an object; null: as the checkpoint was trained."""
+
+    background: Color | None
+    skip: NonNegativeInt | None
+
+
+# --- train.py ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(config=STRICT)
+class DataConfig:
+    """Which views train, and at what size."""
+
+    image_side: PowerOfTwo | Literal["auto"]
+    background: Color
+    skip: NonNegativeInt
+    training_views: Annotated[int, Strict(), Ge(2)] | None
+    noise_angle: NonNegative
+    noise_distance: NonNegative
+    batch_size: Count
+    workers: Annotated[NonNegativeInt, SPEED]
+
+
+@dataclass(config=STRICT)
+class OptimizerConfig:
+    """Adam with one schedule for all learning rates."""
+
+    learning_rate: NonNegative
+    discriminator_learning_rate: NonNegative
+    batch_scaling: Literal["none", "sqrt", "linear"] = "none"
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+    final_fraction: NonNegative = 0.02
+
+
+@dataclass(config=STRICT)
+class GridConfig:
+    """Sizes of the voxel grid and of the feature maps."""
+
+    side: Annotated[int, Strict(), Ge(4)]
+    features: Count
+    feature_side: Annotated[int, Strict(), Ge(2)]
+
+
+@dataclass(config=STRICT)
+class LossConfig:
+    """Weights of the losses; there is a discriminator where ``gan_weight`` is not 0."""
+
+    l1_weight: NonNegative
+    gan_weight: NonNegative
+    border: NonNegativeInt
+    l2_weight: NonNegative = 0.0
+
+
+@dataclass(config=STRICT)
+class ModelConfig:
+    """The ``model`` group: a schema of its own for each kind. A kind of your own derives from this class."""
+
+    kind: str
+
+    def rules(self, _config: TrainConfig) -> Iterator[str]:
+        """Faults between the keys of this model and of other groups."""
+        yield from ()
+
+
+def _keep_foreign(value: Any, handler: Any) -> Any:
+    """A model of a kind of its own has been checked against its own schema already."""
+    return value if isinstance(value, ModelConfig) else handler(value)
+
+
+@dataclass(config=STRICT)
+class DeepVoxelsConfig(ModelConfig):
+    """The paper's model."""
+
+    kind: Literal["deepvoxels"]
+    occlusion_net: Bool
+    base_channels: Annotated[int, Strict(), Ge(2)]
+    integration_dropout: Probability
+    renderer_dropout: Probability
+
+    def rules(self, config: TrainConfig) -> Iterator[str]:
+        """Sides must be powers of two, for the U-Nets halve them."""
+        for key, side in (("grid.side", config.grid.side), ("grid.feature_side", config.grid.feature_side)):
+            if side & (side - 1):
+                yield f"{key}={side} must be a power of two with model.kind=deepvoxels"
+        image_side = config.data.image_side
+        if image_side != "auto" and image_side < config.grid.feature_side:
+            yield f"data.image_side={image_side} must not be smaller than grid.feature_side={config.grid.feature_side}"
+
+
+@dataclass(config=STRICT)
+class RadianceGridConfig(ModelConfig):
+    """The sparse radiance grid. Times are fractions of the training."""
+
+    kind: Literal["radiance_grid"]
+    view_degree: Degree
+    decoder_features: NonNegativeInt
+    decoder_width: Count
+    decoder_degree: Degree
+    reflection_degree: Degree
+    rays: Count
+    supersampling: Count
+    linear_share: Fraction
+    initial_density: Float
+    refine_at: list[Annotated[float, Strict(), Gt(0), Lt(1)]]
+    prune_at: list[Annotated[float, Strict(), Gt(0), Lt(1)]]
+    fine_at: Fraction
+    view_from: Fraction
+    density_rate: NonNegative
+    density_rise: Positive
+    background_rate: NonNegative
+    linear_share_rate: NonNegative
+    decoder_rate: NonNegative
+    exposure_rate: NonNegative
+    smoothing: NonNegative
+    sparsity: NonNegative
+
+    def rules(self, config: TrainConfig) -> Iterator[str]:
+        """Rays need a grid of 8 vertices, whole pixels, a loss per pixel and 32 bits."""
+        if config.grid.side < 8:
+            yield f"grid.side={config.grid.side} must be at least 8 with model=radiance_grid"
+        if self.rays < self.supersampling**2:
+            yield (
+                f"model.rays={self.rays} must be at least {self.supersampling**2}, the rays of one pixel with "
+                f"model.supersampling={self.supersampling}"
+            )
+        if config.loss.gan_weight:
+            yield "model=radiance_grid learns from single pixels, which no discriminator can judge; use loss=l2"
+        if (precision := config.trainer.precision) in ("16-true", "bf16-true"):
+            mixed = precision.replace("true", "mixed")
+            yield f"trainer.precision={precision}: rays through a radiance grid need more bits; use {mixed}"
+
+
+@dataclass(config=STRICT)
+class TrainerConfig:
+    """Devices, precision, length and intervals of a training."""
+
+    gpus: Gpus
+    processes: Annotated[Count, SPEED]
+    nodes: Annotated[Count, SPEED]
+    precision: Annotated[
+        Literal["32-true", "32", "16-mixed", "16-true", "16", "bf16-mixed", "bf16-true", "bf16", "64-true", "64"],
+        BeforeValidator(_text),
+    ]
+    compile: Annotated[Bool, SPEED]
+    max_epochs: Count | None
+    max_steps: Count | None
+    accumulate_grad_batches: Count
+    max_time: Annotated[str, AfterValidator(_duration), Requirement("a duration, DD:HH:MM:SS")] | None
+    operator_memory_gb: Annotated[NonNegative, SPEED]
+    save_every_steps: Annotated[Count, SPEED]
+    validate_every_steps: Count
+    validation_views: (
+        Annotated[int, Strict(), Ge(1), Requirement("a number of views, at least 1,")]
+        | Annotated[float, Strict(), Gt(0), Le(1), Requirement("a fraction of them, above 0 and at most 1.0")]
+    )
+    picture_every_steps: NonNegativeInt
+    log_every_steps: Count
+    progress_bar: Annotated[Bool, BOOKKEEPING]
+    progress_every_steps: Annotated[NonNegativeInt, BOOKKEEPING]
+
+    @property
+    def processes_here(self) -> int:
+        """Processes on this machine: one per GPU, on CPUs ``processes``. ``gpus`` must be a number."""
+        assert self.gpus != "auto"
+        return self.gpus or self.processes
+
+
+@dataclass(config=STRICT)
+class CsvConfig:
+    """metrics.csv alone."""
+
+    name: Literal["csv"]
+
+
+@dataclass(config=STRICT)
+class TensorBoardConfig:
+    """TensorBoard beside metrics.csv."""
+
+    name: Literal["tensorboard"]
+
+
+@dataclass(config=STRICT)
+class WandbConfig:
+    """W&B beside metrics.csv."""
+
+    name: Literal["wandb"]
+    mode: Literal["online", "offline", "disabled"] | None
+    project: Text | None
+    entity: Text | None
+    run_name: Text | None
+    not_in_run_name: list[str]
+    group: Text | None
+    job_type: Text | None
+    tags: str | list[str] | None
+    notes: str | None
+    table_views: NonNegativeInt | None
+    trajectory: Literal["spiral", "orbit"] | None
+    frames: Annotated[int, Strict(), Ge(2)]
+    artifact: Bool
+
+
+LoggerConfig = Annotated[CsvConfig | TensorBoardConfig | WandbConfig, Discriminator("name")]
+
+
+@dataclass(config=STRICT)
+class TrialConfig:
+    """The Optuna trial that a run of a search reports to."""
+
+    pruner: dict[str, Any]
+    storage: str | None = None
+    study: Text | None = None
+    number: NonNegativeInt | None = None
+
+
+@dataclass(config=STRICT)
+class TrainConfig:
+    """``conf/train.yaml``."""
+
+    seed: NonNegativeInt
+    trial: Annotated[TrialConfig | None, BOOKKEEPING]
+    init_from: str | None
+    resume: Annotated[str | None, BOOKKEEPING]
+    evaluate: Annotated[Literal["test", "validation"] | None, BOOKKEEPING]
+    output_dir: Annotated[Text, BOOKKEEPING]
+    data: DataConfig
+    optimizer: OptimizerConfig
+    object: ObjectConfig
+    grid: GridConfig
+    loss: LossConfig
+    model: Annotated[DeepVoxelsConfig | RadianceGridConfig, Discriminator("kind"), WrapValidator(_keep_foreign)]
+    trainer: Annotated[TrainerConfig, RESUMABLE]
+    logger: Annotated[LoggerConfig, BOOKKEEPING]
+
+    def rules(self) -> Iterator[str]:
+        """Faults between fields."""
+        t, o = self.trainer, self.optimizer
+        if t.max_steps is None and t.max_epochs is None and t.max_time is None:
+            yield "nothing ends the training; give trainer.max_steps, trainer.max_epochs or trainer.max_time"
+        if o.schedule == "exponential" and not o.final_fraction:
+            yield "optimizer.final_fraction=0 is never reached exponentially; give 0.01, or another schedule"
+        yield from processes_rule(t)
+        yield from self.model.rules(self)
+
+
+def processes_rule(trainer: TrainerConfig | EvaluateTrainerConfig) -> Iterator[str]:
+    """Several processes are for CPUs; with GPUs there is one for each."""
+    if trainer.gpus not in (0, "auto") and trainer.processes > 1:
+        yield (
+            f"trainer.processes={trainer.processes} is for CPUs: with trainer.gpus={trainer.gpus} there is one per GPU"
+        )
+
+
+# --- evaluate.py and render.py ----------------------------------------------------------------------------------------
+
+
+@dataclass(config=STRICT)
+class RenderTrainerConfig:
+    """The device that renders, and its precision."""
+
+    gpus: Gpus
+    precision: Annotated[Literal["32-true", "32", "bf16-mixed", "16-mixed"], BeforeValidator(_text)]
+    compile: Bool
+
+
+@dataclass(config=STRICT)
+class EvaluateTrainerConfig(RenderTrainerConfig):
+    """Devices that share the views, and their precision."""
+
+    processes: Count
+    nodes: Count
+
+    @property
+    def processes_here(self) -> int:
+        """Processes on this machine: one per GPU, on CPUs ``processes``. ``gpus`` must be a number."""
+        assert self.gpus != "auto"
+        return self.gpus or self.processes
+
+
+@dataclass(config=STRICT)
+class EvaluateConfig:
+    """``conf/evaluate.yaml``."""
+
+    ckpt: Text | None
+    split: Literal["test", "validation", "train"]
+    border: NonNegativeInt
+    lpips: Bool | Literal["auto"]
+    batch_size: Count
+    output_dir: Text | None
+    object: ObjectConfig
+    data: ReadConfig
+    trainer: EvaluateTrainerConfig
+
+    def rules(self) -> Iterator[str]:
+        """Faults between fields."""
+        yield from processes_rule(self.trainer)
+
+
+@dataclass(config=STRICT)
+class TestTrajectory:
+    """The poses of the test split."""
+
+    name: Literal["test"]
+    fps: Count
+
+
+@dataclass(config=STRICT)
+class PosesTrajectory:
+    """The poses of a folder without images."""
+
+    name: Literal["poses"]
+    fps: Count
+
+
+@dataclass(config=STRICT)
+class OrbitTrajectory:
+    """One turn around the object."""
+
+    name: Literal["orbit"]
+    frames: Annotated[int, Strict(), Ge(2)]
+    fps: Count
+
+
+@dataclass(config=STRICT)
+class SpiralTrajectory:
+    """An Archimedean spiral around the object."""
+
+    name: Literal["spiral"]
+    frames: Annotated[int, Strict(), Ge(2)]
+    turns: Float
+    fps: Count
+
+
+@dataclass(config=STRICT)
+class InterpolateTrajectory:
+    """A path through training poses."""
+
+    name: Literal["interpolate"]
+    frames: Annotated[int, Strict(), Ge(2)]
+    key_poses: Annotated[int, Strict(), Ge(2)]
+    fps: Count
+
+
+Trajectory = Annotated[
+    TestTrajectory | PosesTrajectory | OrbitTrajectory | SpiralTrajectory | InterpolateTrajectory, Discriminator("name")
+]
+
+
+@dataclass(config=STRICT)
+class RenderConfig:
+    """``conf/render.yaml``."""
+
+    ckpt: Text | None
+    output_dir: Text | None
+    batch_size: Count
+    object: ObjectConfig
+    data: ReadConfig
+    trainer: RenderTrainerConfig
+    trajectory: Trajectory
+
+
+# --- prepare.py -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(config=STRICT)
+class SyntheticSource:
+    """Procedural objects rendered with Mitsuba; null: what ``preset`` says."""
+
+    name: Literal["synthetic"]
+    shape: Literal["vase", "cube", "pedestal", "chair"] | None
+    variant: Literal["diffuse", "specular"]
+    preset: Literal["demo", "small", "paper"] | None
+    image_side: Annotated[int, Strict(), Ge(8)] | None
+    train_views: Count | None
+    validation_views: Count | None
+    test_views: Count | None
+    samples_per_pixel: Count | None
+    seed: NonNegativeInt
+    workers: NonNegativeInt
+
+
+@dataclass(config=STRICT)
+class MeshSource(SyntheticSource):
+    """A mesh file rendered in the same way."""
+
+    name: Literal["mesh"]  # type: ignore[assignment]
+    path: Text | None
+    up: Literal["y", "z"] | None
+
+
+@dataclass(config=STRICT)
+class ImportSource:
+    """What all imports share."""
+
+    path: Text | None
+    background: Color
+    crop: Literal["full", "object"]
+    image_side: Annotated[int, Strict(), Ge(2)] | None
+    mask: Text | None
+
+
+@dataclass(config=STRICT)
+class CaptureSource(ImportSource):
+    """Photographs or a video, whose cameras COLMAP finds."""
+
+    name: Literal["capture"]
+    frames: Annotated[int, Strict(), Ge(4)]
+    largest_side: Annotated[int, Strict(), Ge(64)]
+    matching: Literal["auto", "exhaustive", "sequential"]
+    cameras: Literal["auto", "single", "several"]
+    camera_model: str
+    camera_params: list[Float] | None
+    max_features: Annotated[int, Strict(), Ge(100)]
+    seed: NonNegativeInt
+
+
+@dataclass(config=STRICT)
+class TransformsSource(ImportSource):
+    """transforms.json of NeRF, nerfstudio and instant-ngp."""
+
+    name: Literal["transforms"]
+
+
+@dataclass(config=STRICT)
+class ColmapSource(ImportSource):
+    """A COLMAP model with its images."""
+
+    name: Literal["colmap"]
+    images: Text | None
+
+
+@dataclass(config=STRICT)
+class NsvfSource(ImportSource):
+    """The layout of NSVF's datasets."""
+
+    name: Literal["nsvf"]
+
+
+@dataclass(config=STRICT)
+class MiddleburySource(ImportSource):
+    """Images with ``*_par.txt``."""
+
+    name: Literal["middlebury"]
+    par: Text | None
+    input_pixel_center: PixelCenter
+
+
+@dataclass(config=STRICT)
+class FolderSource(ImportSource):
+    """A copy of an object in the DeepVoxels layout."""
+
+    name: Literal["folder"]
+    object: Text | None
+
+
+@dataclass(config=STRICT)
+class OfficialSource:
+    """The archive of the published scenes."""
+
+    name: Literal["official"]
+    path: Text | None
+    url: str | None
+    sha256: Annotated[str, AfterValidator(_sha256), Requirement("64 hexadecimal digits")] | None
+    max_gb: Positive
+    pixel_center: PixelCenter
+
+
+@dataclass(config=STRICT)
+class CheckSource:
+    """A report on an object."""
+
+    name: Literal["check"]
+
+
+@dataclass(config=STRICT)
+class ExportSource:
+    """An object as transforms.json."""
+
+    name: Literal["export"]
+
+
+@dataclass(config=STRICT)
+class PlacementConfig:
+    """The grid of an import; null: placed automatically."""
+
+    origin: Vector | None
+    scale: Positive | None
+    near: Positive | None
+    up: Annotated[list[Float], AfterValidator(_direction), Requirement("three numbers, not all 0")] | None
+
+
+@dataclass(config=STRICT)
+class ViewsConfig:
+    """Training views to keep."""
+
+    every: Count
+    random: Annotated[int, Strict(), Ge(2)] | None
+    farthest: Annotated[int, Strict(), Ge(2)] | None
+    seed: NonNegativeInt
+
+
+@dataclass(config=STRICT)
+class NoiseConfig:
+    """Noise that is added to the training views."""
+
+    angle: NonNegative
+    distance: NonNegative
+    exposure: NonNegative
+
+
+@dataclass(config=STRICT)
+class PrepareDataConfig:
+    """How check and export read an object."""
+
+    background: Color
+    skip: NonNegativeInt
+
+
+@dataclass(config=STRICT)
+class PrepareTrainerConfig:
+    """Accepted as everywhere; preparing computes on the CPU."""
+
+    gpus: Gpus
+
+
+@dataclass(config=STRICT)
+class MeshConfig:
+    """The mesh file of ``source=mesh``."""
+
+    path: Text | None
+
+
+@dataclass(config=STRICT)
+class PrepareConfig:
+    """``conf/prepare.yaml``."""
+
+    output_dir: Text | None
+    object: ObjectConfig
+    grid: PlacementConfig
+    views: ViewsConfig
+    noise: NoiseConfig
+    data: PrepareDataConfig
+    trainer: PrepareTrainerConfig
+    source: Annotated[
+        SyntheticSource | MeshSource | CaptureSource | TransformsSource | ColmapSource | NsvfSource | MiddleburySource
+        | FolderSource | OfficialSource | CheckSource | ExportSource,
+        Discriminator("name"),
+    ]  # fmt: skip
+    mesh: MeshConfig | None = None
+
+    def rules(self) -> Iterator[str]:
+        """Faults between fields."""
+        if self.views.random and self.views.farthest:
+            yield "give views.random or views.farthest, not both"
+
+
+# --- report.py --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(config=STRICT)
+class ReportConfig:
+    """``conf/report.yaml``."""
+
+    runs: Text | list[Text]
+    output_dir: Text | None
+    group: str | list[str] | None
+    over: str | list[str] | None
+    sort: str | None
+
+
+SCHEMAS: dict[str, Any] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "render": RenderConfig,
+    "prepare": PrepareConfig,
+    "report": ReportConfig,
+}

@@ -1,0 +1,58 @@
+"""Importer of objects in the DeepVoxels folder layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dv.data.calibration import Calibration
+from dv.data.folder import image_files, raise_problems, read_poses
+from dv.data.object import SPLITS, ObjectSource
+from dv.errors import UserError
+from dv.images import image_size
+from dv.prepare.photographs import Lens, Photograph, PhotographSet
+
+
+def read_folder(root: Path, name: str, pixel_center: float | None = None) -> PhotographSet:
+    """Read ``root/{train,validation,test}/name`` with the placement of the grid; images keep their size on disk.
+
+    Args:
+        root: of the object.
+        name: of the object.
+        pixel_center: see :func:`~dv.data.calibration.read_calibration`.
+
+    Raises:
+        UserError: one that lists every fault.
+    """
+    source = ObjectSource(root, name, "give its root as source.path", pixel_center=pixel_center)
+    placement = source.calibration().placement
+    problems: list[str] = []
+    splits: dict[str, list[Photograph]] = {}
+    for split in SPLITS:
+        if source.folder(split).is_dir():
+            try:
+                splits[split] = _read_split(source, split)
+            except UserError as error:
+                problems.append(str(error))
+    raise_problems(root, problems)
+    return PhotographSet(splits, placement=placement)
+
+
+def _read_split(source: ObjectSource, split: str) -> list[Photograph]:
+    folder = source.folder(split)
+    calibration = source.calibration(split)
+    names, poses = read_poses(folder, calibration)
+    images = image_files(folder / "rgb")
+    missing = [name for name in names if name not in images]
+    raise_problems(folder, [f"{folder}/pose/{name}.txt: no image, expected rgb/{name}.png" for name in missing])
+    return [
+        Photograph(name, images[name], pose, _lens(calibration, *image_size(images[name])))
+        for name, pose in zip(names, poses.numpy(), strict=True)
+    ]
+
+
+def _lens(calibration: Calibration, width: int, height: int) -> Lens:
+    """Return the lens of a whole image of ``width × height`` px; the calibration describes its central square."""
+    side = min(width, height)
+    k = calibration.intrinsics.at_side(side)
+    left, top = (width - side) // 2 + 0.5 - k.pixel_center, (height - side) // 2 + 0.5 - k.pixel_center
+    return Lens(width, height, k.f, k.f, k.cx + left, k.cy + top)

@@ -1,0 +1,50 @@
+"""When the vertices of a radiance grid change during the training, and how the optimiser follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dv.config import RadianceGridConfig
+
+MIN_SIDE = 8  # vertices along an edge
+
+
+def vertex_changes(config: RadianceGridConfig) -> list[tuple[float, str]]:
+    """List the fraction of the training at which each change happens, and the change: prune, refine or view.
+
+    ``view`` gives vertices the features that depend on the view.
+    """
+    times = {"prune": config.prune_at, "refine": config.refine_at, "view": [config.view_from]}
+    changes = [(time, change) for change, times_of_change in times.items() for time in times_of_change]
+    return sorted(changes, key=lambda change: change[0])
+
+
+def grid_side(config: RadianceGridConfig, final_side: int, refinements: int) -> int:
+    """Number of vertices along an edge after ``refinements``, each of which doubles it up to ``final_side``."""
+    return max(MIN_SIDE, round(final_side / float(2 ** (len(config.refine_at) - refinements))))
+
+
+def change_parameters(optimizer: torch.optim.Optimizer, voxels: nn.Module, change: Callable[[], Tensor | None]) -> None:
+    """Replace the parameters of the voxels, in the optimiser too.
+
+    Args:
+        optimizer: of the voxels.
+        voxels: whose ``density`` and ``features`` change.
+        change: makes new parameters and returns the rows that are kept ``[N']``, whose moments are kept too; None
+            where moments start from zero.
+    """
+    names = ("density", "features")
+    before = {name: getattr(voxels, name) for name in names}
+    kept = change()
+    for name, old in before.items():
+        new = getattr(voxels, name)
+        if new is old:
+            continue
+        for group in optimizer.param_groups:
+            group["params"] = [new if p is old else p for p in group["params"]]
+        state = optimizer.state.pop(old, None)
+        if state and kept is not None:
+            optimizer.state[new] = {k: v[kept] if v.shape == old.shape else v for k, v in state.items()}

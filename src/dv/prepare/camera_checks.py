@@ -1,0 +1,150 @@
+"""Fast checks of cameras against each other and the grid, and of images by their bytes; training runs them too."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dv.data.calibration import Calibration
+from dv.data.folder import Views
+from dv.errors import UserError
+from dv.geometry.camera import Intrinsics, axis_cosines, to_camera
+from dv.prepare.photographs import shorten
+from dv.prepare.placement import Window, convergence, in_window, viewing_radius
+
+MIN_VIEWS = 20
+MAX_CUT = 0.25  # fraction of the ball inside the grid that may be out of view
+MAX_TEST_DEGREES = 45.0
+
+
+def check_cameras(splits: dict[str, Views], calibration: Calibration) -> list[str]:
+    """Return what is suspicious; none of it prevents training.
+
+    Args:
+        splits: views by split, at least ``train``.
+        calibration: of the training views.
+
+    Returns:
+        One sentence per finding.
+    """
+    return [
+        *_too_few(splits),
+        *_duplicates(splits, calibration.placement.scale),
+        *_odd_lens(calibration),
+        *_grid_out_of_view(splits, calibration),
+        *_grid_out_of_place(splits, calibration),
+        *_distant_tests(splits),
+    ]
+
+
+def field_of_view(k: Intrinsics) -> float:
+    """Return the field of view in degrees."""
+    return float(np.degrees(2 * np.arctan(k.side / 2 / k.f)))
+
+
+def _too_few(splits: dict[str, Views]) -> list[str]:
+    n = len(splits["train"])
+    return [f"{n} training views are few; 50 or more are recommended"] if n < MIN_VIEWS else []
+
+
+def _duplicates(splits: dict[str, Views], scale: float) -> list[str]:
+    """Find views with the same pose, or the same image, as another."""
+    messages = []
+    for what in ("pose", "image"):
+        first: dict[bytes, str] = {}
+        pairs = []
+        for split, views in splits.items():
+            units = torch.tensor([1.0, 1, 1, scale]).double()
+            numbers = (views.poses / units * 1e6).round().long().numpy() if what == "pose" else views.images.numpy()
+            for name, value in zip(views.names, numbers, strict=True):
+                earlier = first.setdefault(value.tobytes(), f"{split}/{name}")
+                if earlier != f"{split}/{name}":
+                    pairs.append(f"{earlier} and {split}/{name}")
+        if pairs:
+            messages.append(f"the same {what} twice: {shorten(pairs)}; remove one of each")
+    return messages
+
+
+def _odd_lens(calibration: Calibration) -> list[str]:
+    k = calibration.intrinsics
+    messages = []
+    if not 2 < field_of_view(k) < 120:
+        messages.append(f"a field of view of {field_of_view(k):.1f}° is unusual: is f in intrinsics.txt in px of "
+                        f"{calibration.height}×{calibration.width}?")  # fmt: skip
+    if max(abs(k.cx - k.side / 2), abs(k.cy - k.side / 2)) > 0.2 * k.side:
+        messages.append(f"the principal point ({k.cx:.1f}, {k.cy:.1f}) is far from the middle of {k.side:g} px: are cx "
+                        "and cy in intrinsics.txt in px of the stated height and width?")  # fmt: skip
+    return messages
+
+
+def _window(k: Intrinsics) -> Window:
+    return Window(-k.cx / k.f, (k.side - k.cx) / k.f, -k.cy / k.f, (k.side - k.cy) / k.f)
+
+
+def _grid_out_of_view(splits: dict[str, Views], calibration: Calibration) -> list[str]:
+    """Find views whose border, near plane or far plane cuts the ball inside the grid, and cameras inside the grid."""
+    p, window = calibration.placement, _window(calibration.intrinsics)
+    rng = np.random.default_rng(0)
+    ball = rng.normal(size=(400, 3))
+    ball *= p.scale / 2 * np.cbrt(rng.random((400, 1))) / np.linalg.norm(ball, axis=1, keepdims=True)
+    found: dict[str, list[tuple[float, str]]] = {}
+    for split, views in splits.items():
+        points = to_camera(views.poses.numpy(), ball + p.origin)
+        z = points[..., 2]
+        fractions = {
+            "the border of the image": (~in_window(points, window)).mean(1),
+            f"the near plane ({p.near:.4g})": (z < p.near).mean(1),
+            f"the far end of the frustum (near + 2·scale = {p.near + 2 * p.scale:.4g})": (
+                z > p.near + 2 * p.scale
+            ).mean(1),
+        }
+        for what, fraction in fractions.items():
+            cut = [(float(s), f"{split}/{name}") for s, name in zip(fraction, views.names, strict=True) if s > MAX_CUT]
+            found.setdefault(what, []).extend(cut)
+    messages = [
+        f"{what} cuts off part of the grid in {len(cut)} views, at most {100 * max(cut)[0]:.0f} % in {max(cut)[1]}; "
+        "check origin, scale and near plane in intrinsics.txt"
+        for what, cut in found.items()
+        if cut
+    ]
+    within = [
+        f"{split}/{name}"
+        for split, views in splits.items()
+        for name, center in zip(views.names, views.poses[:, :3, 3].numpy(), strict=True)
+        if np.abs(center - p.origin).max() < p.scale / 2
+    ]
+    return messages + ([f"{shorten(within)}: cameras inside the grid; make it smaller"] if within else [])
+
+
+def _grid_out_of_place(splits: dict[str, Views], calibration: Calibration) -> list[str]:
+    """Compare the grid with the point where the views converge and the volume there that is in view."""
+    p, window = calibration.placement, _window(calibration.intrinsics)
+    poses = splits["train"].poses.numpy()
+    try:
+        meet = convergence(poses, window)
+        radius = viewing_radius(poses, window, meet)
+    except UserError as error:
+        return [str(error)]
+    where = "(" + ", ".join(f"{x:.4g}" for x in meet) + ")"
+    distance = float(np.linalg.norm(meet - p.origin))
+    if distance > max(p.scale / 2, radius):
+        return [f"the views converge at {where}, {distance:.4g} from the grid's centre: is origin in intrinsics.txt "
+                "right?"]  # fmt: skip
+    if not 0.2 < p.scale / (2 * radius) < 4:
+        return [f"the grid's side {p.scale:.4g} does not fit the sphere of diameter {2 * radius:.4g} that is in view: "
+                "is scale in intrinsics.txt right?"]  # fmt: skip
+    return []
+
+
+def _distant_tests(splits: dict[str, Views]) -> list[str]:
+    """Find validation and test views that look from a direction without training views."""
+    messages = []
+    for split in ("validation", "test"):
+        if split in splits:
+            cosines = axis_cosines(splits[split].poses, splits["train"].poses).amax(1).clamp(-1, 1)
+            degrees = torch.rad2deg(torch.arccos(cosines)).numpy()
+            far = [name for name, angle in zip(splits[split].names, degrees, strict=True) if angle > MAX_TEST_DEGREES]
+            if far:
+                messages.append(f"{len(far)} {split} views look from more than {MAX_TEST_DEGREES:.0f}° away from any "
+                                f"training view, such as {far[0]}: nothing can be learned about them")  # fmt: skip
+    return messages

@@ -1,0 +1,42 @@
+"""The devices and precision of a process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Literal
+
+import torch
+
+from dv.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def count_gpus(gpus: int | Literal["auto"]) -> int:
+    """Number of GPUs to use: 0 is the CPU, ``auto`` all that this machine has.
+
+    Raises:
+        UserError: if this machine has fewer.
+    """
+    available = torch.cuda.device_count()
+    if gpus == "auto":
+        return available
+    if gpus > available:
+        raise UserError(
+            f"trainer.gpus={gpus}, but this machine has {available} GPUs; use trainer.gpus={available} or auto"
+        )
+    return gpus
+
+
+def device_of(gpus: int) -> torch.device:
+    """The device on which this process computes."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
+
+
+def supported_precision(precision: str, gpus: int) -> str:
+    """The precision to compute in: fp32 instead of bf16 on CPUs without bf16 arithmetic, 100 times slower there."""
+    if not gpus and precision == "bf16-mixed" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        log.warning("this CPU has no bf16 arithmetic; trainer.precision=bf16-mixed computes in fp32 here")
+        return "32-true"
+    return precision

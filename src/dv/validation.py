@@ -1,0 +1,265 @@
+"""Typed, checked configurations: from the plain data that Hydra composes to the dataclasses of :mod:`dv.config`.
+
+pydantic checks types, ranges and choices and reports all faults at once; here they become sentences with full keys.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from inspect import get_annotations
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import annotated_types as at
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+
+from dv.errors import UserError
+
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+Role = Literal["result", "resumable", "speed", "bookkeeping"]
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Affects:
+    """What a key matters to, as metadata of its field; it holds for all keys below that say nothing else.
+
+    - ``result``, the default: another value makes another run.
+    - ``resumable``: it shapes the result, but a run may be resumed with another value.
+    - ``speed``: the result is the same; reports show it, names of runs do not.
+    - ``bookkeeping``: neither reports nor names of runs show it.
+    """
+
+    role: Role
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A sentence part for a rule that ``ge``, ``le`` and the like cannot say, such as "a power of two"."""
+
+    text: str
+
+
+def one_of(*numbers: float) -> tuple[AfterValidator, Requirement]:
+    """Metadata for a number that must be one of ``numbers``; ``Literal`` allows no floats."""
+
+    def check(value: float) -> float:
+        if value not in numbers:
+            raise ValueError
+        return value
+
+    return AfterValidator(check), Requirement(" or ".join(f"{number:g}" for number in numbers))
+
+
+def parse(schema: type[Config], plain: Mapping[str, Any]) -> Config:
+    """Return ``plain`` as a ``schema``, a pydantic dataclass with the configuration ``STRICT``.
+
+    A ``model`` of the form ``{"kind": "package.module:Class", …}`` is checked against ``Class.config_class``. The rules
+    between fields are ``schema.rules`` and those of ``model``: methods that yield one sentence per fault.
+
+    Raises:
+        UserError: one line with every fault and its full key.
+    """
+    faults: list[str] = []
+    try:
+        config = TypeAdapter(schema).validate_python(_with_model(schema, plain))
+        faults = list(getattr(config, "rules", tuple)())
+    except ValidationError as error:
+        faults = list(dict.fromkeys(_fault(schema, plain, dict(item)) for item in error.errors()))
+    if faults:
+        raise UserError("; ".join(faults))
+    return config
+
+
+def _with_model(schema: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """``plain`` whose ``model`` of a foreign kind is an object of its own schema already."""
+    model = plain.get("model")
+    if not isinstance(model, Mapping) or ":" not in str(model.get("kind")) or "model" not in _hints(schema):
+        return dict(plain)
+    return {**plain, "model": parse(import_object(str(model["kind"])).config_class, model)}
+
+
+def import_object(path: str) -> Any:
+    """Import ``package.module:name``.
+
+    Raises:
+        UserError: if there is no such module or name.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"model.kind={path}: {error}; give package.module:Class, importable from PYTHONPATH") from error
+
+
+def _fault(schema: Any, plain: Any, error: dict[str, Any]) -> str:
+    """One sentence on an error of pydantic, whose ``loc`` also names union members and list items."""
+    key: list[str] = []
+    node: Any = schema
+    annotation: Any = None
+    value = plain
+    for part in error["loc"]:
+        hints = _hints(node) if node is not None else {}
+        if isinstance(part, str) and part in hints:
+            key.append(part)
+            annotation = hints[part]
+            value = value.get(part) if isinstance(value, Mapping) else None
+            node = next(iter(dataclasses_in(annotation)), None)
+        elif options := [option for option in dataclasses_in(annotation) if part in _tags(option)]:
+            node = options[0]
+        elif error["type"] == "unexpected_keyword_argument" and node is not None:
+            return f"{'.'.join([*key, str(part)])} is not a key of this configuration"
+        else:
+            break
+    if error["type"].startswith("union_tag"):  # the member of a union is named wrongly
+        tag = error["ctx"]["discriminator"].strip("'")
+        value = value.get(tag) if isinstance(value, Mapping) else value
+        names = " or ".join(name for option in dataclasses_in(annotation) for name in _tags(option))
+        return f"{'.'.join([*key, tag])}={show(value)} must be {names}"
+    name = ".".join(key)
+    if error["type"] in ("missing", "missing_argument"):
+        return f"{name} is missing"
+    return f"{name}={show(value)} must be {describe(annotation)}"
+
+
+def show(value: Any) -> str:
+    """A value as YAML has it on one line."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(show, value))}]"
+    if isinstance(value, Mapping):
+        return "{…}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def describe(annotation: Any) -> str:
+    """What a value of a field must be, in words, such as "a whole number of at least 1 or null"."""
+    metadata, kinds = _unpack(annotation)
+    texts = [item.text for item in metadata if isinstance(item, Requirement)]
+    if texts:
+        nullable = NoneType in kinds
+        return " and ".join(texts) + " or null" * nullable
+    return _listed([_describe_kind(kind, metadata) for kind in kinds])
+
+
+def _describe_kind(kind: Any, metadata: Sequence[Any]) -> str:
+    inner, kinds = _unpack(kind)
+    if inner or len(kinds) > 1:
+        return describe(Annotated[kind, *metadata] if metadata and not inner else kind)
+    (kind,) = kinds
+    if kind is NoneType:
+        return "null"
+    if get_origin(kind) is Literal:
+        return _listed([show(value) for value in get_args(kind)])
+    if kind in (int, float):
+        return ("a whole number" if kind is int else "a number") + _range(metadata)
+    if kind is str:
+        return "text"
+    if kind is bool:
+        return "true or false"
+    if get_origin(kind) is list:
+        return f"a list, [a,b,…], of which each is {describe(get_args(kind)[0])}"
+    return "a group of keys"
+
+
+def _range(metadata: Sequence[Any]) -> str:
+    found = {type(item): item for item in metadata}
+    low, high = found.get(at.Ge), found.get(at.Le)
+    if low and high:
+        return f" from {low.ge:g} to {high.le:g}"
+    words = [
+        f"of at least {low.ge:g}" if low else "",
+        f"above {found[at.Gt].gt:g}" if at.Gt in found else "",
+        f"of at most {high.le:g}" if high else "",
+        f"below {found[at.Lt].lt:g}" if at.Lt in found else "",
+    ]
+    return "".join(f" {word}" for word in [" and ".join(filter(None, words))] if word)
+
+
+def _listed(options: list[str]) -> str:
+    *first, last = dict.fromkeys(options)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _unpack(annotation: Any) -> tuple[list[Any], list[Any]]:
+    """Metadata that matters to :func:`describe`, and the members of the union, of an annotation."""
+    metadata: list[Any] = []
+    while get_origin(annotation) is Annotated:
+        annotation, *found = get_args(annotation)
+        metadata += found
+    kinds = list(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    return [item for item in metadata if isinstance(item, Requirement | at.Ge | at.Gt | at.Le | at.Lt)], kinds
+
+
+def dataclasses_in(annotation: Any) -> Iterator[Any]:
+    """The schemas that an annotation allows: one, several for a union, none for a leaf."""
+    if get_origin(annotation) is Annotated:
+        yield from dataclasses_in(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from dataclasses_in(member)
+    elif isinstance(annotation, type) and is_dataclass(annotation):
+        yield annotation
+
+
+def _tags(option: Any) -> tuple[str, ...]:
+    """Values of the field that tells a member of a union from the others: its only ``Literal`` of one value."""
+    hints = _hints(option)
+    found = [hints[name] for name in ("kind", "name") if name in hints]
+    return tuple(value for annotation in found if get_origin(annotation) is Literal for value in get_args(annotation))
+
+
+@cache
+def _hints(schema: Any) -> dict[str, Any]:
+    """Annotations of the fields; ``get_type_hints`` of a pydantic dataclass trips over pydantic's own."""
+    names = {field.name for field in fields(schema)}
+    hints: dict[str, Any] = {}
+    for base in reversed(schema.__mro__[:-1]):
+        own = SimpleNamespace(__annotations__={k: v for k, v in get_annotations(base).items() if k in names})
+        hints |= get_type_hints(own, vars(sys.modules[base.__module__]), include_extras=True)
+    return hints
+
+
+def leaves(schema: Any, above: str = "", role: Role = "result") -> Iterator[tuple[str, Any, Role]]:
+    """Yield key, annotation and role of every leaf of a schema, those of all members of unions once."""
+    seen = set()
+    for name, annotation in _hints(schema).items():
+        own = _role(annotation, role)
+        below = list(dataclasses_in(annotation))
+        for option in below:
+            for leaf in leaves(option, f"{above}{name}.", own):
+                if leaf[0] not in seen:
+                    seen.add(leaf[0])
+                    yield leaf
+        if not below:
+            yield f"{above}{name}", annotation, own
+
+
+def _role(annotation: Any, default: Role) -> Role:
+    found = [item.role for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Affects)]
+    return found[-1] if found else default
+
+
+def role_of(schema: Any, key: str) -> Role:
+    """The role of a full key; one that the schema does not have, as in runs of other versions, has its parent's."""
+    role: Role = "result"
+    node = schema
+    for part in key.split("."):
+        annotation = _hints(node).get(part) if node is not None else None
+        role = _role(annotation, role)
+        node = next(dataclasses_in(annotation), None)
+    return role
+
+
+def flatten(config: Any, above: str = "") -> dict[str, Any]:
+    """Return nested dictionaries by full keys; lists are leaves.
+
+    >>> flatten({"trainer": {"max_steps": 4}, "seed": 0})
+    {'trainer.max_steps': 4, 'seed': 0}
+    """
+    if not isinstance(config, Mapping):
+        return {above.rstrip("."): config}
+    return {k: v for key, value in config.items() for k, v in flatten(value, f"{above}{key}.").items()}

@@ -1,0 +1,42 @@
+"""Camera axes, projection and the rays through pixels."""
+
+import numpy as np
+import pytest
+import torch
+
+from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays, project, subpixel_offsets, to_camera, to_world
+from dv.geometry.trajectory import look_at
+
+EYES = torch.tensor([[1.0, -2.0, 0.7], [0.3, 1.5, 2.0]], dtype=torch.float64)
+POSES = torch.stack([look_at(eye, torch.zeros_like(eye), torch.tensor([0.0, 0, 1]).double()) for eye in EYES])
+
+
+@pytest.mark.parametrize("pixel_center", [0.0, 0.5])
+def test_points_on_a_ray_project_to_its_pixel_at_their_depth(pixel_center):
+    camera = Intrinsics(21.0, 9.3, 7.1, 16, pixel_center)
+    pixels = pixel_grid(16)
+    origins, directions = pixel_rays(POSES[0].expand(256, 4, 4), pixels, camera)
+    points = to_camera(POSES[0], origins + 2.5 * directions)
+    assert torch.allclose(points[:, 2], torch.full((256,), 2.5, dtype=torch.float64))
+    assert torch.allclose(project(points, camera), pixels.double())
+
+
+def test_points_of_several_cameras_at_once():
+    points = torch.randn(5, 3, dtype=torch.float64)
+    local = to_camera(POSES, points)
+    assert local.shape == (2, 5, 3)
+    for pose, own in zip(POSES, local, strict=True):
+        torch.testing.assert_close(own, to_camera(pose, points))
+        torch.testing.assert_close(to_world(pose, own), points)
+    np.testing.assert_allclose(to_camera(POSES.numpy(), points.numpy()), local)
+    camera = Intrinsics(21.0, 9.3, 7.1, 16, 0.5)
+    torch.testing.assert_close(project(local, camera)[1], project(local[1], camera))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_pixel_is_made_up_of_equal_squares(count):
+    points = subpixel_offsets(count)
+    assert points.shape == (count**2, 2)
+    assert torch.allclose(points.mean(0), torch.zeros(2), atol=1e-7)
+    assert torch.allclose(points.amax(0), torch.full((2,), 0.5 - 0.5 / count))
+    assert len(torch.unique(points, dim=0)) == count**2

@@ -7,7 +7,7 @@ DEMO := outputs/$(EXPERIMENT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow lint docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -36,10 +36,14 @@ test: $(VENV)/.ready ## the test suite, under 10 minutes on 2 CPU cores
 test-slow: $(VENV)/.ready ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
-lint: $(VENV)/.ready ## ruff and mypy --strict
+lint: $(VENV)/.ready ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.ready ## write docs/reference/configuration.md from the schema and conf/
+	$(BIN)/python docs/generate_configuration.py
 
 bench: $(VENV)/.ready ## time and memory beside a plain baseline; ARGS="--sizes S,P,G,F,n", ARGS="--device cuda"
 	$(BIN)/python benchmarks/speed.py $(ARGS)

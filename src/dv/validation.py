@@ -223,14 +223,26 @@ def _hints(schema: Any) -> dict[str, Any]:
     return hints
 
 
-def leaves(schema: Any, above: str = "", role: Role = "result") -> Iterator[tuple[str, Any, Role]]:
-    """Yield key, annotation and role of every leaf of a schema, those of all members of unions once."""
+def leaves(
+    schema: Any, plain: Mapping[str, Any] | None = None, above: str = "", role: Role = "result"
+) -> Iterator[tuple[str, Any, Role]]:
+    """Yield key, annotation and role of every leaf of a schema.
+
+    Args:
+        schema: dataclass of a configuration.
+        plain: a configuration that says which members of unions count; by default all do, each key once.
+        above: prefix of the keys.
+        role: of keys that say nothing else.
+    """
     seen = set()
     for name, annotation in _hints(schema).items():
         own = _role(annotation, role)
+        inner = (plain or {}).get(name)
         below = list(dataclasses_in(annotation))
-        for option in below:
-            for leaf in leaves(option, f"{above}{name}.", own):
+        inner = inner if isinstance(inner, Mapping) else {}
+        chosen = [option for option in below if {inner.get("kind"), inner.get("name")} & {*_tags(option)}]
+        for option in chosen or below:
+            for leaf in leaves(option, inner, f"{above}{name}.", own):
                 if leaf[0] not in seen:
                     seen.add(leaf[0])
                     yield leaf

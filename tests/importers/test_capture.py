@@ -228,7 +228,9 @@ def test_bad_input_gets_one_clear_line(command, tmp_path):
     assert "camera_model=FOO is not a camera model" in refused(command, tmp_path, five, "source.camera_model=FOO")
     message = refused(command, tmp_path, five, "source.camera_params=[1,2]")
     assert "must be the 4 numbers f, cx, cy, k of SIMPLE_RADIAL" in message
-    assert "source.matching=all must be one of" in refused(command, tmp_path, five, "source.matching=all")
+    assert "source.matching=all must be auto, exhaustive or sequential" in refused(
+        command, tmp_path, five, "source.matching=all"
+    )
     assert "source.frames=1 must be" in refused(command, tmp_path, five, "source.frames=1")
     assert "source.largest_side=10 must be" in refused(command, tmp_path, five, "source.largest_side=10")
     assert "grid.up=[0,0,0] must be" in refused(command, tmp_path, five, "grid.up=[0,0,0]")

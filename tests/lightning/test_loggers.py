@@ -14,13 +14,13 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from dv.lightning.dashboard import grid_scalars
+from dv.lightning.pictures import strongest_voxels
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import TINY
 from dv.geometry.grid import GridPlacement
-from dv.lightning.dashboard import grid_scalars
 from dv.lightning.loggers import RunTensorBoardLogger, RunWandbLogger, log_picture, log_points
-from dv.lightning.pictures import strongest_voxels
 from dv.lightning.wandb_file import records, truncate_incomplete_record
 from wandb_runs import Run, runs
 

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import torch
+from dv.lightning.pictures import Pictures
 
 from dv.data.object import ObjectSource
-from dv.lightning.pictures import Pictures
 
 
 def test_a_view_is_rendered_on_the_device_of_the_model(ball):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from compositing import time_compositing
+from dv.lightning.radiance_settings import SMALLEST_SIDE, RadianceSettings
 from frames import frame_seconds
 
 from conftest import SMALL, training, write_object
@@ -17,7 +18,6 @@ from dv.checkpoint import KEY, read_checkpoint
 from dv.data.object import ObjectSource
 from dv.errors import Interrupted
 from dv.lightning.radiance_module import FIRST_CHANGE, RadianceModule
-from dv.lightning.radiance_settings import SMALLEST_SIDE, RadianceSettings
 from dv.lightning.schedule import SLOW_STEPS
 from faults import assert_equal_runs, weights
 from wandb_runs import runs

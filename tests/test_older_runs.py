@@ -1,0 +1,67 @@
+"""Runs and checkpoints of version 0.1.0 load, evaluate to the same numbers and resume to the same weights.
+
+``tests/data/before/<model>`` is a run of 4 steps on the object ``ball`` at 16 px. ``metrics.json`` is its evaluation,
+``resumed.json`` has the validation and the mean of every tensor after 8 steps.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+BEFORE = Path(__file__).parent / "data" / "before"
+TINY = ["grid.side=4", "grid.feature_side=4", "grid.features=2", "model.base_channels=2", "loss.border=0", "loss=l1"]
+OVERRIDES = {"deepvoxels": TINY, "radiance_grid": ["model=radiance_grid", "grid.side=8", "model.rays=256"]}
+
+
+@pytest.fixture(params=list(OVERRIDES))
+def older(request, tmp_path, ball):
+    """Folder of an older run, and the overrides that it was made with."""
+    run = tmp_path / request.param
+    shutil.copytree(BEFORE / request.param, run)
+    common = ["object=custom", f"object.root={ball}", "object.name=ball", "data.image_side=16", "trainer=debug"]
+    more = ["trainer.progress_bar=false", "trainer.gpus=0", "trainer.picture_every_steps=0", f"hydra.run.dir={run}"]
+    return run, [*common, *OVERRIDES[request.param], *more]
+
+
+def test_it_evaluates_to_the_same_numbers(command, older, tmp_path, ball):
+    run, _ = older
+    expected = json.loads((run / "metrics.json").read_text())
+    ckpt = f"ckpt={run / 'checkpoints' / 'last.ckpt'}"
+    result = command("evaluate", ckpt, f"object.root={ball}", f"output_dir={tmp_path / 'out'}", "trainer.gpus=0")
+    assert result.code == 0, result.err
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    for key in ("mean", "baseline"):
+        assert found[key]["psnr"] == pytest.approx(expected[key]["psnr"], abs=1e-4)
+    for ours, theirs in zip(found["views"], expected["views"], strict=True):
+        assert ours["name"] == theirs["name"]
+        assert ours["psnr"] == pytest.approx(theirs["psnr"], abs=1e-4)
+
+
+def test_it_resumes_to_the_same_weights(command, older):
+    run, overrides = older
+    expected = json.loads((run / "resumed.json").read_text())
+    result = command("train", *overrides, "trainer.max_steps=8", "resume=auto")
+    assert result.code == 0, result.err
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == expected["step"]
+    assert checkpoint["state_dict"].keys() == expected["means"].keys()
+    for name, value in checkpoint["state_dict"].items():
+        assert value.double().mean().item() == pytest.approx(expected["means"][name], rel=1e-4, abs=1e-5), name
+    assert json.loads((run / "run.json").read_text())["final"]["psnr"] == pytest.approx(
+        expected["val"]["psnr"], abs=1e-3
+    )
+
+
+def test_it_is_finished_and_is_not_repeated(command, older, ball):
+    run, overrides = older
+    config = OmegaConf.load(run / "config.yaml")
+    config.object.root = str(ball)
+    OmegaConf.save(config, run / "config.yaml")
+    written = (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    result = command("train", *overrides, "resume=auto")
+    assert result.code == 0, result.err
+    assert (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns == written

@@ -1,0 +1,163 @@
+"""Every key of every group refuses a wrong type, a value out of range and null where that is not allowed."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types as at
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from dv.config import SCHEMAS, TrainConfig
+from dv.errors import UserError
+from dv.validation import describe, flatten, leaves, parse, role_of, show
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+GROUPS = {
+    "train": ("object", "grid", "loss", "model", "trainer", "logger"),
+    "render": ("trajectory",),
+    "prepare": ("source",),
+}
+CHOICES = [(command, "", "") for command in SCHEMAS] + [
+    (command, group, path.stem)
+    for command, groups in GROUPS.items()
+    for group in groups
+    for path in sorted((CONF / group).glob("*.yaml"))
+]
+
+
+@cache
+def composed(command: str, group: str, value: str) -> dict[str, Any]:
+    custom = ["object.root=x", "object.name=y"] if value == "custom" else []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(command, [f"{group}='{value}'", *custom] if group else [])
+    if command == "train":
+        config.output_dir = "run"
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def kinds(annotation: Any) -> tuple[list[Any], list[Any]]:
+    """Types that a value may have, and the limits of numbers."""
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        found, limits = kinds(inner)
+        return found, [*limits, *(m for m in metadata if isinstance(m, at.Ge | at.Gt | at.Le | at.Lt))]
+    if get_origin(annotation) in (Union, type(int | None)):
+        pairs = [kinds(member) for member in get_args(annotation)]
+        return [k for found, _ in pairs for k in found], [m for _, limits in pairs for m in limits]
+    return [annotation], []
+
+
+def bad_values(annotation: Any) -> dict[str, Any]:
+    """A value of a wrong type, one out of range and null, where the annotation allows them to be made."""
+    found, limits = kinds(annotation)
+    words = any(kind is str or get_origin(kind) is Literal for kind in found)
+    bad = {"type": [[True]] if words or any(get_origin(kind) is list for kind in found) else "nonsense"}
+    if any(get_origin(kind) is dict for kind in found):
+        bad["type"] = 1
+    for limit in limits:
+        if isinstance(limit, at.Ge | at.Gt):
+            bad["range"] = limit.ge - 1 if isinstance(limit, at.Ge) else limit.gt
+            break
+    if any(get_origin(kind) is Literal for kind in found) and str not in found:
+        bad["range"] = "elsewhere"
+    if type(None) not in found:
+        bad["null"] = None
+    return bad
+
+
+def keys_of(command: str, group: str, value: str) -> list[tuple[str, Any]]:
+    """Leaves of the schema that a choice has, except those that name the choice."""
+    present = flatten(composed(command, group, value))
+    names = ("model.kind", "logger.name", "trajectory.name", "source.name")
+    every = {key: annotation for key, annotation, _ in leaves(SCHEMAS[command], composed(command, group, value))}
+    return [
+        (key, every[key])
+        for key in present
+        if key in every and key not in names and (not group or key.startswith(f"{group}."))
+    ]
+
+
+@pytest.mark.parametrize(("command", "group", "value"), CHOICES)
+def test_each_key_alone(command, group, value):
+    plain = composed(command, group, value)
+    parse(SCHEMAS[command], plain)
+    for key, annotation in keys_of(command, group, value):
+        for bad in bad_values(annotation).values():
+            changed = copy.deepcopy(plain)
+            *parents, name = key.split(".")
+            node = changed
+            for parent in parents:
+                node = node[parent]
+            node[name] = bad
+            with pytest.raises(UserError) as raised:
+                parse(SCHEMAS[command], changed)
+            assert str(raised.value) == f"{key}={show(bad)} must be {describe(annotation)}"
+
+
+@pytest.mark.parametrize("fault", ["type", "range", "null"])
+@pytest.mark.parametrize(("command_name", "group", "value"), CHOICES)
+def test_all_keys_on_the_command_line(command, command_name, group, value, fault, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bad = {key: bad_values(annotation).get(fault, "none") for key, annotation in keys_of(command_name, group, value)}
+    # the run's folder and the list of loggers come from these
+    bad = {key: x for key, x in bad.items() if x != "none" and key not in ("output_dir", "object.name")}
+    if not bad:
+        pytest.skip("no key of this choice has such a fault")
+    chosen = [f"{group}='{value}'"] if group else []
+    chosen += ["object.root=x", "object.name=y"] if value == "custom" else []
+    result = command(command_name, *chosen, *(f"{key}={show(x)}" for key, x in bad.items()))
+    assert result.code == 1, result.err
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1, result.err
+    for key in bad:
+        assert f"{key}=" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_misspelt_key_is_refused_in_one_line(command, tmp_path):
+    for override in ("grid.sides=8", "+grid.sides=8"):
+        result = command("train", override)
+        assert result.code == 1
+        assert "grid.sides" in result.err
+        assert "Traceback" not in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_rules_between_keys_come_together():
+    plain = copy.deepcopy(composed("train", "model", "radiance_grid"))
+    plain["trainer"] |= {"max_epochs": None, "precision": "bf16-true"}
+    plain["optimizer"]["final_fraction"] = 0
+    plain["loss"]["gan_weight"] = 1
+    plain["model"]["rays"] = 3
+    with pytest.raises(UserError) as raised:
+        parse(TrainConfig, plain)
+    for words in ("nothing ends the training", "final_fraction=0", "model.rays=3", "use loss=l2", "use bf16-mixed"):
+        assert words in str(raised.value)
+
+
+def test_roles_decide_what_a_changed_key_means():
+    roles = {key: role for key, _, role in leaves(TrainConfig)}
+    assert roles["trainer.gpus"] == roles["object.root"] == roles["trainer.save_every_steps"] == "speed"
+    assert roles["trainer.max_steps"] == roles["trainer.precision"] == "resumable"
+    assert roles["trial.number"] == roles["logger.mode"] == roles["object.how_to_get"] == "bookkeeping"
+    assert roles["seed"] == roles["model.refine_at"] == roles["object.name"] == "result"
+    assert all(role_of(TrainConfig, key) == role for key, role in roles.items())
+    assert role_of(TrainConfig, "logger.of_another_version") == "bookkeeping"
+    assert role_of(TrainConfig, "model.of_another_version") == "result"
+
+
+def test_the_reference_page_is_current():
+    namespace: dict[str, Any] = {"__name__": "generator", "__file__": str(ROOT / "docs" / "generate_configuration.py")}
+    exec((ROOT / "docs" / "generate_configuration.py").read_text(), namespace)
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
+    assert page == namespace["page"](), "run make docs"
+    for schema in SCHEMAS.values():
+        for key, _, _ in leaves(schema):
+            tag = key in namespace["TAGS"] or key.startswith("trial.")
+            assert tag or f"`{key}`" in page, key

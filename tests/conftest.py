@@ -6,14 +6,17 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from dv.geometry.trajectory import look_at
+from dv.tasks.command import config_folder, typed
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -85,6 +88,12 @@ def write_object(root: Path, side: int = 32, train: int = 8, name: str = "ball")
 def ball(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root of the object ``ball``, 32 px; tests must not write to it."""
     return write_object(tmp_path_factory.mktemp("objects"))
+
+
+def configured(task: str, *overrides: str) -> Any:
+    """The typed configuration that a command line composes."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return typed(task, compose(task, list(overrides)))
 
 
 @dataclass

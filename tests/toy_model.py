@@ -25,7 +25,7 @@ from dv.validation import STRICT
 class ToyConfig(ModelConfig):
     rate: NonNegative
 
-    def rules(self, config: TrainConfig) -> Iterator[str]:
+    def rules_with(self, config: TrainConfig) -> Iterator[str]:
         if config.loss.gan_weight:
             yield "the toy model has no use for loss.gan_weight"
 

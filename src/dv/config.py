@@ -155,7 +155,7 @@ class ModelConfig:
 
     kind: str
 
-    def rules(self, _config: TrainConfig) -> Iterator[str]:
+    def rules_with(self, _config: TrainConfig) -> Iterator[str]:
         """Faults between the keys of this model and of other groups."""
         yield from ()
 
@@ -175,7 +175,7 @@ class DeepVoxelsConfig(ModelConfig):
     integration_dropout: Probability
     renderer_dropout: Probability
 
-    def rules(self, config: TrainConfig) -> Iterator[str]:
+    def rules_with(self, config: TrainConfig) -> Iterator[str]:
         """Sides must be powers of two, for the U-Nets halve them."""
         for key, side in (("grid.side", config.grid.side), ("grid.feature_side", config.grid.feature_side)):
             if side & (side - 1):
@@ -212,7 +212,7 @@ class RadianceGridConfig(ModelConfig):
     smoothing: NonNegative
     sparsity: NonNegative
 
-    def rules(self, config: TrainConfig) -> Iterator[str]:
+    def rules_with(self, config: TrainConfig) -> Iterator[str]:
         """Rays need a grid of 8 vertices, whole pixels, a loss per pixel and 32 bits."""
         if config.grid.side < 8:
             yield f"grid.side={config.grid.side} must be at least 8 with model=radiance_grid"
@@ -337,7 +337,7 @@ class TrainConfig:
         if o.schedule == "exponential" and not o.final_fraction:
             yield "optimizer.final_fraction=0 is never reached exponentially; give 0.01, or another schedule"
         yield from processes_rule(t)
-        yield from self.model.rules(self)
+        yield from self.model.rules_with(self)
 
 
 def processes_rule(trainer: TrainerConfig | EvaluateTrainerConfig) -> Iterator[str]:

@@ -55,11 +55,16 @@ def one_of(*numbers: float) -> tuple[AfterValidator, Requirement]:
     return AfterValidator(check), Requirement(" or ".join(f"{number:g}" for number in numbers))
 
 
-def parse(schema: type[Config], plain: Mapping[str, Any]) -> Config:
+def parse(schema: type[Config], plain: Mapping[str, Any], above: str = "") -> Config:
     """Return ``plain`` as a ``schema``, a pydantic dataclass with the configuration ``STRICT``.
 
-    A ``model`` of the form ``{"kind": "package.module:Class", …}`` is checked against ``Class.config_class``. The rules
-    between fields are ``schema.rules`` and those of ``model``: methods that yield one sentence per fault.
+    A ``model`` of the form ``{"kind": "package.module:Class", …}`` is checked against ``Class.config_class``. Rules
+    between fields are the method ``rules`` of a schema, which yields one sentence per fault.
+
+    Args:
+        schema: the dataclass.
+        plain: nested dictionaries, lists and values.
+        above: prefix of the keys in messages.
 
     Raises:
         UserError: one line with every fault and its full key.
@@ -69,7 +74,7 @@ def parse(schema: type[Config], plain: Mapping[str, Any]) -> Config:
         config = TypeAdapter(schema).validate_python(_with_model(schema, plain))
         faults = list(getattr(config, "rules", tuple)())
     except ValidationError as error:
-        faults = list(dict.fromkeys(_fault(schema, plain, dict(item)) for item in error.errors()))
+        faults = list(dict.fromkeys(above + _fault(schema, plain, dict(item)) for item in error.errors()))
     if faults:
         raise UserError("; ".join(faults))
     return config
@@ -80,7 +85,7 @@ def _with_model(schema: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
     model = plain.get("model")
     if not isinstance(model, Mapping) or ":" not in str(model.get("kind")) or "model" not in _hints(schema):
         return dict(plain)
-    return {**plain, "model": parse(import_object(str(model["kind"])).config_class, model)}
+    return {**plain, "model": parse(import_object(str(model["kind"])).config_class, model, "model.")}
 
 
 def import_object(path: str) -> Any:
@@ -118,8 +123,9 @@ def _fault(schema: Any, plain: Any, error: dict[str, Any]) -> str:
     if error["type"].startswith("union_tag"):  # the member of a union is named wrongly
         tag = error["ctx"]["discriminator"].strip("'")
         value = value.get(tag) if isinstance(value, Mapping) else value
-        names = " or ".join(name for option in dataclasses_in(annotation) for name in _tags(option))
-        return f"{'.'.join([*key, tag])}={show(value)} must be {names}"
+        names = ", ".join(name for option in dataclasses_in(annotation) for name in _tags(option))
+        own = " or package.module:Class of your own" if tag == "kind" else ""
+        return f"{'.'.join([*key, tag])}={show(value)} must be one of {names}{own}"
     name = ".".join(key)
     if error["type"] in ("missing", "missing_argument"):
         return f"{name} is missing"
@@ -136,33 +142,36 @@ def show(value: Any) -> str:
 
 
 def describe(annotation: Any) -> str:
-    """What a value of a field must be, in words, such as "a whole number of at least 1 or null"."""
+    """What a value of a field must be, in words.
+
+    >>> describe(Annotated[int, at.Ge(1)] | Literal["auto"] | None)
+    'a whole number of at least 1, auto or null'
+    """
+    *first, last = dict.fromkeys(_alternatives(annotation))
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _alternatives(annotation: Any) -> Iterator[str]:
     metadata, kinds = _unpack(annotation)
     texts = [item.text for item in metadata if isinstance(item, Requirement)]
     if texts:
-        nullable = NoneType in kinds
-        return " and ".join(texts) + " or null" * nullable
-    return _listed([_describe_kind(kind, metadata) for kind in kinds])
-
-
-def _describe_kind(kind: Any, metadata: Sequence[Any]) -> str:
-    inner, kinds = _unpack(kind)
-    if inner or len(kinds) > 1:
-        return describe(Annotated[kind, *metadata] if metadata and not inner else kind)
-    (kind,) = kinds
-    if kind is NoneType:
-        return "null"
-    if get_origin(kind) is Literal:
-        return _listed([show(value) for value in get_args(kind)])
-    if kind in (int, float):
-        return ("a whole number" if kind is int else "a number") + _range(metadata)
-    if kind is str:
-        return "text"
-    if kind is bool:
-        return "true or false"
-    if get_origin(kind) is list:
-        return f"a list, [a,b,…], of which each is {describe(get_args(kind)[0])}"
-    return "a group of keys"
+        yield " and ".join(texts)
+        kinds = [kind for kind in kinds if kind is NoneType]
+    for kind in kinds:
+        if get_origin(kind) in (Annotated, Union, UnionType):
+            yield from _alternatives(kind)
+        elif kind is NoneType:
+            yield "null"
+        elif get_origin(kind) is Literal:
+            yield from map(show, get_args(kind))
+        elif kind in (int, float):
+            yield ("a whole number" if kind is int else "a number") + _range(metadata)
+        elif kind is bool:
+            yield from ("true", "false")
+        elif get_origin(kind) is list:
+            yield f"a list, [a,b,…], of which each is {describe(get_args(kind)[0])}"
+        else:
+            yield "text" if kind is str else "a group of keys"
 
 
 def _range(metadata: Sequence[Any]) -> str:
@@ -177,11 +186,6 @@ def _range(metadata: Sequence[Any]) -> str:
         f"below {found[at.Lt].lt:g}" if at.Lt in found else "",
     ]
     return "".join(f" {word}" for word in [" and ".join(filter(None, words))] if word)
-
-
-def _listed(options: list[str]) -> str:
-    *first, last = dict.fromkeys(options)
-    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _unpack(annotation: Any) -> tuple[list[Any], list[Any]]:

@@ -14,14 +14,14 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from dv.lightning.dashboard import grid_scalars
-from dv.lightning.pictures import strongest_voxels
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import TINY
+from conftest import TINY, configured
 from dv.geometry.grid import GridPlacement
-from dv.lightning.loggers import RunTensorBoardLogger, RunWandbLogger, log_picture, log_points
+from dv.lightning.callbacks import grid_scalars
+from dv.lightning.loggers import RunTensorBoardLogger, RunWandbLogger, log_image, log_point_cloud
 from dv.lightning.wandb_file import records, truncate_incomplete_record
+from dv.ops.point_cloud import strongest_voxels
 from wandb_runs import Run, runs
 
 NAMESPACES = ("train/", "val/", "test/", "time/", "grid/")
@@ -237,10 +237,11 @@ def test_ranks_share_one_run(train, tmp_path):
 
 
 def test_another_run_in_the_same_folder_is_new(tmp_path):
-    first = RunWandbLogger(tmp_path, {}, {"mode": "offline"}, kept=None)
+    offline = configured("train", "logger=wandb", "logger.mode=offline").logger
+    first = RunWandbLogger(tmp_path, {}, offline, kept=None)
     (tmp_path / "wandb.json").write_text(json.dumps({"id": first.version, "name": "sweep's", "group": "sweep"}))
-    assert RunWandbLogger(tmp_path, {}, {"mode": "offline"}, kept=None).version != first.version
-    resumed = RunWandbLogger(tmp_path, {}, {"mode": "offline"}, kept=[])
+    assert RunWandbLogger(tmp_path, {}, offline, kept=None).version != first.version
+    resumed = RunWandbLogger(tmp_path, {}, offline, kept=[])
     assert resumed.version == first.version
     assert (resumed._wandb_init["name"], resumed._wandb_init["group"]) == ("sweep's", "sweep")
 
@@ -251,7 +252,7 @@ def test_what_is_not_uploaded_yet_keeps_a_run_offline(tmp_path, monkeypatch, cap
     file = tmp_path / "wandb/offline-run-1-abc/run-abc.wandb"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
-    online = {"mode": "online"}
+    online = configured("train", "logger=wandb", "logger.mode=online").logger
     assert RunWandbLogger(tmp_path, {}, online, kept=[])._wandb_init["mode"] == "offline"
     assert "staying offline" in caplog.text
     file.with_name("run-abc.wandb.synced").touch()
@@ -276,8 +277,8 @@ def test_tensorboard_of_a_resumed_run_has_nothing_twice(tmp_path):
         logger = RunTensorBoardLogger(tmp_path, resumed)
         for step in range(first, first + 4):
             logger.log_metrics({"val/psnr": float(step), "epoch": 0}, step)
-            log_picture([logger], "views", torch.rand(3, 8, 8), step + 1)
-            log_points([logger], "voxels", torch.rand(5, 3), torch.rand(5, 3), step + 1)
+            log_image([logger], "views", torch.rand(3, 8, 8), step + 1)
+            log_point_cloud([logger], "voxels", torch.rand(5, 3), torch.rand(5, 3), step + 1)
         logger.experiment.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"), {"images": 0}).Reload()  # all of them
     assert events.Tags()["scalars"] == ["val/psnr"]
@@ -290,17 +291,17 @@ def test_the_strongest_voxels_lie_where_the_grid_is_strong():
     placement = GridPlacement((1.0, 2.0, 3.0), 2.0, 0.5)
     grid = torch.zeros(1, 5, 8, 8, 8)
     grid[0, :, 1, 2, 6] = 3.0  # z, y, x
-    points, colors = strongest_voxels(grid, placement)
+    points, colors = strongest_voxels(grid, placement.voxel_centers(grid.shape[-1]), 8192)
     torch.testing.assert_close(points, torch.tensor([[1.0 + 0.5, 2.0 - 0.5, 3.0 - 0.75]]))
     assert colors.shape == (1, 3)
     grid = torch.randn(1, 5, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     grid[0, :, 4:] *= 9
-    points, colors = strongest_voxels(grid, placement)
+    points, colors = strongest_voxels(grid, placement.voxel_centers(grid.shape[-1]), 8192)
     assert len(points) == len(colors) == 51
     assert (points[:, 2] >= 3).all()
     assert colors.min() == 0
     assert colors.max() == 1
-    assert len(strongest_voxels(torch.zeros(1, 5, 4, 4, 4), placement)[0]) == 0
+    assert len(strongest_voxels(torch.zeros(1, 5, 4, 4, 4), placement.voxel_centers(4), 8192)[0]) == 0
 
 
 def test_grid_scalars():

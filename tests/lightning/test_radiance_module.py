@@ -1,18 +1,19 @@
-"""Parts of a radiance grid's training that no whole run shows."""
+"""Parts of the training of a radiance grid that a whole run does not show."""
 
 import torch
 from torch import nn
 
 from dv.data.folder import Views
-from dv.lightning.radiance_module import _background, _carry_over
+from dv.lightning.radiance_module import _corner_color
+from dv.lightning.vertex_changes import change_parameters
 from dv.nets.voxels import SparseVoxels
 
 
-def test_the_background_is_what_most_corners_show():
+def test_the_background_is_the_median_of_the_corners():
     images = torch.full((3, 3, 4, 4), 200, dtype=torch.uint8)
-    images[:, :, 0, 0] = 10  # something lies in this corner of all views
+    images[:, :, 0, 0] = 10  # the object covers this corner in all views
     poses = torch.eye(4).expand(3, 4, 4)
-    assert torch.allclose(_background(Views(["a", "b", "c"], poses, images)), torch.tensor(200 / 255 - 0.5))
+    assert torch.allclose(_corner_color(Views(["a", "b", "c"], poses, images)), torch.tensor(200 / 255 - 0.5))
 
 
 def test_moments_stay_with_parameters_that_do_not_change():
@@ -22,7 +23,7 @@ def test_moments_stay_with_parameters_that_do_not_change():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     density: nn.Parameter = voxels.density
-    _carry_over(optimizer, voxels, lambda: voxels.resize_features(5))
+    change_parameters(optimizer, voxels, lambda: voxels.resize_features(5))
     assert optimizer.state[density]["exp_avg"].any()
     assert voxels.features in optimizer.param_groups[0]["params"]
-    assert voxels.features not in optimizer.state, "it has another shape and begins anew"
+    assert voxels.features not in optimizer.state, "it has another shape and starts from zero"

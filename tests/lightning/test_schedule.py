@@ -1,41 +1,41 @@
-"""The part of a training by the clock that a step is."""
+"""The estimated fraction of the training that one step takes."""
 
 import pytest
 
-from dv.lightning.schedule import LAST_STEPS, SLOW_STEPS, Pace
+from dv.lightning.schedule import IGNORED_STEPS, WINDOW, StepFraction
 
 
-def seen(seconds, most=10**9, spent=0.0, limit=100.0):
-    """The share before a step after steps that took so long, of a training of ``limit`` seconds."""
-    pace = Pace(most)
+def fraction_after(seconds, max_steps=10**9, spent=0.0, limit=100.0):
+    """The estimate after steps of the given durations, in a training of ``limit`` seconds."""
+    fraction = StepFraction(max_steps)
     for duration in (*seconds, 0.0):
-        pace.see(spent / limit)
+        fraction.update(spent / limit)
         spent += duration
-    return pace.share
+    return fraction.value
 
 
-def test_a_slow_start_says_nothing():
-    assert seen([5.0] * SLOW_STEPS + [0.1] * 20) == pytest.approx(0.001)
-    assert seen([5.0] * SLOW_STEPS, most=500) == 1 / 500
+def test_a_slow_start_is_ignored():
+    assert fraction_after([5.0] * IGNORED_STEPS + [0.1] * 20) == pytest.approx(0.001)
+    assert fraction_after([5.0] * IGNORED_STEPS, max_steps=500) == 1 / 500
 
 
-def test_steps_are_no_less_than_one_of_those_allowed():
-    assert seen([0.1] * 50, most=300) == 1 / 300
-    assert seen([0.1] * 50, most=3000) == pytest.approx(1 / 1000)
+def test_it_is_at_least_one_of_the_allowed_steps():
+    assert fraction_after([0.1] * 50, max_steps=300) == 1 / 300
+    assert fraction_after([0.1] * 50, max_steps=3000) == pytest.approx(1 / 1000)
 
 
-def test_it_is_that_of_the_steps_of_late():
-    assert seen([0.1] * 200 + [0.2] * LAST_STEPS) == pytest.approx(0.002)
+def test_it_follows_recent_steps():
+    assert fraction_after([0.1] * 200 + [0.2] * WINDOW) == pytest.approx(0.002)
 
 
 def test_pauses_do_not_count():
-    assert seen([0.1] * 30 + [9.0] + [0.1] * 30 + [9.0] + [0.1] * 30) == pytest.approx(0.001)
+    assert fraction_after([0.1] * 30 + [9.0] + [0.1] * 30 + [9.0] + [0.1] * 30) == pytest.approx(0.001)
 
 
-def test_a_resumed_training_is_timed_anew():
-    """Another machine's 90 of 100 seconds are over; here a step takes half of one."""
-    assert seen([0.5] * 15, spent=90.0) == pytest.approx(0.005)
+def test_a_resumed_training_is_timed_from_scratch():
+    """90 of 100 seconds were spent on another machine; here a step takes half a second."""
+    assert fraction_after([0.5] * 15, spent=90.0) == pytest.approx(0.005)
 
 
-def test_a_clock_that_stands_still_changes_nothing():
-    assert seen([0.0] * 30, most=500) == 1 / 500
+def test_a_stopped_clock_changes_nothing():
+    assert fraction_after([0.0] * 30, max_steps=500) == 1 / 500

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dv.config import OptimizerConfig
+from dv.lightning.schedule import scaled_learning_rate
 from faults import assert_equal_runs
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -90,7 +92,7 @@ def test_srun_starts_the_ranks_of_one_training(of_ball, tmp_path, fault):
         (["trainer.nodes=2"], "torchrun --nnodes=2 --nproc-per-node=1"),
         (["trainer.processes=0"], "trainer.processes=0 must be a whole number of at least 1"),
         (["data.batch_size=0"], "data.batch_size=0 must be a whole number of at least 1"),
-        (["optimizer.batch_scaling=double"], "optimizer.batch_scaling=double must be one of none, sqrt, linear"),
+        (["optimizer.batch_scaling=double"], "optimizer.batch_scaling=double must be none, sqrt or linear"),
         (["sweep=optuna"], "start it with python train.py -m"),
     ],
 )
@@ -102,7 +104,6 @@ def test_what_cannot_be_is_one_line(command, of_ball, arguments, expected):
 
 
 def test_learning_rates_grow_with_the_samples_of_a_step():
-    from dv.lightning.object_module import OptimizerSettings
-
-    rates = [OptimizerSettings(1e-3, 1e-3, batch_scaling=name).scaled(1e-3, 4) for name in ("none", "sqrt", "linear")]
+    configs = [OptimizerConfig(1e-3, 1e-3, batch_scaling=name) for name in ("none", "sqrt", "linear")]
+    rates = [scaled_learning_rate(config, 1e-3, 4) for config in configs]
     assert rates == pytest.approx([1e-3, 2e-3, 4e-3])

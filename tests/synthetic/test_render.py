@@ -377,38 +377,11 @@ def test_presets(given: dict[str, Any], expected: tuple[int, ...]) -> None:
     assert (settings.variant, settings.shape, settings.seed) == ("diffuse", None, 0)
 
 
-def test_unknown_preset() -> None:
-    with pytest.raises(UserError, match="source.preset=big must be one of demo, small, paper"):
-        settings_from({"preset": "big"})
-
-
 def test_missing_mitsuba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mitsuba", None)
     with pytest.raises(UserError, match=r"pip install 'dv\[synthetic\]'"):
         render_synthetic("vase", tmp_path, SMALL)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("image_side", 7),
-        ("image_side", 64.5),
-        ("train_views", 0),
-        ("test_views", 0),
-        ("samples_per_pixel", 0),
-        ("seed", -1),
-        ("workers", -1),
-    ],
-)
-def test_settings_out_of_range(key: str, value: int) -> None:
-    with pytest.raises(UserError, match=f"source.{key} must be at least"):
-        SyntheticSettings(**{key: value})
-
-
-def test_unknown_variant() -> None:
-    with pytest.raises(UserError, match="source.variant=shiny must be one of diffuse, specular"):
-        SyntheticSettings(variant="shiny")
 
 
 def test_import_needs_no_renderer() -> None:

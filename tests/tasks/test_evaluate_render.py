@@ -110,7 +110,7 @@ def test_a_reference_checkpoint_renders_its_recorded_image(command, tmp_path, ca
         world = float(tensors["input.near_plane"]) + (tensors["test.depth_map.0"][0, 0] + 0.5) * span
         assert np.abs(depth - world).max() < 1e-3
     else:
-        assert "has no depth" in result.out
+        assert "renders no depth" in result.out
         assert not (out / "depth").exists()
         assert not (out / "depth.json").exists()
 
@@ -122,7 +122,7 @@ def test_a_reference_checkpoint_is_evaluated_into_the_hydra_run_folder(command, 
         "object.name=ball",
     )  # fmt: skip
     assert result.code == 0, result.err
-    assert "has no depth" in result.out
+    assert "renders no depth" in result.out
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 
@@ -156,8 +156,8 @@ def spoiled(tmp_path: Path, kind: str, trained: Path) -> str:
     ("kind", "expected"),
     [
         ("missing", "no such file"),
-        ("truncated", "truncated or of another kind"),
-        ("text", "truncated or of another kind"),
+        ("truncated", "loaded safely, or truncated"),
+        ("text", "loaded safely, or truncated"),
         ("other", "neither a dv checkpoint nor one of the DeepVoxels reference"),
         ("incomplete", "lacks rendering_net.net.5.net.1.bias"),
     ],
@@ -186,7 +186,7 @@ def test_render_without_poses(command, trained, ball, tmp_path):
     result = command("render", f"ckpt={trained}", "object=custom", f"object.root={root}", "object.name=ball",
                      "trajectory=poses")  # fmt: skip
     assert result.code == 1
-    assert "no poses (*.txt) there" in result.err
+    assert "contains no poses (*.txt)" in result.err
 
 
 def test_processes_share_the_views_and_score_what_one_does(command, trained, tmp_path):

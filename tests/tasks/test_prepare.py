@@ -177,9 +177,12 @@ def test_again_has_nothing_to_do_and_other_settings_are_refused(command, vase, t
         (["source=check"], "object.root is not set"),
         (["source=export"], "object.root is not set"),
         (["source=synthetic", "object.name=teapot", "output_dir=x"], "teapot"),
-        (["source=synthetic", "object=vase", "source.preset=huge"], "source.preset=huge must be one of"),
+        (
+            ["source=synthetic", "object=vase", "source.preset=huge"],
+            "source.preset=huge must be demo, small",
+        ),
         (["source=synthetic", "object=vase", "views.farthest=9"], "views.farthest=9 is for imports and captures"),
-        (["source=synthetic", "object=vase", "grid.origin=[0,0,1]"], "grid.origin=[0, 0, 1] is for imports"),
+        (["source=synthetic", "object=vase", "grid.origin=[0,0,1]"], "grid.origin=[0.0,0.0,1.0] is for imports"),
     ],
 )
 def test_bad_input_gets_one_clear_line(command, arguments, message):

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 from compositing import time_compositing
-from dv.lightning.radiance_settings import SMALLEST_SIDE, RadianceSettings
 from frames import frame_seconds
 
-from conftest import SMALL, training, write_object
+from conftest import SMALL, configured, training, write_object
 from dv.checkpoint import KEY, read_checkpoint
 from dv.data.object import ObjectSource
 from dv.errors import Interrupted
-from dv.lightning.radiance_module import FIRST_CHANGE, RadianceModule
-from dv.lightning.schedule import SLOW_STEPS
+from dv.lightning.radiance_module import FIRST_CHANGE, RadianceGridModule
+from dv.lightning.schedule import IGNORED_STEPS
+from dv.lightning.vertex_changes import MIN_SIDE
+from dv.radiance import RadianceGrid
 from faults import assert_equal_runs, weights
 from wandb_runs import runs
 
@@ -123,7 +124,7 @@ def test_density_can_change_as_much_in_few_steps_as_in_many(command, arguments, 
 
 def test_density_learns_by_the_part_of_the_time_that_a_step_takes(command, arguments, tmp_path, monkeypatch):
     """A clock of which the start takes three tenths, and each of 20 steps a twentieth of the rest."""
-    monkeypatch.setattr(RadianceModule, "progress", lambda self: 0.3 + 0.7 * self.global_step / 20)
+    monkeypatch.setattr(RadianceGridModule, "progress", lambda self: 0.3 + 0.7 * self.global_step / 20)
     clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=31", "model.density_rate=10"]
     result = command("train", *arguments, *clock, f"hydra.run.dir={tmp_path / 'run'}")
     assert result.code == 0, result.err
@@ -131,15 +132,17 @@ def test_density_learns_by_the_part_of_the_time_that_a_step_takes(command, argum
     shares = [
         d / f / 10 / 4.5 ** (0.3 + 0.7 * step / 20) for step, (f, d) in enumerate(zip(features, density, strict=True))
     ]
-    assert shares[: SLOW_STEPS + 2] == pytest.approx([1 / 31] * (SLOW_STEPS + 2), rel=1e-4), "of all that are allowed"
-    assert shares[SLOW_STEPS + 2 : 20] == pytest.approx([0.7 / 20] * (18 - SLOW_STEPS), rel=1e-4)
+    assert shares[: IGNORED_STEPS + 2] == pytest.approx([1 / 31] * (IGNORED_STEPS + 2), rel=1e-4), (
+        "of all that are allowed"
+    )
+    assert shares[IGNORED_STEPS + 2 : 20] == pytest.approx([0.7 / 20] * (18 - IGNORED_STEPS), rel=1e-4)
 
 
 def test_a_slow_start_prunes_nothing(command, arguments, tmp_path, monkeypatch):
     """Half of the time is over before the first step, and nothing dense yet."""
-    monkeypatch.setattr(RadianceModule, "progress", lambda self: 0.5 + 0.5 * self.global_step / 80)
+    monkeypatch.setattr(RadianceGridModule, "progress", lambda self: 0.5 + 0.5 * self.global_step / 80)
     vertices = []
-    before = RadianceModule._change_vertices
+    before = RadianceGridModule._change_vertices
 
     def watched(self, *given):
         before(self, *given)
@@ -147,11 +150,11 @@ def test_a_slow_start_prunes_nothing(command, arguments, tmp_path, monkeypatch):
         if len(vertices) > FIRST_CHANGE:
             raise Interrupted("seen enough")
 
-    monkeypatch.setattr(RadianceModule, "_change_vertices", watched)
+    monkeypatch.setattr(RadianceGridModule, "_change_vertices", watched)
     clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=10000", "model.initial_density=-9"]
     result = command("train", *arguments, *clock, f"hydra.run.dir={tmp_path / 'run'}")
     assert "seen enough" in result.err
-    assert vertices[:FIRST_CHANGE] == [SMALLEST_SIDE**3] * FIRST_CHANGE
+    assert vertices[:FIRST_CHANGE] == [MIN_SIDE**3] * FIRST_CHANGE
     assert vertices[FIRST_CHANGE] != vertices[0]
 
 
@@ -209,14 +212,14 @@ def test_a_resumed_run_equals_an_undisturbed_one(command, arguments, tmp_path, s
     assert command("train", *base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'whole'}").code == 0
     stopped = [*base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'stopped'}"]
     with pytest.MonkeyPatch.context() as patch:
-        learn = RadianceModule.training_step
+        learn = RadianceGridModule.training_step
 
         def interrupted(self, batch, batch_idx):
             if self.global_step == stop:
                 raise Interrupted("stopped", 15)
             return learn(self, batch, batch_idx)
 
-        patch.setattr(RadianceModule, "training_step", interrupted)
+        patch.setattr(RadianceGridModule, "training_step", interrupted)
         assert command("train", *stopped).code == 143
     assert read_checkpoint(tmp_path / "stopped" / "checkpoints" / "last.ckpt").step == stop
     result = command("train", *stopped, "resume=auto")
@@ -291,20 +294,10 @@ def test_kernels_are_timed_beside_tensors(learned):
 
 def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_path):
     assert command("train", *arguments, "loss.border=12").code == 0
-    from dv.lightning.object_module import LossSettings, OptimizerSettings
-    from dv.radiance import RadianceSizes
-
     source = ObjectSource(ball, "ball")
-    calibration, views = source.calibration(), source.views("train")
-    settings = RadianceSettings(
-        rays=16, refine_at=(0.5,), prune_at=(), fine_at=0.5, view_from=0, density_rate=1, density_rise=1,
-        background_rate=0.1, linear_share_rate=0.1, decoder_rate=0.1, exposure_rate=0, smoothing=0,
-        sparsity=0,
-    )  # fmt: skip
-    loss, optimizer = LossSettings(0, 0, 12, 1), OptimizerSettings(0.1, 0.1)
-    module = RadianceModule(
-        RadianceSizes(32, 16), calibration.intrinsics, calibration.placement, loss, optimizer, settings, views
-    )
+    config = configured("train", *SMALL, "loss=l2", "loss.border=12", "grid.side=16", "model.rays=16", "output_dir=x")
+    module = RadianceGridModule(config, source.views("train"), source.calibration(), source.calibration().intrinsics)
+    views = source.views("train")
     module.on_train_start()
     pixels = module._pixels.long() % 32**2
     assert len(pixels) == len(views) * 8**2
@@ -315,7 +308,7 @@ def test_checkpoints_from_before_there_was_a_linear_share_have_none(learned):
     checkpoint = read_checkpoint(learned / "checkpoints" / "last.ckpt")
     share = float(checkpoint.model_state.pop("linear_share"))
     assert share != 1, "it is learned"
-    model = checkpoint.make_model(checkpoint.placement)
+    model = RadianceGrid.from_state(checkpoint.sizes, checkpoint.placement, checkpoint.model_state)
     assert model.linear_share.detach() == 0
 
 
@@ -327,7 +320,7 @@ def test_trainings_from_before_there_was_a_linear_share_do_not_go_on(command, ar
     torch.save(old, path)
     result = command("train", *arguments, "resume=auto", "trainer.max_steps=100")
     assert result.code == 1
-    assert f"begin another with its weights: init_from={path}" in result.err
+    assert f"start another one with its weights: init_from={path}" in result.err
     assert "Traceback" not in result.err
     another = f"hydra.run.dir={tmp_path / 'another'}"
     result = command(
@@ -341,31 +334,34 @@ def test_trainings_from_before_there_was_a_linear_share_do_not_go_on(command, ar
     [
         ("loss=l1_gan", "which no discriminator can judge"),
         ("model.rays=0", "model.rays=0 must be a whole number"),
-        ("model.rays=3", "model.rays=3 is less than one pixel has"),
+        ("model.rays=3", "model.rays=3 must be at least 4, the rays of one pixel"),
         ("model.supersampling=0", "model.supersampling=0 must be a whole number of at least 1"),
         ("model.linear_share=2", "model.linear_share=2 must be a number from 0 to 1"),
-        ("model.linear_share_rate=-1", "model.linear_share_rate=-1 must be a number that is not negative"),
-        ("model.exposure_rate=-1", "model.exposure_rate=-1 must be a number that is not negative"),
-        ("model.view_degree=5", "model.view_degree=5 must be 0 to 4"),
-        ("model.decoder_degree=5", "model.decoder_degree=5 must be 0 to 4"),
-        ("model.reflection_degree=-1", "model.reflection_degree=-1 must be 0 to 4"),
+        ("model.linear_share_rate=-1", "model.linear_share_rate=-1 must be a number of at least 0"),
+        ("model.exposure_rate=-1", "model.exposure_rate=-1 must be a number of at least 0"),
+        ("model.view_degree=5", "model.view_degree=5 must be a whole number from 0 to 4"),
+        ("model.decoder_degree=5", "model.decoder_degree=5 must be a whole number from 0 to 4"),
+        ("model.reflection_degree=-1", "model.reflection_degree=-1 must be a whole number from 0 to 4"),
         ("model.decoder_features=-1", "model.decoder_features=-1 must be a whole number"),
         ("trainer.max_steps=null trainer.max_epochs=null", "nothing ends the training"),
-        ("model.refine_at=[2]", "model.refine_at=[2] must be a list of numbers between 0 and 1, as [0.1,0.3], or []"),
-        ("model.refine_at=0.1", "model.refine_at=0.1 must be a list of numbers"),
-        ("model.prune_at=null", "model.prune_at=None must be a list of numbers"),
-        ("model.prune_at=[a]", "model.prune_at=['a'] must be a list of numbers"),
-        ("model.view_from=30", "model.view_from=30 must be a part of the training, from 0 to 1"),
-        ("model.density_rate=nan", "model.density_rate=nan must be a number that is not negative"),
-        ("model.density_rise=0", "model.density_rise=0 must be more than 0"),
+        (
+            "model.refine_at=[2]",
+            "model.refine_at=[2] must be a list, [a,b,…], of which each is a number",
+        ),
+        ("model.refine_at=0.1", "model.refine_at=0.1 must be a list"),
+        ("model.prune_at=null", "model.prune_at=null must be a list"),
+        ("model.prune_at=[a]", "model.prune_at=[a] must be a list"),
+        ("model.view_from=30", "model.view_from=30 must be a number from 0 to 1"),
+        ("model.density_rate=nan", "model.density_rate=nan must be a number of at least 0"),
+        ("model.density_rise=0", "model.density_rise=0 must be a number above 0"),
         ("model.initial_density=low", "model.initial_density=low must be a number"),
-        ("model.initial_density=-20", "model.initial_density=-20 cannot be seen in a grid that begins with 8 vertices"),
-        ("model.view_degree=1.0", "model.view_degree=1.0 must be 0 to 4"),
+        ("model.initial_density=-20", "model.initial_density=-20.0 is invisible in a grid that starts with 8 vertices"),
+        ("model.view_degree=1.0", "model.view_degree=1.0 must be a whole number from 0 to 4"),
         ("optimizer.final_fraction=0", "optimizer.final_fraction=0 is never reached exponentially"),
-        ("optimizer.final_fraction=-1", "optimizer.final_fraction=-1 must be a number that is not negative"),
+        ("optimizer.final_fraction=-1", "optimizer.final_fraction=-1 must be a number of at least 0"),
         ("trainer.precision=bf16-true", "rays through a radiance grid need more bits; use bf16-mixed"),
         ("grid.side=4", "grid.side=4 must be at least 8"),
-        ("model.kind=nerf", "model.kind=nerf must be one of deepvoxels, radiance_grid"),
+        ("model.kind=nerf", "model.kind=nerf must be one of deepvoxels, radiance_grid or package.module:Class"),
     ],
 )
 def test_what_cannot_be_is_said(command, arguments, override, message):
@@ -379,10 +375,10 @@ def test_checkpoints_of_one_model_are_not_taken_for_the_other(command, arguments
     ours = learned / "checkpoints" / "best.ckpt"
     result = command("train", *of_ball, "loss=l1", f"init_from={ours}")
     assert result.code == 1
-    assert "holds another kind of model; use model=radiance_grid" in result.err
+    assert "holds a model of another kind; use model=radiance_grid" in result.err
     result = command("train", *arguments, f"init_from={trained}")
     assert result.code == 1
-    assert "holds another kind of model; use model=deepvoxels" in result.err
+    assert "holds a model of another kind; use model=deepvoxels" in result.err
 
 
 def test_training_goes_on_from_the_weights_of_another_run(command, arguments, learned, tmp_path):

@@ -95,7 +95,7 @@ def test_an_error_in_all_ranks_is_shown_once(command, of_ball, tmp_path):
 
 
 def test_two_trainings_do_not_share_a_folder(of_ball, tmp_path, command, monkeypatch):
-    monkeypatch.setattr("dv.tasks.resume.PATIENCE", 0.5)
+    monkeypatch.setattr("dv.tasks.resume.LOCK_TIMEOUT", 0.5)
     process = start(tmp_path / "run", *of_ball, *LONG, "loss=l1")
     wait_for(lambda: (tmp_path / "run" / ".lock").is_file(), process)
     time.sleep(0.5)
@@ -136,7 +136,7 @@ def test_when_no_checkpoint_is_good_that_is_said(command, of_ball, tmp_path):
     result = command("train", *of_ball, "loss=l1", "resume=auto")
     assert result.code == 1
     assert "no checkpoint can be used" in result.err
-    assert "start afresh without resume" in result.err
+    assert "start from scratch without resume" in result.err
 
 
 @pytest.mark.parametrize("processes", [1, 2])

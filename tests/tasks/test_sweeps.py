@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from dv.checkpoint import read_checkpoint
-from dv.tasks.command import same_sweep
+from dv.tasks.command import resume_sweep
 from faults import assert_equal_runs, children, gone, steps, wait_for
 
 ENDS = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml", "metrics.csv", "run.json", "train.log"]
@@ -50,7 +50,7 @@ def test_a_sweep_has_one_folder_a_job_and_a_failing_job_stops_no_other(command, 
     assert sorted(p.name for p in folder.iterdir()) == ["0", "1", "2", "multirun.yaml"]
     assert finished(folder) == [0, 2]
     assert f"error: job 1 ({folder / '1'}): grid.features=0 must be a whole number" in result.err
-    assert "the same command with resume=auto makes what is missing" in result.err.splitlines()[-1]
+    assert "rerun the same command with resume=auto to run the remaining jobs" in result.err.splitlines()[-1]
     for job in ("0", "2"):
         assert all((folder / job / name).is_file() for name in ENDS)
         assert (folder / job / "train.log").read_text().count("training ball in") == 1
@@ -117,13 +117,13 @@ def test_resume_without_a_folder_finds_the_newest_sweep_of_the_same_command(tmp_
     study = {"hydra": {"overrides": {"task": ["experiment=study_views"], "hydra": []}}}
     OmegaConf.save(OmegaConf.create(study), tmp_path / "single" / "multirun.yaml")
     of_study = ["experiment=study_views", "resume=auto"]
-    assert same_sweep(of_study, tmp_path) == [*of_study, f"hydra.sweep.dir={tmp_path / 'single'}"]
+    assert resume_sweep(of_study, tmp_path) == [*of_study, f"hydra.sweep.dir={tmp_path / 'single'}"]
     command = ["-m", "grid='16','32'", "loss=l1", "resume=auto"]
-    assert same_sweep(command, tmp_path) == [*command, f"hydra.sweep.dir={tmp_path / 'b'}"]
-    assert same_sweep(command[:-1], tmp_path) == command[:-1]
-    assert same_sweep([*command, "seed=3"], tmp_path) == [*command, "seed=3"]
+    assert resume_sweep(command, tmp_path) == [*command, f"hydra.sweep.dir={tmp_path / 'b'}"]
+    assert resume_sweep(command[:-1], tmp_path) == command[:-1]
+    assert resume_sweep([*command, "seed=3"], tmp_path) == [*command, "seed=3"]
     given = [*command, "hydra.sweep.dir=elsewhere"]
-    assert same_sweep(given, tmp_path) == given
+    assert resume_sweep(given, tmp_path) == given
 
 
 def test_a_folder_with_another_sweep_is_not_gone_on_with(command, of_ball, tmp_path):

@@ -139,8 +139,8 @@ def test_double_precision_trains(command, of_ball, tmp_path):
 @pytest.fixture
 def sixteen_bits_anywhere(monkeypatch):
     """bf16 also where the CPU has to emulate it."""
-    for module in ("settings", "restored"):
-        monkeypatch.setattr(f"dv.tasks.{module}.check_precision", lambda precision, _gpus: precision)
+    for module in ("train", "restore"):
+        monkeypatch.setattr(f"dv.tasks.{module}.supported_precision", lambda precision, _gpus: precision)
 
 
 @pytest.mark.usefixtures("sixteen_bits_anywhere")
@@ -187,18 +187,18 @@ def test_signals_leave_a_loadable_checkpoint(of_ball, tmp_path, signum):
 
 
 def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    from dv.checkpoint import write_atomically
+    from dv.checkpoint import write_checkpoint
     from dv.errors import UserError
 
     path = tmp_path / "last.ckpt"
-    write_atomically({"a": torch.ones(3)}, path)
+    write_checkpoint({"a": torch.ones(3)}, path)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match=r"cannot write .*last\.ckpt.*No space left"):
-        write_atomically({"a": torch.zeros(3)}, path)
+        write_checkpoint({"a": torch.zeros(3)}, path)
     monkeypatch.undo()
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(3))
     assert list(tmp_path.iterdir()) == [path]
@@ -257,17 +257,17 @@ def test_training_goes_on_from_a_reference_checkpoint(command, tmp_path, case):
         (["grid.side=12"], "grid.side=12 must be a power of two"),
         (["grid.feature_side=64"], "must not be smaller than grid.feature_side=64"),
         (["loss=l1_gan", "loss.border=5"], "the discriminator needs 24: use loss=l1"),
-        (["optimizer.schedule=wave"], "optimizer.schedule=wave must be one of"),
+        (["optimizer.schedule=wave"], "optimizer.schedule=wave must be constant, cosine"),
         (["init_from=nowhere.ckpt"], "nowhere.ckpt: no such file"),
         (["resume=nowhere.ckpt"], "nowhere.ckpt: no such file"),
-        (["data.background=pink"], "data.background=pink must be one of"),
+        (["data.background=pink"], "data.background=pink must be white, grey, black or"),
         (["trainer.colour=1"], "colour"),
         (["trainer.max_steps=0"], "trainer.max_steps=0 must be a whole number of at least 1"),
         (["data.skip=-1"], "data.skip=-1 must be a whole number"),
         (["grid.side=abc"], "grid.side=abc must be a whole number"),
-        (["trainer.precision=foo"], "trainer: "),
+        (["trainer.precision=foo"], "trainer.precision=foo must be 32-true"),
         (["trainer.validation_views=0"], "trainer.validation_views=0"),
-        (["trainer.gpus=many"], "trainer.gpus=many must be a number or auto"),
+        (["trainer.gpus=many"], "trainer.gpus=many must be a whole number of at least 0 or auto"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(command, of_ball, tmp_path, arguments, expected):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from dv.nets.discriminator import MIN_IMAGE_SIDE
 from dv.prepare.camera_checks import check_cameras
 
 log = logging.getLogger("dv.tasks.train")
+SIZE_KEYS = {
+    "image_side": "data.image_side",
+    "feature_side": "grid.feature_side",
+    "grid_side": "grid.side",
+    "grid_features": "grid.features",
+    "base_channels": "model.base_channels",
+}
 
 
 def training_object(config: TrainConfig) -> ObjectSource:
@@ -55,8 +63,11 @@ def build_module(config: TrainConfig, source: ObjectSource, samples_per_step: in
     try:
         validation_intrinsics = source.calibration_of("validation").intrinsics
         module = make_module(config, views, calibration, validation_intrinsics, samples_per_step)
-    except ValueError as error:
-        raise UserError(f"model={kind}: {error}") from error
+    except UserError:
+        raise
+    except ValueError as error:  # the model's sizes do not fit together
+        named = re.sub(rf"\b({'|'.join(SIZE_KEYS)})=", lambda match: f"{SIZE_KEYS[match[1]]}=", str(error))
+        raise UserError(named) from error
     if config.init_from:
         start = read_checkpoint(Path(config.init_from))
         start.load_model(module.model, kind)

@@ -1,4 +1,4 @@
-"""A tiny object in the DeepVoxels folder format, and the commands run as a user runs them, in this process."""
+"""Shared fixtures: a tiny object in the DeepVoxels folder format, and the commands, called in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dv.tasks.command import config_folder, typed
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
-THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # workers that share cores spend their time waiting
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # more threads than cores make workers wait for each other
 torch.set_num_threads(THREADS)
 os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
@@ -34,7 +34,7 @@ TINY = [
     "trainer.progress_bar=false",
 ]
 
-SMALL = [  # of a radiance grid
+TINY_RADIANCE = [  # overrides for a radiance grid
     "model=radiance_grid",
     "grid.side=16",
     "model.rays=256",
@@ -43,14 +43,14 @@ SMALL = [  # of a radiance grid
 ]
 
 
-def training(count: int) -> list[str]:
-    """Overrides of a training of ``count`` steps that validates, saves and draws at the last one only."""
+def step_overrides(count: int) -> list[str]:
+    """Return overrides for ``count`` training steps, with validation, checkpoint and images after the last one only."""
     events = ("save", "validate", "picture")
     return [f"trainer.max_steps={count}", *[f"trainer.{event}_every_steps={count}" for event in events]]
 
 
 def write_views(folder: Path, count: int, side: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> None:
-    """Pictures of a sphere shaded by its normals, seen from ``count`` poses on the upper hemisphere."""
+    """Write images of a sphere shaded by its normals, seen from ``count`` poses on the upper hemisphere."""
     height, width = size or (side, side)
     crop = min(height, width)
     f, cx, cy = 1.4 * crop, (width - 1) / 2, (height - 1) / 2
@@ -78,7 +78,7 @@ def write_views(folder: Path, count: int, side: int, *, seed: int = 0, size: tup
 
 
 def write_object(root: Path, side: int = 32, train: int = 8, name: str = "ball") -> Path:
-    """An object with all three splits; returns its root."""
+    """Write an object with all three splits and return its root."""
     for split, count, seed in (("train", train, 0), ("validation", 2, 1), ("test", 3, 2)):
         write_views(root / split / name, count, side, seed=seed)
     return root
@@ -86,19 +86,19 @@ def write_object(root: Path, side: int = 32, train: int = 8, name: str = "ball")
 
 @pytest.fixture(scope="session")
 def ball(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root of the object ``ball``, 32 px; tests must not write to it."""
+    """Root of the object ``ball`` with 32 px images; tests must not write to it."""
     return write_object(tmp_path_factory.mktemp("objects"))
 
 
-def configured(task: str, *overrides: str) -> Any:
-    """The typed configuration that a command line composes."""
+def compose_config(task: str, *overrides: str) -> Any:
+    """Return the typed configuration that a command line composes."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return typed(task, compose(task, list(overrides)))
 
 
 @dataclass
 class Result:
-    """What a command left: exit code and what it printed."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -107,7 +107,7 @@ class Result:
 
 @pytest.fixture
 def command(capfd, monkeypatch, tmp_path):
-    """Call an entry point as ``command("train", "object=custom", …)``; Hydra's run folder is under tmp_path."""
+    """Return a function that calls an entry point: ``command("train", "object=custom", …)`` runs under tmp_path."""
 
     def call(name: str, *arguments: str) -> Result:
         import importlib
@@ -131,8 +131,8 @@ def command(capfd, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def of_ball(ball):
-    """The overrides that choose the tiny object and tiny sizes."""
+def ball_overrides(ball):
+    """Return overrides that select the tiny object and tiny sizes."""
     return ["object=custom", f"object.root={ball}", "object.name=ball", *TINY]
 
 

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, to be killed, and what they leave."""
+"""Helpers to start trainings in separate processes, which tests kill, and to inspect the files they leave."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import torch
 from dv.checkpoint import read_checkpoint
 
 
-def start(run: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`train.py` as a process of its own."""
+def start_training(run: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start `train.py` in a separate process."""
     command = [sys.executable, "-m", "dv.tasks.train", *arguments, f"hydra.run.dir={run}"]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def wait_for(there: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
-    while not there():
+    while not condition():
         assert process.poll() is None, (process.stderr or process.stdout).read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def steps(run: Path) -> int:
+def saved_steps(run: Path) -> int:
     path = run / "checkpoints" / "last.ckpt"
     return read_checkpoint(path).step if path.is_file() else 0
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
 def assert_equal_runs(a: Path, b: Path) -> None:
-    """The same weights bit for bit and the same log but for the times."""
+    """Assert that two runs have the same weights, bit for bit, and the same log except for times."""
     for name in ("last", "best"):
-        ours, theirs = (weights(run / "checkpoints" / f"{name}.ckpt") for run in (a, b))
+        ours, theirs = (read_weights(run / "checkpoints" / f"{name}.ckpt") for run in (a, b))
         assert ours.keys() == theirs.keys()
         assert not [key for key in ours if not torch.equal(ours[key], theirs[key])], name
     logs = []
@@ -54,7 +54,7 @@ def children(pid: int) -> list[int]:
     return [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         return "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0]
     except FileNotFoundError:

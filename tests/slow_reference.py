@@ -1,6 +1,6 @@
 """DeepVoxels in eval mode, written plainly and slowly from the paper: loops for geometry, explicit padding.
 
-It takes the state dict of ``DeepVoxels`` and serves to test what the recorded reference tensors do not cover.
+It reads a state dict of ``DeepVoxels`` and tests sizes that the recorded reference tensors do not cover.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The shape of the code: short files, small folders, and no configuration keys below the commands' layer."""
+"""Rules for the source: short files, small folders and no configuration keys in the lower layers."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ KEYS = {key for schema in SCHEMAS.values() for key, _, _ in leaves(schema) if ".
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_files_over_300_lines_say_why_at_the_top(path):
     lines = path.read_text().splitlines()
-    assert len(lines) <= 300 or "One file" in "\n".join(lines[:8]), len(lines)
+    assert len(lines) <= 300 or "one file of over 300 lines because" in path.read_text()[:1500], len(lines)
 
 
 def test_folders_have_at_most_twenty_modules():

@@ -1,4 +1,4 @@
-"""The benchmark: its baseline is the same mathematics, and it writes what it says."""
+"""The baseline of the benchmark computes the same as dv, and the benchmark writes its results."""
 
 import json
 import subprocess
@@ -51,9 +51,9 @@ def test_frames_of_the_baseline_equal_those_of_dv():
     model, baseline, projector = models()
     pose = speed.views(1)
     with torch.inference_mode():
-        for both in (model, baseline):
-            both.eval()
-            both.grid.normal_(generator=torch.Generator().manual_seed(1))
+        for network in (model, baseline):
+            network.eval()
+            network.grid.normal_(generator=torch.Generator().manual_seed(1))
         ours = model.render(model.inpaint(), projector.resampling(pose)).image
         torch.testing.assert_close(ours, baseline.frame(pose[0]), rtol=0, atol=1e-9)
 
@@ -84,15 +84,15 @@ def test_results_are_written(tmp_path):
 
 @pytest.mark.slow
 def test_compiled_networks_equal_eager_ones():
-    """Traced without kernels of their own (those take minutes of C++): what tracing could break is in the graphs."""
+    """The backend traces the networks but does not compile kernels, which would take minutes."""
     model, _, projector = models()
     compiled, _, _ = models()
-    compiled.compile_networks(backend="aot_eager", fullgraph=True)  # one graph each, or an error
+    compiled.compile_networks(backend="aot_eager", fullgraph=True)  # raises an error unless each network is one graph
     source, poses = torch.rand(1, 3, 64, 64, dtype=torch.float64) - 0.5, speed.views(3)
     results = []
-    for either in (model, compiled):
-        image = either(source, projector.lifting(poses[0]), projector.resampling(poses[1:]))[0].image
+    for network in (model, compiled):
+        image = network(source, projector.lifting(poses[0]), projector.resampling(poses[1:]))[0].image
         image.square().sum().backward()
-        results.append([image.detach(), *(p.grad for p in either.parameters())])
+        results.append([image.detach(), *(p.grad for p in network.parameters())])
     for eager, traced in zip(*results, strict=True):
         torch.testing.assert_close(traced, eager, rtol=1e-9, atol=1e-9)

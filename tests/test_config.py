@@ -1,4 +1,4 @@
-"""Every configuration composes, and each value of every group runs one training step where a CPU can."""
+"""Every configuration composes, and each value of every training group trains for one step on a CPU."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ TRAIN_GROUPS = ("object", "grid", "model", "loss", "trainer", "logger", "experim
 VALUES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 
 
-def test_the_clone_uses_its_own_conf():
+def test_a_clone_uses_its_own_conf():
     assert config_folder() == CONF
 
 
@@ -42,16 +42,16 @@ def test_value_composes(group, value):
 
 
 @pytest.mark.parametrize("value", [value for group, value in VALUES if value.startswith("study_")])
-def test_study_is_a_sweep_with_scores(command, of_ball, tmp_path, value):
-    """In the finest steps; the grid's sizes need none of those of the other tests."""
+def test_study_is_a_sweep_with_scores(command, ball_overrides, tmp_path, value):
+    """Each study runs with two of its values; overrides of keys that it sweeps are left out."""
     key = {"study_grid": "grid", "study_occlusion": "model", "study_views": "data.training_views"}.get(value)
-    few = {"grid": "grid=16,32", "data.training_views": "data.training_views=2,4"}.get(key, "seed=0")
-    few = "data.noise_angle=0,5" if value == "study_noise" else few
-    few = "ablation=recipe,diffuse" if value == "study_radiance" else few
-    unfit = {"study_grid": "grid.side", "study_radiance": "model."}.get(value, "none")
-    base = [a for a in of_ball if not a.startswith(unfit)]
+    two_values = {"grid": "grid=16,32", "data.training_views": "data.training_views=2,4"}.get(key, "seed=0")
+    two_values = "data.noise_angle=0,5" if value == "study_noise" else two_values
+    two_values = "ablation=recipe,diffuse" if value == "study_radiance" else two_values
+    swept = {"study_grid": "grid.side", "study_radiance": "model."}.get(value, "none")
+    base = [a for a in ball_overrides if not a.startswith(swept)]
     result = command(
-        "train", *base, f"experiment={value}", few, "loss=l1", "trainer.max_steps=1", f"hydra.sweep.dir={tmp_path}"
+        "train", *base, f"experiment={value}", two_values, "loss=l1", "trainer.max_steps=1", f"hydra.sweep.dir={tmp_path}"
     )
     assert result.code == 0, result.err
     scores = [(tmp_path / str(job) / "metrics.json").read_text() for job in range(2)]
@@ -65,7 +65,7 @@ def test_study_is_a_sweep_with_scores(command, of_ball, tmp_path, value):
 def test_value_trains_one_step(command, ball, tmp_path, group, value, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     small = [a for a in TINY if not a.startswith(("grid.side", "trainer="))]
-    if value.startswith("radiance") or value == "demo" or group == "ablation":  # which has no channels
+    if value.startswith("radiance") or value == "demo" or group == "ablation":  # a radiance grid has no base_channels
         small = [a for a in small if not a.startswith("model.")]
     small += ["trainer.gpus=0", "trainer.max_steps=1", "trainer.validation_views=1", "trainer.picture_every_steps=1"]
     side = ["grid.side=8"] if (group, value) != ("grid", value) else []

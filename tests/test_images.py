@@ -11,10 +11,10 @@ from dv.images import Video, contact_sheet, depth_image, read_image, square_imag
 def test_sixteen_bit_png_reads_back_exactly(tmp_path, channels):
     image = torch.rand(channels, 9, 7, dtype=torch.float64)
     write_png16(tmp_path / "a.png", image)
-    back = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
-    back = back[..., ::-1] if channels == 3 else back  # OpenCV reads BGR
-    assert back.dtype == np.uint16
-    np.testing.assert_array_equal(back.reshape(9, 7, channels), np.round(65535 * image.permute(1, 2, 0).numpy()))
+    stored = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    stored = stored[..., ::-1] if channels == 3 else stored  # OpenCV reads BGR
+    assert stored.dtype == np.uint16
+    np.testing.assert_array_equal(stored.reshape(9, 7, channels), np.round(65535 * image.permute(1, 2, 0).numpy()))
 
 
 def test_sixteen_bit_channels_are_red_green_blue(tmp_path):

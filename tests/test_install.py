@@ -1,4 +1,4 @@
-"""Outside the clone: an installed package finds its configuration and its commands work."""
+"""A package that is installed outside the clone finds its configuration, and its commands work."""
 
 import subprocess
 import sys
@@ -18,12 +18,12 @@ def test_installed_package_works_outside_the_clone(tmp_path, ball):
     site = next(p for p in sys.path if p.endswith("site-packages"))
     (next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages" / "host.pth").write_text(site)
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", str(ROOT)], check=True, cwd=tmp_path)
-    where = subprocess.run(
+    locations = subprocess.run(
         [python, "-c", "import dv, dv.tasks.command as c; print(dv.__file__); print(c.config_folder())"],
         check=True, capture_output=True, text=True, cwd=tmp_path,
     ).stdout  # fmt: skip
-    assert str(ROOT) not in where
-    assert where.strip().endswith("dv/conf")
+    assert str(ROOT) not in locations
+    assert locations.strip().endswith("dv/conf")
     done = subprocess.run(
         [tmp_path / "venv" / "bin" / "dv-train", "object=custom", f"object.root={ball}", "object.name=ball",
          "trainer=debug", "grid.side=8", "grid.feature_side=16", "grid.features=4", "model.base_channels=4", "loss=l1",

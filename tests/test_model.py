@@ -1,4 +1,4 @@
-"""The whole forward pass against a slow version written from the specification, at sizes nothing was recorded for."""
+"""The forward pass equals a slow version written from the specification, at sizes without recorded tensors."""
 
 import pytest
 import torch
@@ -11,8 +11,8 @@ from dv.model import DeepVoxels, ModelSizes
 from slow_reference import SlowDeepVoxels, lift, resample
 
 
-def settled(model: DeepVoxels) -> DeepVoxels:
-    """Random BatchNorm statistics and grid, so that nothing cancels; float64, eval mode."""
+def with_random_buffers(model: DeepVoxels) -> DeepVoxels:
+    """Give a model random norm statistics and a random grid, float64 and eval mode, and return it."""
     generator = torch.Generator().manual_seed(1)
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean") or name == "grid":
@@ -35,7 +35,7 @@ def settled(model: DeepVoxels) -> DeepVoxels:
 def test_forward_equals_slow_version(image_side, feature_side, grid_side, size, principal, occlusion_net):
     torch.manual_seed(0)
     sizes = ModelSizes(image_side, feature_side, grid_side, 3, 4, occlusion_net)
-    model = settled(DeepVoxels(sizes))
+    model = with_random_buffers(DeepVoxels(sizes))
     slow = SlowDeepVoxels(model.state_dict(), sizes)
     height, width = size
     intrinsics = square_crop(1.3 * min(size), *principal, height, width)
@@ -61,20 +61,20 @@ def test_forward_equals_slow_version(image_side, feature_side, grid_side, size, 
             inpainted[0], target, (k.f, k.cx, k.cy), feature_side, origin, placement.scale, placement.near
         )[None]
         expected, depth_map = slow.render(frustum)
-    close = {"rtol": 0, "atol": 1e-10}
-    torch.testing.assert_close(integrated.grid, state, **close)
+    tolerance = {"rtol": 0, "atol": 1e-10}
+    torch.testing.assert_close(integrated.grid, state, **tolerance)
     inner = slice(sizes.rim, sizes.rim + feature_side)
-    torch.testing.assert_close(resampled[..., inner, inner], frustum, **close)
-    torch.testing.assert_close(rendering.image, expected, **close)
+    torch.testing.assert_close(resampled[..., inner, inner], frustum, **tolerance)
+    torch.testing.assert_close(rendering.image, expected, **tolerance)
     assert rendering.image.shape == (1, 3, image_side, image_side)
     if occlusion_net:
-        torch.testing.assert_close(rendering.depth_map, depth_map, **close)
+        torch.testing.assert_close(rendering.depth_map, depth_map, **tolerance)
     else:
         assert rendering.depth_map is None
 
 
 @pytest.mark.parametrize(
-    ("sizes", "fault"),
+    ("sizes", "message"),
     [
         ((48, 16, 8, 4, 4), "image_side=48"),
         ((32, 12, 8, 4, 4), "feature_side=12"),
@@ -84,12 +84,12 @@ def test_forward_equals_slow_version(image_side, feature_side, grid_side, size, 
         ((32, 16, 8, 4, 1), "base_channels=1"),
     ],
 )
-def test_impossible_sizes_are_refused(sizes, fault):
-    with pytest.raises(ValueError, match=fault):
+def test_invalid_sizes_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
         DeepVoxels(ModelSizes(*sizes))
 
 
-def test_gradient_stops_at_the_old_grid():
+def test_the_stored_grid_is_detached():
     sizes = ModelSizes(16, 8, 4, 3, 4)
     model = DeepVoxels(sizes)
     integrated = model.integrate(torch.rand(1, 3, 4, 4, 4))

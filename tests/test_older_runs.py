@@ -1,7 +1,7 @@
-"""Runs and checkpoints of version 0.1.0 load, evaluate to the same numbers and resume to the same weights.
+"""Runs of version 0.1.0 evaluate to the same scores and resume to the same weights.
 
 ``tests/data/before/<model>`` is a run of 4 steps on the object ``ball`` at 16 px. ``metrics.json`` is its evaluation,
-``resumed.json`` has the validation and the mean of every tensor after 8 steps.
+``resumed.json`` holds the validation scores and the mean of every tensor after 8 steps.
 """
 
 import json
@@ -12,23 +12,23 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-BEFORE = Path(__file__).parent / "data" / "before"
+OLDER_RUNS = Path(__file__).parent / "data" / "before"
 TINY = ["grid.side=4", "grid.feature_side=4", "grid.features=2", "model.base_channels=2", "loss.border=0", "loss=l1"]
 OVERRIDES = {"deepvoxels": TINY, "radiance_grid": ["model=radiance_grid", "grid.side=8", "model.rays=256"]}
 
 
 @pytest.fixture(params=list(OVERRIDES))
-def older(request, tmp_path, ball):
-    """Folder of an older run, and the overrides that it was made with."""
+def older_run(request, tmp_path, ball):
+    """Folder of an older run and the overrides of its training."""
     run = tmp_path / request.param
-    shutil.copytree(BEFORE / request.param, run)
+    shutil.copytree(OLDER_RUNS / request.param, run)
     common = ["object=custom", f"object.root={ball}", "object.name=ball", "data.image_side=16", "trainer=debug"]
-    more = ["trainer.progress_bar=false", "trainer.gpus=0", "trainer.picture_every_steps=0", f"hydra.run.dir={run}"]
-    return run, [*common, *OVERRIDES[request.param], *more]
+    options = ["trainer.progress_bar=false", "trainer.gpus=0", "trainer.picture_every_steps=0", f"hydra.run.dir={run}"]
+    return run, [*common, *OVERRIDES[request.param], *options]
 
 
-def test_it_evaluates_to_the_same_numbers(command, older, tmp_path, ball):
-    run, _ = older
+def test_an_older_run_evaluates_to_the_same_scores(command, older_run, tmp_path, ball):
+    run, _ = older_run
     expected = json.loads((run / "metrics.json").read_text())
     ckpt = f"ckpt={run / 'checkpoints' / 'last.ckpt'}"
     result = command("evaluate", ckpt, f"object.root={ball}", f"output_dir={tmp_path / 'out'}", "trainer.gpus=0")
@@ -41,8 +41,8 @@ def test_it_evaluates_to_the_same_numbers(command, older, tmp_path, ball):
         assert ours["psnr"] == pytest.approx(theirs["psnr"], abs=1e-4)
 
 
-def test_it_resumes_to_the_same_weights(command, older):
-    run, overrides = older
+def test_an_older_run_resumes_to_the_same_weights(command, older_run):
+    run, overrides = older_run
     expected = json.loads((run / "resumed.json").read_text())
     result = command("train", *overrides, "trainer.max_steps=8", "resume=auto")
     assert result.code == 0, result.err
@@ -56,12 +56,12 @@ def test_it_resumes_to_the_same_weights(command, older):
     )
 
 
-def test_it_is_finished_and_is_not_repeated(command, older, ball):
-    run, overrides = older
+def test_a_finished_older_run_is_not_repeated(command, older_run, ball):
+    run, overrides = older_run
     config = OmegaConf.load(run / "config.yaml")
     config.object.root = str(ball)
     OmegaConf.save(config, run / "config.yaml")
-    written = (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    modified = (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     result = command("train", *overrides, "resume=auto")
     assert result.code == 0, result.err
-    assert (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns == written
+    assert (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns == modified

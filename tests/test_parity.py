@@ -20,6 +20,8 @@ CASES = Path(__file__).parent / "parity"
 
 
 class Case:
+    """Recorded tensors and the networks with the recorded weights."""
+
     def __init__(self, name: str, dtype: torch.dtype) -> None:
         self.tensors = np.load(CASES / name / "tensors.npz")
         self.config = json.loads((CASES / name / "config.json").read_text())
@@ -103,7 +105,7 @@ def without_dropout(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def train_step(case: Case, together: bool):
-    """Take one training step; returns losses per target, the new grid, the images, the true images and loss weights."""
+    """Take one training step and return losses per target, the new grid, the images, the true images and loss weights."""
     model, discriminator = without_dropout(case.model), without_dropout(case.discriminator)
     integrated = model.integrate(model.lift(model.extractor(case["input.source_image"]), case.lifting))
     inpainted = model.inpaint(integrated.grid)
@@ -172,7 +174,7 @@ def test_generator_loss_leaves_the_discriminator_alone(name):
     assert all(p.grad is not None for p in case.discriminator.parameters())
 
 
-def test_every_entry_has_one_reference_name(name):
+def test_every_state_entry_has_one_reference_name(name):
     case = Case(name, torch.float32)
     for module, names in (
         (case.model, model_names(case.model)),

@@ -1,4 +1,4 @@
-"""Every command of the README runs at a tiny size, or is composed where it needs GPUs or days."""
+"""Every command of the README composes, and those that need neither GPUs nor days run at a tiny size."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from conftest import TINY
 from dv.prepare.photographs import Lens
 from dv.tasks.command import quote_group_numbers
-from photo_scene import poses_around, take, write_jpeg
+from photo_scene import poses_around, render_scene, write_jpeg
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
@@ -37,22 +37,22 @@ def test_command_composes(line):
         assert compose(task, overrides)
 
 
-def prepared(command, arguments: list[str], ball: Path, tmp_path: Path) -> list[str]:
-    """What a `prepare.py` line of the README needs to run on tiny data, by its source."""
-    of_ball = [f"object.root={ball}", "object.name=ball", f"output_dir={tmp_path / 'made'}"]
+def prepare_arguments(command, arguments: list[str], ball: Path, tmp_path: Path) -> list[str]:
+    """Return the arguments with which a `prepare.py` line of the README runs on tiny data."""
+    small_object = [f"object.root={ball}", "object.name=ball", f"output_dir={tmp_path / 'made'}"]
     source = next(a.partition("=")[2] for a in arguments if a.startswith("source="))
     if source == "synthetic":
         return [f"object.root={tmp_path / 'made'}", "source.image_side=16", "source.train_views=2",
                 "source.validation_views=1", "source.test_views=1", "source.samples_per_pixel=4"]  # fmt: skip
     if source in ("check", "export"):
-        return of_ball
+        return small_object
     if source == "capture":
         lens = Lens(240, 240, 260, 260, 120, 120)
         for i, pose in enumerate(poses_around(10, arc=120)):
-            write_jpeg(tmp_path / f"{i}.jpg", take(pose, lens))
+            write_jpeg(tmp_path / f"{i}.jpg", render_scene(pose, lens))
         return [f"source.path={tmp_path}", f"output_dir={tmp_path / 'made'}"]
     if source == "transforms":
-        assert command("prepare", "source=export", "object=custom", *of_ball).code == 0
+        assert command("prepare", "source=export", "object=custom", *small_object).code == 0
         return [f"source.path={tmp_path / 'made'}", f"output_dir={tmp_path / 'again'}"]
     assert source == "folder"
     return [f"source.path={ball}", "source.object=ball", f"output_dir={tmp_path / 'made'}"]
@@ -67,19 +67,14 @@ def test_command_runs(command, line, ball, trained, tmp_path):
         (root / part / "vase").symlink_to(ball / part / "ball")
     paths = ("ckpt=", "init_from=", "object.", "hydra.", "grid=", "source.path=", "output_dir=", "runs=")
     arguments = [a for a in arguments if not a.startswith(paths)]
-    arguments += {
-        "train": ["grid=16"] if "-m" in arguments else [],
-        "render": [],
-        "evaluate": [],
-        "prepare": [],
-        "report": [],
-    }[task]
+    if task == "train" and "-m" in arguments:
+        arguments += ["grid=16"]
     if task == "prepare":
-        arguments += prepared(command, arguments, ball, tmp_path)
+        arguments += prepare_arguments(command, arguments, ball, tmp_path)
     elif task == "report":
         arguments += [f"runs={trained.parents[1]}", f"output_dir={tmp_path / 'report'}"]
     elif task == "train":
-        radiance = any(a.startswith("experiment=radiance") for a in arguments)  # which has no channels
+        radiance = any(a.startswith("experiment=radiance") for a in arguments)  # a radiance grid has no base_channels
         tiny = [a for a in TINY if not (radiance and a.startswith("model."))]
         arguments += [*tiny, f"object.root={root}", "trainer.max_steps=1"]
         arguments += [] if any(a.startswith("loss=") for a in arguments) else ["loss=l1"]
@@ -92,6 +87,6 @@ def test_command_runs(command, line, ball, trained, tmp_path):
             arguments += [f"object.root={root}", "object.name=vase"]
         if "trajectory=spiral" in arguments:
             arguments += ["trajectory.frames=2"]
-    where = "hydra.sweep.dir" if "-m" in arguments or "experiment=study" in line else "hydra.run.dir"
-    result = command(task, *arguments, f"{where}={tmp_path / 'run'}")
+    folder_key = "hydra.sweep.dir" if "-m" in arguments or "experiment=study" in line else "hydra.run.dir"
+    result = command(task, *arguments, f"{folder_key}={tmp_path / 'run'}")
     assert result.code == 0, result.err

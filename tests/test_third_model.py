@@ -1,17 +1,17 @@
-"""A model that this package does not know trains, evaluates, renders and resumes through the commands."""
+"""A model that is defined outside the package trains, evaluates, renders and resumes through the commands."""
 
 import json
 
 import pytest
 import torch
 
-from conftest import training
-from faults import weights
+from conftest import step_overrides
+from faults import read_weights
 
 
 @pytest.fixture
-def of_toy(ball, tmp_path):
-    """The overrides that choose the toy model, whose group file lies in a folder of its own."""
+def toy_overrides(ball, tmp_path):
+    """Return overrides that select the toy model, whose configuration lies in a separate folder."""
     group = tmp_path / "conf" / "model"
     group.mkdir(parents=True)
     (group / "toy.yaml").write_text("kind: toy_model:ToyModule\nrate: 0.1\n")
@@ -22,29 +22,29 @@ def of_toy(ball, tmp_path):
     ]
 
 
-def test_it_trains_evaluates_renders_and_resumes(command, of_toy, tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert command("train", *of_toy, *training(6), f"hydra.run.dir={whole}").code == 0
-    assert command("train", *of_toy, *training(3), f"hydra.run.dir={parts}").code == 0
-    result = command("train", *of_toy, *training(6), f"hydra.run.dir={parts}", "resume=auto")
+def test_an_external_model_trains_evaluates_renders_and_resumes(command, toy_overrides, tmp_path):
+    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+    assert command("train", *toy_overrides, *step_overrides(6), f"hydra.run.dir={uninterrupted}").code == 0
+    assert command("train", *toy_overrides, *step_overrides(3), f"hydra.run.dir={resumed}").code == 0
+    result = command("train", *toy_overrides, *step_overrides(6), f"hydra.run.dir={resumed}", "resume=auto")
     assert result.code == 0, result.err
-    ours, theirs = (weights(run / "checkpoints" / "last.ckpt")["model.image"] for run in (parts, whole))
+    ours, theirs = (read_weights(run / "checkpoints" / "last.ckpt")["model.image"] for run in (resumed, uninterrupted))
     assert torch.equal(ours, theirs)
     assert ours.any()
 
-    ckpt = f"ckpt={parts / 'checkpoints' / 'best.ckpt'}"
+    ckpt = f"ckpt={resumed / 'checkpoints' / 'best.ckpt'}"
     result = command("evaluate", ckpt, "trainer.gpus=0")
     assert result.code == 0, result.err
     assert "renders no depth" in result.out
-    assert json.loads((parts / "metrics.json").read_text())["mean"]["psnr"] > 5
+    assert json.loads((resumed / "metrics.json").read_text())["mean"]["psnr"] > 5
     result = command("render", ckpt, "trainer.gpus=0", "trajectory.frames=3", f"output_dir={tmp_path / 'film'}")
     assert result.code == 0, result.err
-    assert len(list((tmp_path / "film" / "rgb").glob("*.png"))) == 3
-    assert (tmp_path / "film" / "video.mp4").is_file()
+    assert len(list((tmp_path / "rendered" / "rgb").glob("*.png"))) == 3
+    assert (tmp_path / "rendered" / "video.mp4").is_file()
 
-    result = command("train", *of_toy, *training(1), f"init_from={parts / 'checkpoints' / 'best.ckpt'}")
+    result = command("train", *toy_overrides, *step_overrides(1), f"init_from={resumed / 'checkpoints' / 'best.ckpt'}")
     assert result.code == 0, result.err
-    result = command("report", f"runs=[{whole},{parts}]", f"output_dir={tmp_path / 'report'}")
+    result = command("report", f"runs=[{uninterrupted},{resumed}]", f"output_dir={tmp_path / 'report'}")
     assert result.code == 0, result.err
 
 
@@ -52,21 +52,21 @@ def test_it_trains_evaluates_renders_and_resumes(command, of_toy, tmp_path):
     ("change", "expected"),
     [
         ("model.rate=-1", "model.rate=-1 must be a number of at least 0"),
-        ("loss=l1_gan", "the toy model has no use for loss.gan_weight"),
+        ("loss=l1_gan", "the toy model does not support loss.gan_weight"),
         ("model=unknown", "has no attribute 'Missing'"),
         ("+model.other=1", "model.other is not a key"),
     ],
 )
-def test_its_schema_and_rules_are_checked(command, of_toy, tmp_path, change, expected):
-    base = [a for a in of_toy if a.split("=")[0] != change.split("=")[0]]
+def test_the_schema_and_rules_of_an_external_model_are_checked(command, toy_overrides, tmp_path, change, expected):
+    base = [a for a in toy_overrides if a.split("=")[0] != change.split("=")[0]]
     result = command("train", *base, change)
     assert result.code == 1
     assert expected in result.err
     assert not (tmp_path / "run").exists()
 
 
-def test_its_checkpoint_is_refused_by_another_model(command, of_ball, of_toy, tmp_path):
-    assert command("train", *of_toy, *training(1), f"hydra.run.dir={tmp_path / 'toy'}").code == 0
-    result = command("train", *of_ball, "loss=l1", f"init_from={tmp_path / 'toy' / 'checkpoints' / 'best.ckpt'}")
+def test_another_model_refuses_the_checkpoint_of_an_external_model(command, ball_overrides, toy_overrides, tmp_path):
+    assert command("train", *toy_overrides, *step_overrides(1), f"hydra.run.dir={tmp_path / 'toy'}").code == 0
+    result = command("train", *ball_overrides, "loss=l1", f"init_from={tmp_path / 'toy' / 'checkpoints' / 'best.ckpt'}")
     assert result.code == 1
     assert "holds a model of another kind; use model=toy_model:ToyModule" in result.err

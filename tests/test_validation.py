@@ -1,4 +1,4 @@
-"""Every key of every group refuses a wrong type, a value out of range and null where that is not allowed."""
+"""Every key of every group refuses a wrong type, a value out of range and, where it is not allowed, null."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def composed(command: str, group: str, value: str) -> dict[str, Any]:
 
 
 def kinds(annotation: Any) -> tuple[list[Any], list[Any]]:
-    """Types that a value may have, and the limits of numbers."""
+    """Return the types that a value may have and the limits of its numbers."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
         found, limits = kinds(inner)
@@ -54,7 +54,7 @@ def kinds(annotation: Any) -> tuple[list[Any], list[Any]]:
 
 
 def bad_values(annotation: Any) -> dict[str, Any]:
-    """A value of a wrong type, one out of range and null, where the annotation allows them to be made."""
+    """Return invalid values by fault: a wrong type, a number out of range and null, where they are invalid."""
     found, limits = kinds(annotation)
     words = any(kind is str or get_origin(kind) is Literal for kind in found)
     bad = {"type": [[True]] if words or any(get_origin(kind) is list for kind in found) else "nonsense"}
@@ -72,19 +72,19 @@ def bad_values(annotation: Any) -> dict[str, Any]:
 
 
 def keys_of(command: str, group: str, value: str) -> list[tuple[str, Any]]:
-    """Leaves of the schema that a choice has, except those that name the choice."""
+    """Return the keys that a choice configures and their annotations, except the key that names the choice."""
     present = flatten(composed(command, group, value))
     names = ("model.kind", "logger.name", "trajectory.name", "source.name")
-    every = {key: annotation for key, annotation, _ in leaves(SCHEMAS[command], composed(command, group, value))}
+    annotations = {key: annotation for key, annotation, _ in leaves(SCHEMAS[command], composed(command, group, value))}
     return [
-        (key, every[key])
+        (key, annotations[key])
         for key in present
-        if key in every and key not in names and (not group or key.startswith(f"{group}."))
+        if key in annotations and key not in names and (not group or key.startswith(f"{group}."))
     ]
 
 
 @pytest.mark.parametrize(("command", "group", "value"), CHOICES)
-def test_each_key_alone(command, group, value):
+def test_each_invalid_value_is_refused(command, group, value):
     plain = composed(command, group, value)
     parse(SCHEMAS[command], plain)
     for key, annotation in keys_of(command, group, value):
@@ -102,10 +102,10 @@ def test_each_key_alone(command, group, value):
 
 @pytest.mark.parametrize("fault", ["type", "range", "null"])
 @pytest.mark.parametrize(("command_name", "group", "value"), CHOICES)
-def test_all_keys_on_the_command_line(command, command_name, group, value, fault, tmp_path, monkeypatch):
+def test_all_invalid_keys_are_listed_in_one_line(command, command_name, group, value, fault, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bad = {key: bad_values(annotation).get(fault, "none") for key, annotation in keys_of(command_name, group, value)}
-    # the run's folder and the list of loggers come from these
+    # the name of the run folder is composed from these
     bad = {key: x for key, x in bad.items() if x != "none" and key not in ("output_dir", "object.name")}
     if not bad:
         pytest.skip("no key of this choice has such a fault")
@@ -129,7 +129,7 @@ def test_a_misspelt_key_is_refused_in_one_line(command, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_rules_between_keys_come_together():
+def test_broken_rules_between_keys_are_listed_together():
     plain = copy.deepcopy(composed("train", "model", "radiance_grid"))
     plain["trainer"] |= {"max_epochs": None, "precision": "bf16-true"}
     plain["optimizer"]["final_fraction"] = 0
@@ -141,7 +141,7 @@ def test_rules_between_keys_come_together():
         assert words in str(raised.value)
 
 
-def test_roles_decide_what_a_changed_key_means():
+def test_roles_of_keys():
     roles = {key: role for key, _, role in leaves(TrainConfig)}
     assert roles["trainer.gpus"] == roles["object.root"] == roles["trainer.save_every_steps"] == "speed"
     assert roles["trainer.max_steps"] == roles["trainer.precision"] == "resumable"

@@ -1,4 +1,4 @@
-"""A third model, in a file of its own: one learned image, whatever the pose."""
+"""A model that is defined outside the package: one learned image for all poses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ToyConfig(ModelConfig):
 
     def rules_with(self, config: TrainConfig) -> Iterator[str]:
         if config.loss.gan_weight:
-            yield "the toy model has no use for loss.gan_weight"
+            yield "the toy model does not support loss.gan_weight"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Reading W&B's offline runs in tests."""
+"""Read W&B's offline runs."""
 
 import json
 from pathlib import Path
@@ -12,16 +12,16 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.files = folder / "files"
         (path,) = folder.glob("run-*.wandb")
-        found = list(records(path))
-        self.run = next(record.run for record in found if record.HasField("run"))
+        all_records = list(records(path))
+        self.run = next(record.run for record in all_records if record.HasField("run"))
         self.config = {item.key: json.loads(item.value_json) for item in self.run.config.update}
-        self.history = [nested_values(record.history.item) for record in found if record.HasField("history")]
+        self.history = [nested_values(record.history.item) for record in all_records if record.HasField("history")]
         self.summary: dict = {}
-        for record in found:
+        for record in all_records:
             if record.HasField("summary"):
                 self.summary |= nested_values(record.summary.update)
-        self.artifacts = {record.artifact.type: record.artifact for record in found if record.HasField("artifact")}
-        self.exit_codes = [record.exit.exit_code for record in found if record.HasField("exit")]
+        self.artifacts = {record.artifact.type: record.artifact for record in all_records if record.HasField("artifact")}
+        self.exit_codes = [record.exit.exit_code for record in all_records if record.HasField("exit")]
 
     def rows(self, name: str) -> list[tuple[int, object]]:
         """Return step and value of every row that has ``name``."""

@@ -2,6 +2,8 @@
 
 A command composes ``conf/<command>.yaml`` with the command line and parses it into the dataclass here
 (:func:`dv.validation.parse`); code below ``tasks/`` gets these objects, never configuration keys.
+
+This is one file of over 300 lines because it is the list of all keys.
 """
 
 from __future__ import annotations
@@ -229,12 +231,29 @@ class RadianceGridConfig(ModelConfig):
 
 
 @dataclass(config=STRICT)
-class TrainerConfig:
-    """Devices, precision, length and intervals of a training."""
+class ProcessesConfig:
+    """Processes that share the work of a command."""
 
     gpus: Gpus
     processes: Annotated[Count, SPEED]
     nodes: Annotated[Count, SPEED]
+
+    @property
+    def processes_here(self) -> int:
+        """Number of processes on this machine: one per GPU, on CPUs ``processes``. ``gpus`` must be a number."""
+        assert self.gpus != "auto"
+        return self.gpus or self.processes
+
+    def rules(self) -> Iterator[str]:
+        """Yield a fault if several processes per GPU are configured."""
+        if self.gpus not in (0, "auto") and self.processes > 1:
+            yield f"trainer.processes={self.processes} is for CPUs: with trainer.gpus={self.gpus} there is one per GPU"
+
+
+@dataclass(config=STRICT)
+class TrainerConfig(ProcessesConfig):
+    """Devices, precision, length and intervals of a training."""
+
     precision: Annotated[
         Literal["32-true", "32", "16-mixed", "16-true", "16", "bf16-mixed", "bf16-true", "bf16", "64-true", "64"],
         BeforeValidator(_text),
@@ -255,12 +274,6 @@ class TrainerConfig:
     log_every_steps: Count
     progress_bar: Annotated[Bool, BOOKKEEPING]
     progress_every_steps: Annotated[NonNegativeInt, BOOKKEEPING]
-
-    @property
-    def processes_here(self) -> int:
-        """Processes on this machine: one per GPU, on CPUs ``processes``. ``gpus`` must be a number."""
-        assert self.gpus != "auto"
-        return self.gpus or self.processes
 
 
 @dataclass(config=STRICT)
@@ -336,19 +349,14 @@ class TrainConfig:
             yield "nothing ends the training; give trainer.max_steps, trainer.max_epochs or trainer.max_time"
         if o.schedule == "exponential" and not o.final_fraction:
             yield "optimizer.final_fraction=0 is never reached exponentially; give 0.01, or another schedule"
-        yield from processes_rule(t)
+        yield from t.rules()
         yield from self.model.rules_with(self)
 
 
-def processes_rule(trainer: TrainerConfig | EvaluateTrainerConfig) -> Iterator[str]:
-    """Several processes are for CPUs; with GPUs there is one for each."""
-    if trainer.gpus not in (0, "auto") and trainer.processes > 1:
-        yield (
-            f"trainer.processes={trainer.processes} is for CPUs: with trainer.gpus={trainer.gpus} there is one per GPU"
-        )
-
-
 # --- evaluate.py and render.py ----------------------------------------------------------------------------------------
+
+
+RenderPrecision = Annotated[Literal["32-true", "32", "bf16-mixed", "16-mixed"], BeforeValidator(_text)]
 
 
 @dataclass(config=STRICT)
@@ -356,22 +364,16 @@ class RenderTrainerConfig:
     """The device that renders, and its precision."""
 
     gpus: Gpus
-    precision: Annotated[Literal["32-true", "32", "bf16-mixed", "16-mixed"], BeforeValidator(_text)]
+    precision: RenderPrecision
     compile: Bool
 
 
 @dataclass(config=STRICT)
-class EvaluateTrainerConfig(RenderTrainerConfig):
+class EvaluateTrainerConfig(ProcessesConfig):
     """Devices that share the views, and their precision."""
 
-    processes: Count
-    nodes: Count
-
-    @property
-    def processes_here(self) -> int:
-        """Processes on this machine: one per GPU, on CPUs ``processes``. ``gpus`` must be a number."""
-        assert self.gpus != "auto"
-        return self.gpus or self.processes
+    precision: RenderPrecision
+    compile: Bool
 
 
 @dataclass(config=STRICT)
@@ -390,7 +392,7 @@ class EvaluateConfig:
 
     def rules(self) -> Iterator[str]:
         """Faults between fields."""
-        yield from processes_rule(self.trainer)
+        yield from self.trainer.rules()
 
 
 @dataclass(config=STRICT)

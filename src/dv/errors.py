@@ -6,7 +6,7 @@ class UserError(ValueError):
 
 
 class Interrupted(UserError):
-    """The user or the system stopped the work with signal ``signum``; everything needed to resume it is saved."""
+    """The user or the system stopped the work with signal ``signum``; it can be resumed from the last checkpoint."""
 
     def __init__(self, message: str, signum: int = 15) -> None:
         super().__init__(message, signum)

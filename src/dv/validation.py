@@ -19,7 +19,7 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from dv.errors import UserError
 
-STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 Role = Literal["result", "resumable", "speed", "bookkeeping"]
 Config = TypeVar("Config")
 

@@ -1,4 +1,4 @@
-"""The DeepVoxels folder format, valid and with every fault."""
+"""Reading the DeepVoxels folder format: valid folders and every fault."""
 
 import math
 import shutil
@@ -27,6 +27,7 @@ def read(folder, side=32, background="white"):
 
 
 def refused(folder, **kwargs) -> str:
+    """Return the one-line message with which a folder is refused."""
     with pytest.raises(UserError) as error:
         read(folder, **kwargs)
     message = str(error.value)
@@ -72,8 +73,8 @@ def test_square_crop_moves_the_principal_point(tmp_path):
     calibration = read_calibration(tmp_path / "wide" / "intrinsics.txt")
     assert (calibration.intrinsics.cx, calibration.intrinsics.cy) == (15.5, 15.5)
     assert read(tmp_path / "wide").images.shape == (2, 3, 32, 32)
-    tall = iio.imread(tmp_path / "wide" / "rgb" / "000000.png")
-    torch.testing.assert_close(read(tmp_path / "wide").images[0], torch.from_numpy(tall[:, 8:40]).permute(2, 0, 1))
+    wide = iio.imread(tmp_path / "wide" / "rgb" / "000000.png")
+    torch.testing.assert_close(read(tmp_path / "wide").images[0], torch.from_numpy(wide[:, 8:40]).permute(2, 0, 1))
 
 
 def test_intrinsics_scale_with_the_image(views_folder):
@@ -135,8 +136,8 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_of_a_folder(views_folder, fault):
-    spoil, expected = FAULTS[fault]
-    spoil(views_folder)
+    damage, expected = FAULTS[fault]
+    damage(views_folder)
     assert expected in refused(views_folder)
 
 
@@ -149,7 +150,7 @@ def test_all_faults_are_listed_at_once(views_folder):
     assert "000002.png: cannot be read" in message
 
 
-def test_faults_of_intrinsics_and_of_images_come_together(views_folder):
+def test_faults_of_intrinsics_and_images_are_listed_together(views_folder):
     FAULTS["truncated image"][0](views_folder)
     (views_folder / "intrinsics.txt").write_text("1 2 3\n")
     message = refused(views_folder)
@@ -157,7 +158,7 @@ def test_faults_of_intrinsics_and_of_images_come_together(views_folder):
     assert "000002.png: cannot be read" in message
 
 
-def test_faults_of_train_and_validation_come_together(tmp_path):
+def test_faults_of_train_and_validation_are_listed_together(tmp_path):
     root = write_object(tmp_path)
     (root / "train/ball/pose/000003.txt").unlink()
     (root / "validation/ball/rgb/000001.png").write_text("hello")

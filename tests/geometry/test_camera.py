@@ -25,16 +25,16 @@ def test_points_of_several_cameras_at_once():
     points = torch.randn(5, 3, dtype=torch.float64)
     local = to_camera(POSES, points)
     assert local.shape == (2, 5, 3)
-    for pose, own in zip(POSES, local, strict=True):
-        torch.testing.assert_close(own, to_camera(pose, points))
-        torch.testing.assert_close(to_world(pose, own), points)
+    for pose, local_points in zip(POSES, local, strict=True):
+        torch.testing.assert_close(local_points, to_camera(pose, points))
+        torch.testing.assert_close(to_world(pose, local_points), points)
     np.testing.assert_allclose(to_camera(POSES.numpy(), points.numpy()), local)
     camera = Intrinsics(21.0, 9.3, 7.1, 16, 0.5)
     torch.testing.assert_close(project(local, camera)[1], project(local[1], camera))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_pixel_is_made_up_of_equal_squares(count):
+def test_subpixel_offsets_are_centres_of_equal_squares(count):
     points = subpixel_offsets(count)
     assert points.shape == (count**2, 2)
     assert torch.allclose(points.mean(0), torch.zeros(2), atol=1e-7)

@@ -1,4 +1,4 @@
-"""Pixel centres: all operators agree with the projection of known points at every image side."""
+"""Pixel centres: all operators agree with the projection of known points at every image side length."""
 
 import json
 
@@ -37,12 +37,12 @@ def centroid(image: np.ndarray) -> np.ndarray:
 def test_points_appear_where_they_are_projected(side, seed):
     rng = np.random.default_rng(seed)
     point = torch.tensor([*rng.uniform(-0.12, 0.12, 2), rng.uniform(1.5, 2.5)])
-    seen = centroid(image_of_spot(point, side))
+    observed = centroid(image_of_spot(point, side))
     at_half = project(point[None], RENDERED.at_side(side))[0].numpy()
-    np.testing.assert_allclose(at_half, seen, atol=0.01)
+    np.testing.assert_allclose(at_half, observed, atol=0.01)
     at_zero = project(point[None], Intrinsics(RENDERED.f, 31.5, 31.5, SIDE).at_side(side))[0].numpy()
     shift = 0.5 - 0.5 * side / SIDE  # error of the reference's convention, in px of that side
-    np.testing.assert_allclose(at_zero - seen, shift, atol=0.01)
+    np.testing.assert_allclose(at_zero - observed, shift, atol=0.01)
 
 
 @pytest.mark.parametrize("side", [64, 16, 8])
@@ -71,7 +71,7 @@ def test_a_resampled_grid_of_coordinates_lies_on_the_rays_of_the_pixel_centres(s
     assert inner.sum() > 20
 
 
-def test_the_convention_is_that_of_the_dataset_unless_it_is_overridden(tmp_path):
+def test_the_dataset_sets_pixel_center_unless_it_is_overridden(tmp_path):
     folder = write_object(tmp_path) / "train" / "ball"
     assert read_calibration(folder / "intrinsics.txt").intrinsics.pixel_center == 0
     (folder / "dataset.json").write_text(json.dumps({"pixel_center": 0.5}))
@@ -85,9 +85,9 @@ def test_the_convention_is_that_of_the_dataset_unless_it_is_overridden(tmp_path)
         read_views(folder, 32, "white")
 
 
-def test_training_and_rendering_follow_it(command, of_ball, tmp_path):
+def test_training_and_rendering_use_pixel_center(command, ball_overrides, tmp_path):
     run = tmp_path / "run"
-    assert command("train", *of_ball, "grid.features=8", "object.pixel_center=0.5", "loss=l1").code == 0
+    assert command("train", *ball_overrides, "grid.features=8", "object.pixel_center=0.5", "loss=l1").code == 0
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["dv"]["intrinsics"]["pixel_center"] == 0.5
     frames = []
@@ -97,6 +97,6 @@ def test_training_and_rendering_follow_it(command, of_ball, tmp_path):
         assert command("render", *arguments, *override).code == 0
         frames.append((out / "rgb" / "000000.png").read_bytes())
     assert frames[0] == frames[1] != frames[2]
-    result = command("train", *of_ball, "object.pixel_center=1")
+    result = command("train", *ball_overrides, "object.pixel_center=1")
     assert result.code == 1
     assert "object.pixel_center=1 must be 0" in result.err

@@ -50,7 +50,7 @@ def compare_gradients(ours, slow, weights, values):
     (gradient,) = torch.autograd.grad((ours * weights).sum(), values)
     if slow.requires_grad:
         (expected,) = torch.autograd.grad((slow * weights).sum(), values)
-    else:  # nothing is in view, so the slow version never reads the values
+    else:  # no value is in view, so the slow version reads none
         expected = torch.zeros_like(values)
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-8)
 
@@ -93,13 +93,13 @@ def facing(distance: float = 2.0) -> torch.Tensor:
     return pose
 
 
-@pytest.mark.parametrize(("cx", "first_column_seen"), [(-0.5, True), (-0.51, False)])
-def test_a_pixel_on_the_left_border_rounds_half_to_even(cx, first_column_seen):
-    # the voxel at the origin projects to column cx: -0.5 rounds to 0, inside the map; -0.51 rounds to -1, outside
+@pytest.mark.parametrize(("cx", "first_column_lifted"), [(-0.5, True), (-0.51, False)])
+def test_a_pixel_on_the_left_border_rounds_half_to_even(cx, first_column_lifted):
+    # the voxel at the origin projects to column cx: -0.5 rounds to 0, inside the feature map; -0.51 to -1, outside
     placement = GridPlacement((0.0, 0.0, 0.0), 1.0, 1.0)
     matrix = lifting_matrix(facing(), Intrinsics(4.0, cx, 2.0, 4), 4, placement, 2)
     lifted = (matrix @ torch.ones(16, 1, dtype=torch.float64)).reshape(2, 2, 2)
-    assert bool(lifted[1, 1, 1]) is first_column_seen
+    assert bool(lifted[1, 1, 1]) is first_column_lifted
 
 
 def test_nothing_behind_the_camera_is_lifted():

@@ -1,4 +1,4 @@
-"""Trajectories are rigid, upright and on the sphere of the cameras that they are made from."""
+"""Poses of trajectories are rigid, upright and on the sphere of the cameras from which they are made."""
 
 import math
 
@@ -36,7 +36,7 @@ def test_look_at_straight_down_is_rigid():
     assert rigid_defect(look_at(CENTER + 2 * UP, CENTER, UP)) is None
 
 
-def test_orbit_is_one_even_turn_at_the_median_elevation():
+def test_orbit_is_one_even_revolution_at_the_median_elevation():
     poses = hemisphere()
     path = orbit(poses, CENTER, 24)
     offsets = path[:, :3, 3] - CENTER
@@ -49,8 +49,8 @@ def test_orbit_is_one_even_turn_at_the_median_elevation():
     torch.testing.assert_close(steps, steps[:1].expand(24))
 
 
-def test_the_axis_can_be_set():
-    """Cameras that are rolled by 90°, whose up directions say nothing about the up direction of the world."""
+def test_the_up_axis_can_be_given():
+    """The cameras are rolled by 90°, so their own up directions do not give the up direction of the world."""
     poses = hemisphere()
     sideways = poses.clone()
     sideways[:, :3, 0], sideways[:, :3, 1] = poses[:, :3, 1], -poses[:, :3, 0]
@@ -71,8 +71,8 @@ def test_spiral_stays_on_the_covered_part_of_the_sphere():
     up = torch.nn.functional.normalize(-poses[:, :3, 1].mean(0), dim=0)
     heights = offsets @ up
     assert (heights.diff() < 0).all()
-    turned = torch.atan2(offsets @ torch.linalg.cross(up, poses[0, :3, 0]), offsets @ poses[0, :3, 0])
-    assert len(set((turned > 0).int().diff().nonzero().flatten().tolist())) >= 3
+    azimuths = torch.atan2(offsets @ torch.linalg.cross(up, poses[0, :3, 0]), offsets @ poses[0, :3, 0])
+    assert len(set((azimuths > 0).int().diff().nonzero().flatten().tolist())) >= 3
 
 
 def rotation_cosine(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:

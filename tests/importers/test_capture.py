@@ -22,7 +22,7 @@ from dv.data.object import SPLITS, ObjectSource
 from dv.importers.frames import decode_photographs, decode_video, find_photographs
 from dv.importers.structure_from_motion import _group_by_camera, matched_pairs
 from dv.prepare.photographs import Lens
-from photo_scene import HALF, aligned, camera, poses_around, take, write_jpeg
+from photo_scene import HALF, alignment_errors, handheld_pose, poses_around, render_scene, write_jpeg
 
 pytest.importorskip("pycolmap")
 PHONE = Lens(300, 400, 380, 380, 150, 200, (-0.15, 0.03, 0, 0))
@@ -36,7 +36,7 @@ def phone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phone")
     poses = poses_around(18)
     for i, pose in enumerate(poses):
-        write_jpeg(folder / f"shot{i:02d}.jpg", take(pose, PHONE), sideways=i % 2 == 0)
+        write_jpeg(folder / f"shot{i:02d}.jpg", render_scene(pose, PHONE), sideways=i % 2 == 0)
     return folder, poses
 
 
@@ -47,7 +47,7 @@ def rgba(tmp_path_factory):
     lens = Lens(320, 320, 380, 380, 160, 160)
     poses = poses_around(24, (0.95, 1.1))
     for i, pose in enumerate(poses):
-        image = (take(pose, lens, table=False) * 255).round().astype(np.uint8)
+        image = (render_scene(pose, lens, table=False) * 255).round().astype(np.uint8)
         iio.imwrite(folder / f"{i:02d}.png", image)
     return folder, poses
 
@@ -58,32 +58,32 @@ def poses_of(root: Path, name: str) -> dict[str, np.ndarray]:
     return {name: pose for v in views for name, pose in zip(v.names, v.poses.numpy(), strict=True)}
 
 
-def check(root: Path, name: str, truth: dict[str, np.ndarray], side: tuple[float, float]) -> None:
-    """Poses within 1 % and 0.5° of the truth, the box in the grid, whose side is within ``side`` true units."""
+def assert_reconstructed(root: Path, name: str, truth: dict[str, np.ndarray], side: tuple[float, float]) -> None:
+    """Assert poses within 1 % and 0.5° of the truth, and the box in a grid whose side is within ``side`` true units."""
     ours = poses_of(root, name)
     keys = sorted(ours)
     assert len(keys) >= 0.9 * len(truth)
-    found, true = np.stack([ours[k] for k in keys]), np.stack([truth[k] for k in keys])
-    distances, angles, turn, scale = aligned(found, true)
+    estimated, true = np.stack([ours[k] for k in keys]), np.stack([truth[k] for k in keys])
+    distances, angles, rotation, scale = alignment_errors(estimated, true)
     assert distances.max() < 0.01 * np.ptp(true[:, :3, 3], axis=0).max()
     assert angles.max() < 0.5
-    assert turn[2, 2] > np.cos(np.radians(8))  # up is up
+    assert rotation[2, 2] > np.cos(np.radians(8))  # the up directions agree
     placement = read_calibration(root / "train" / name / "intrinsics.txt").placement
     assert (placement.origin, placement.scale) == ((0, 0, 0), 1)
-    local = (CORNERS - true[:, :3, 3].mean(0)) @ turn / scale + found[:, :3, 3].mean(0)
+    local = (CORNERS - true[:, :3, 3].mean(0)) @ rotation / scale + estimated[:, :3, 3].mean(0)
     assert np.abs(local).max() < 0.5
     assert side[0] < scale < side[1]
-    depths = np.stack([(local - pose[:3, 3]) @ pose[:3, 2] for pose in found])
+    depths = np.stack([(local - pose[:3, 3]) @ pose[:3, 2] for pose in estimated])
     assert placement.near < depths.min()
     assert depths.max() < placement.near + 2 * placement.scale
 
 
-def test_handheld_portrait_photographs_with_distortion_and_background(command, phone, tmp_path):
+def test_handheld_portrait_photographs_with_distortion(command, phone, tmp_path):
     folder, poses = phone
     root = tmp_path / "my things" / "box"
     result = command("prepare", "source=capture", f"source.path={folder}", f"output_dir='{root}'")
     assert result.code == 0, result.err
-    check(root, "box", {f"shot{i:02d}": pose for i, pose in enumerate(poses)}, (0.6, 1.0))
+    assert_reconstructed(root, "box", {f"shot{i:02d}": pose for i, pose in enumerate(poses)}, (0.6, 1.0))
     assert "stand on a table" in result.out
     assert "up is derived from" in result.out
     record = json.loads((root / "train" / "box" / "dataset.json").read_text())
@@ -101,16 +101,16 @@ def test_handheld_portrait_photographs_with_distortion_and_background(command, p
     # a second run has nothing to do; one with another grid reuses the reconstruction
     again = command("prepare", "source=capture", f"source.path={folder}", f"output_dir='{root}'")
     assert "nothing to do" in again.out
-    other = command("prepare", "source=capture", f"source.path={folder}", f"output_dir='{root}'", "grid.scale=1.5")
-    assert other.code == 1
-    assert "exists already" in other.err
+    rescaled = command("prepare", "source=capture", f"source.path={folder}", f"output_dir='{root}'", "grid.scale=1.5")
+    assert rescaled.code == 1
+    assert "exists already" in rescaled.err
     before = poses_of(root, "box")
     for split in SPLITS:
         shutil.rmtree(root / split)
     start = time.monotonic()
-    other = command("prepare", "source=capture", f"source.path={folder}", f"output_dir='{root}'", "grid.scale=1.5")
-    assert other.code == 0, other.err
-    assert "matching" not in other.err
+    rescaled = command("prepare", "source=capture", f"source.path={folder}", f"output_dir='{root}'", "grid.scale=1.5")
+    assert rescaled.code == 0, rescaled.err
+    assert "matching" not in rescaled.err
     assert time.monotonic() - start < 60
     assert read_calibration(root / "train" / "box" / "intrinsics.txt").placement.scale == 1.5
     after = poses_of(root, "box")
@@ -124,18 +124,18 @@ def test_rendered_rgba_images(command, rgba, tmp_path):
     arguments = [f"source.path={folder}", f"output_dir={root}", "object.name=box", "source.mask=alpha"]
     result = command("prepare", "source=capture", *arguments, "source.background=black")
     assert result.code == 0, result.err
-    check(root, "box", {f"{i:02d}": pose for i, pose in enumerate(poses)}, (0.6, 0.9))
+    assert_reconstructed(root, "box", {f"{i:02d}": pose for i, pose in enumerate(poses)}, (0.6, 0.9))
     images = ObjectSource(root, "box").views("train").images
     assert (images[:, :, 0, 0] == 0).all()
 
 
 @pytest.mark.slow
-def test_a_video(command, tmp_path):
+def test_video(command, tmp_path):
     lens = Lens(320, 240, 330, 330, 160, 120)
-    poses = [camera(4.0 * i, 30, 1.7, 0) for i in range(36)]
+    poses = [handheld_pose(4.0 * i, 30, 1.7, 0) for i in range(36)]
     with imageio.get_writer(tmp_path / "walk.mp4", fps=12, quality=9, macro_block_size=2) as writer:
         for pose in poses:
-            writer.append_data((take(pose, lens)[..., :3] * 255).astype(np.uint8))
+            writer.append_data((render_scene(pose, lens)[..., :3] * 255).astype(np.uint8))
     root = tmp_path / "out"
     result = command(
         "prepare", "source=capture", f"source.path={tmp_path / 'walk.mp4'}", f"output_dir={root}", "source.frames=12"
@@ -160,8 +160,8 @@ def test_the_sharpest_frame_of_each_part_is_taken(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stop", "when"), [(signal.SIGKILL, "database.db"), (signal.SIGINT, "pairs.txt")])
-def test_an_interrupted_capture_continues(phone, tmp_path, stop, when):
+@pytest.mark.parametrize(("stop", "file_name"), [(signal.SIGKILL, "database.db"), (signal.SIGINT, "pairs.txt")])
+def test_an_interrupted_capture_continues(phone, tmp_path, stop, file_name):
     folder, poses = phone
     root = tmp_path / "out"
     arguments = [sys.executable, "prepare.py", "source=capture", f"source.path={folder}", f"output_dir={root}"]
@@ -172,7 +172,7 @@ def test_an_interrupted_capture_continues(phone, tmp_path, stop, when):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while not list(root.glob(f".box.partial/{when}")) and time.monotonic() < deadline:
+    while not list(root.glob(f".box.partial/{file_name}")) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.5)
     running.send_signal(stop)
@@ -184,20 +184,21 @@ def test_an_interrupted_capture_continues(phone, tmp_path, stop, when):
     assert len(images) == 18
     finished = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    check(root, "box", {f"shot{i:02d}": pose for i, pose in enumerate(poses)}, (0.6, 1.0))
+    assert_reconstructed(root, "box", {f"shot{i:02d}": pose for i, pose in enumerate(poses)}, (0.6, 1.0))
 
 
 def refused(command, tmp_path, *arguments: str) -> str:
+    """Return the one error line of a capture that is refused and writes nothing."""
     result = command("prepare", "source=capture", f"output_dir={tmp_path / 'out'}", *arguments)
     assert result.code == 1
     assert "Traceback" not in result.err
     lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
-    assert not list((tmp_path / "out").glob("[!.]*"))  # except the work folder, from which another run continues
+    assert not list((tmp_path / "out").glob("[!.]*"))  # except the hidden work folder, from which another run continues
     return lines[0]
 
 
-def noise(folder: Path, count: int, first: int = 0) -> Path:
+def write_noise(folder: Path, count: int, first: int = 0) -> Path:
     folder.mkdir(exist_ok=True)
     for i in range(first, first + count):
         iio.imwrite(folder / f"noise{i}.png", np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8))
@@ -209,17 +210,17 @@ def test_bad_input_gets_one_clear_line(command, tmp_path):
     assert "no such file or folder" in refused(command, tmp_path, "source.path=nowhere")
     (tmp_path / "empty").mkdir()
     assert "contains no photographs" in refused(command, tmp_path, f"source.path={tmp_path / 'empty'}")
-    few = noise(tmp_path / "few", 3)
+    few = write_noise(tmp_path / "few", 3)
     assert "3 photographs are too few" in refused(command, tmp_path, f"source.path={few}")
     (tmp_path / "v.mp4").write_text("hello")
     assert "v.mp4: cannot be read as a video" in refused(command, tmp_path, f"source.path={tmp_path / 'v.mp4'}")
-    broken = noise(tmp_path / "broken", 5)
+    broken = write_noise(tmp_path / "broken", 5)
     for name in ("noise1.png", "noise3.png"):
         (broken / name).write_bytes((broken / name).read_bytes()[:80])
     message = refused(command, tmp_path, f"source.path={broken}")
     assert "2 problems" in message
     assert "noise1.png: cannot be read" in message
-    five = f"source.path={noise(tmp_path / 'five', 5)}"
+    five = f"source.path={write_noise(tmp_path / 'five', 5)}"
     assert "must be alpha, uniform or a folder" in refused(command, tmp_path, five, "source.mask=mask")
     (tmp_path / "masks").mkdir()
     message = refused(command, tmp_path, five, f"source.mask={tmp_path / 'masks'}")
@@ -239,7 +240,7 @@ def test_bad_input_gets_one_clear_line(command, tmp_path):
 
 def test_too_few_registered_images(command, phone, tmp_path):
     folder, _ = phone
-    mixed = noise(tmp_path / "mixed", 8)
+    mixed = write_noise(tmp_path / "mixed", 8)
     for i in range(5):
         shutil.copy(folder / f"shot{i:02d}.jpg", mixed)
     message = refused(command, tmp_path, f"source.path={mixed}")
@@ -252,7 +253,7 @@ def test_pairs_of_a_video():
     pairs = matched_pairs(60, "sequential")
     assert (0, 10) in pairs
     assert (1, 12) not in pairs
-    assert (0, 55) in pairs  # the end meets the beginning
+    assert (0, 55) in pairs  # the camera returns to the beginning
 
 
 def test_images_of_one_device_and_size_share_a_camera(tmp_path):

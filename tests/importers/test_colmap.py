@@ -1,4 +1,4 @@
-"""COLMAP models, made here with pycolmap."""
+"""Importing COLMAP models, which pycolmap writes here."""
 
 import shutil
 import sys
@@ -21,7 +21,7 @@ pycolmap = pytest.importorskip("pycolmap")
 
 
 def model_of(views, params, name="PINHOLE", tracks=((3, 120), (2, 30)), size=(40, 32)):
-    """A reconstruction of views; ``tracks`` are (number of images that see a point, number of such points)."""
+    """Return a reconstruction of views; ``tracks`` are (number of images that see a point, number of such points)."""
     model = pycolmap.Reconstruction()
     camera = pycolmap.Camera(model=name, width=size[0], height=size[1], params=params, camera_id=1)
     model.add_camera_with_trivial_rig(camera)
@@ -53,7 +53,7 @@ def exact(view):
 
 @pytest.fixture
 def scene(tmp_path):
-    """A project folder with images and the model in sparse/0; the photographs; the model."""
+    """A project folder with images and the model in sparse/0, its photographs, and the model."""
     write_views(tmp_path / "train" / "ball", 12, 32, size=(32, 40))
     views = [exact(view) for view in read_folder(tmp_path, "ball").splits["train"]]
     folder = tmp_path / "project"
@@ -77,7 +77,7 @@ def numbers(lens):
     return [lens.width, lens.height, lens.fx, lens.fy, lens.cx, lens.cy]
 
 
-def same(found, views):
+def assert_same_cameras(found, views):
     assert [p.name for p in found] == [view.name for view in views]
     for one, other in zip(found, views, strict=True):
         np.testing.assert_allclose(one.pose, other.pose, rtol=0, atol=1e-9)
@@ -85,21 +85,21 @@ def same(found, views):
 
 
 @pytest.mark.parametrize("form", ["binary", "text"])
-def test_cameras_come_back(scene, form):
+def test_cameras_are_read_back(scene, form):
     folder, views, model = scene
     if form == "text":
         for file in (folder / "sparse" / "0").iterdir():
             file.unlink()
         model.write_text(folder / "sparse" / "0")
     found = read_colmap(folder)
-    same(found.splits["train"], views)
+    assert_same_cameras(found.splits["train"], views)
     assert found.points.shape == (120, 3)
     assert found.provenance["models"] == {"sparse/0": 12}
     for start in (folder / "sparse", folder / "sparse" / "0"):
-        same(read_colmap(start).splits["train"], views)
+        assert_same_cameras(read_colmap(start).splits["train"], views)
 
 
-def test_written_images_are_the_same(scene, tmp_path):
+def test_written_images_equal_the_originals(scene, tmp_path):
     folder, views, _ = scene
     write_object(read_colmap(folder), tmp_path / "out", "ball", WriteSettings(), {})
     written = ObjectSource(tmp_path / "out", "ball", image_side=32).views("train")
@@ -108,7 +108,7 @@ def test_written_images_are_the_same(scene, tmp_path):
         np.testing.assert_array_equal(image.permute(1, 2, 0), by_name[name])
 
 
-def test_points_of_two_images_only_where_there_are_few(scene):
+def test_points_of_two_images_are_used_only_if_points_are_few(scene):
     folder, views, _ = scene
     few = model_of(views, params_of(views[0].lens), tracks=((3, 20), (2, 30)))
     assert photographs_of(few, folder / "images")[1].shape == (50, 3)
@@ -126,15 +126,15 @@ def test_the_largest_model_is_taken(scene):
     assert found.provenance["models"] == {"sparse/0": 12, "sparse/1": 5}
 
 
-def test_smaller_images_have_a_smaller_lens(scene):
+def test_the_lens_is_scaled_to_smaller_images(scene):
     folder, views, _ = scene
     (folder / "images_2").mkdir()
     for view in views:
         iio.imwrite(folder / "images_2" / view.path.name, iio.imread(view.path)[::2, ::2])
-    usual = views[0].lens
-    for given in (Path("images_2"), folder / "images_2"):
-        lens = read_colmap(folder, given).photographs[0].lens
-        assert numbers(lens) == pytest.approx(numbers(usual.at_size(20, 16)), abs=1e-9)
+    full_size = views[0].lens
+    for images in (Path("images_2"), folder / "images_2"):
+        lens = read_colmap(folder, images).photographs[0].lens
+        assert numbers(lens) == pytest.approx(numbers(full_size.at_size(20, 16)), abs=1e-9)
     assert "no such folder" in refused(folder, images=folder / "images_4")
 
 
@@ -165,7 +165,7 @@ def test_missing_images_are_left_out_unless_most_are_missing(scene):
         ("RADIAL_FISHEYE", [50, 20, 16, -0.1, 0.05]),
     ],
 )
-def test_lenses_see_what_colmap_says(model, params):
+def test_lenses_unproject_as_colmap_does(model, params):
     camera = pycolmap.Camera(model=model, width=40, height=32, params=params)
     pixels = np.array([[20.0, 16.0], [3.0, 5.0], [38.5, 2.0], [30.0, 31.0]])
     expected = camera.cam_from_img(pixels)

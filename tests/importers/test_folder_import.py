@@ -1,4 +1,4 @@
-"""Import of objects in the DeepVoxels folder layout."""
+"""Importing objects in the DeepVoxels folder layout."""
 
 from pathlib import Path
 
@@ -20,9 +20,9 @@ def wide(root: Path) -> Path:
     return root
 
 
-def test_folder_as_photographs(ball):
+def test_a_folder_is_read_as_photographs(ball):
     found = read_folder(ball, "ball")
-    assert {split: len(of) for split, of in found.splits.items()} == {"train": 8, "validation": 2, "test": 3}
+    assert {split: len(views) for split, views in found.splits.items()} == {"train": 8, "validation": 2, "test": 3}
     source = ObjectSource(ball, "ball")
     for split in SPLITS:
         np.testing.assert_array_equal([p.pose for p in found.splits[split]], source.views(split).poses)
@@ -50,7 +50,7 @@ def test_world_to_camera_folder(tmp_path):
     np.testing.assert_allclose(read_folder(root, "ball").poses, poses, atol=1e-8)
 
 
-def test_copy_of_a_folder_is_the_same(ball, tmp_path):
+def test_a_written_copy_equals_the_folder(ball, tmp_path):
     write_prepared(read_folder(ball, "ball"), tmp_path, "copy", WriteSettings(), {})
     original, copy = ObjectSource(ball, "ball"), ObjectSource(tmp_path, "copy")
     for split in SPLITS:
@@ -60,7 +60,7 @@ def test_copy_of_a_folder_is_the_same(ball, tmp_path):
     assert original.calibration().placement == copy.calibration().placement
 
 
-def test_faults_of_all_splits_come_together(tmp_path):
+def test_faults_of_all_splits_are_listed_together(tmp_path):
     root = write_object(tmp_path)
     (root / "train/ball/rgb/000001.png").unlink()
     (root / "test/ball/pose/000002.txt").write_text("1 2 3")

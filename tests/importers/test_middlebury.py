@@ -1,4 +1,4 @@
-"""Images with *_par.txt, the format of the Middlebury multi-view stereo datasets."""
+"""Importing images with *_par.txt, the format of the Middlebury multi-view stereo datasets."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +63,7 @@ def numbers(lens):
 
 
 @pytest.mark.parametrize("pixel_center", [0, 0.5])
-def test_cameras_come_back(scene, pixel_center):
+def test_cameras_are_read_back(scene, pixel_center):
     folder, views, _ = scene
     write_par(folder / "ball_par.txt", [(view.path.name, numbers_of(view, pixel_center)) for view in views])
     found = read_middlebury(folder, input_pixel_center=pixel_center).splits["train"]
@@ -73,7 +73,7 @@ def test_cameras_come_back(scene, pixel_center):
         assert numbers(one.lens) == pytest.approx(numbers(other.lens), abs=1e-9)
 
 
-def test_written_images_are_the_same(scene, tmp_path):
+def test_written_images_equal_the_originals(scene, tmp_path):
     folder, views, _ = scene
     write_object(read_middlebury(folder), tmp_path / "out", "ball", WriteSettings(), {})
     source = ObjectSource(tmp_path / "out", "ball", image_side=32)
@@ -104,19 +104,19 @@ def test_several_files(scene):
 
 
 def change(index, number):
-    def spoil(folder, lines):
+    def damage(folder, lines):
         lines[2][1][index] = number
         write_par(folder / "ball_par.txt", lines)
 
-    return spoil
+    return damage
 
 
 def rewrite(edit):
-    def spoil(folder, _):
+    def damage(folder, _):
         file = folder / "ball_par.txt"
         file.write_text(edit(file.read_text()))
 
-    return spoil
+    return damage
 
 
 FAULTS = {
@@ -138,13 +138,13 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults(scene, fault):
     folder, _, lines = scene
-    spoil, expected = FAULTS[fault]
-    spoil(folder, lines)
+    damage, expected = FAULTS[fault]
+    damage(folder, lines)
     message = refused(folder)
     assert expected in message
     assert str(folder) in message
 
 
-def test_other_options(scene, tmp_path):
+def test_invalid_options(scene, tmp_path):
     assert "source.input_pixel_center=1 must be 0 or 0.5" in refused(scene[0], input_pixel_center=1)
     assert "no such folder" in refused(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""The layout of NSVF's datasets."""
+"""Importing the layout of NSVF's datasets."""
 
 import imageio.v3 as iio
 import numpy as np
@@ -48,7 +48,7 @@ def numbers(lens):
 
 
 @pytest.mark.parametrize("form", ["matrix", "3×3", "line"])
-def test_cameras_come_back(scene, form):
+def test_cameras_are_read_back(scene, form):
     folder, photographs = scene
     lens = photographs["train"][0].lens
     if form == "3×3":
@@ -66,7 +66,7 @@ def test_cameras_come_back(scene, form):
     assert found.placement.near == near_plane(found.poses, np.array(found.placement.origin), found.placement.scale)
 
 
-def test_written_images_are_the_same(scene, tmp_path):
+def test_written_images_equal_the_originals(scene, tmp_path):
     folder, photographs = scene
     write_prepared(read_nsvf(folder), tmp_path / "out", "ball", WriteSettings(), {})
     source = ObjectSource(tmp_path / "out", "ball", image_side=32)
@@ -75,16 +75,16 @@ def test_written_images_are_the_same(scene, tmp_path):
         np.testing.assert_array_equal(images, [iio.imread(view.path) for view in views])
 
 
-def test_without_a_box_the_cameras_decide(scene):
+def test_without_a_bounding_box_there_is_no_placement(scene):
     (scene[0] / "bbox.txt").unlink()
     assert read_nsvf(scene[0]).placement is None
 
 
-def test_other_names_train(scene):
+def test_images_without_a_split_prefix_are_training_views(scene):
     folder, _ = scene
     for path in [*folder.glob("rgb/*"), *folder.glob("pose/*")]:
         path.rename(path.with_name(path.name.replace("2_", "frame_")))
-    assert {split: len(of) for split, of in read_nsvf(folder).splits.items()} == {"train": 11, "validation": 2}
+    assert {split: len(views) for split, views in read_nsvf(folder).splits.items()} == {"train": 11, "validation": 2}
 
 
 def test_missing_images_are_left_out_unless_most_are_missing(scene):
@@ -118,6 +118,6 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults(scene, fault):
-    spoil, expected = FAULTS[fault]
-    spoil(scene[0])
+    damage, expected = FAULTS[fault]
+    damage(scene[0])
     assert expected in refused(scene[0])

@@ -1,4 +1,4 @@
-"""The published archive: from a file, over HTTP and from Google Drive; valid, damaged and malicious."""
+"""Installing the published archive from a file, over HTTP or from Google Drive; damaged and malicious archives."""
 
 import hashlib
 import http.server
@@ -35,7 +35,7 @@ def scenes(tmp_path_factory):
 
 
 def pack(path: Path, root: Path, top: str = "") -> Path:
-    """``root`` as a zip or tar.gz with everything below the folder ``top``."""
+    """Pack ``root`` into a zip or tar archive, with everything below the folder ``top``."""
     files = sorted(file for file in root.rglob("*") if file.is_file())
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as packed:
@@ -67,7 +67,7 @@ def complete(root: Path) -> bool:
 
 
 def refused(root: Path, match: str, **settings) -> str:
-    """Return the one line of an error after which nothing but downloads is left."""
+    """Assert that installing fails and leaves nothing but downloads, and return the one-line message."""
     with pytest.raises(UserError, match=match) as error:
         install(root, **settings)
     assert not any((root / split).exists() for split in SPLITS)
@@ -95,7 +95,7 @@ def test_installs_an_archive(scenes, tmp_path, capsys, name, top):
 @pytest.mark.parametrize("outer", ["all.zip", "all.tar"])
 def test_installs_archives_in_an_archive(scenes, tmp_path, outer):
     (tmp_path / "in" / "val").mkdir(parents=True)
-    pack(tmp_path / "in" / "train.zip", scenes / "train")  # objects at its top
+    pack(tmp_path / "in" / "train.zip", scenes / "train")  # objects at the top level
     pack(tmp_path / "in" / "rest.tar.gz", scenes / "test", "test/")
     for name in ("vase", "shoe"):  # one archive per object
         pack(tmp_path / "in" / "val" / f"{name}.zip", scenes / "validation" / name)
@@ -171,7 +171,7 @@ def test_run_killed_while_installing_continues(archive, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         install(tmp_path, path=str(archive))
     monkeypatch.undo()
-    assert not (tmp_path / "train").exists()  # appears last: no object can be trained on yet
+    assert not (tmp_path / "train").exists()  # train appears last, so no object can be used for training yet
     install(tmp_path, path=str(archive))
     assert complete(tmp_path)
 
@@ -286,7 +286,7 @@ def test_hostile_zips_are_refused(archive, scenes, tmp_path):
     refused(tmp_path / "to", "'a' occurs twice", path=str(bad))
 
 
-def test_what_macos_adds_is_ignored_and_backslashes_separate(scenes, tmp_path):
+def test_macos_metadata_is_ignored_and_backslashes_separate_folders(scenes, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         for file in (file for file in scenes.rglob("*") if file.is_file()):
             name = str(file.relative_to(scenes)).replace("/", "\\")
@@ -304,7 +304,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         span = self.headers["Range"]
-        self.asked.append(span)
+        self.requested.append(span)
         if self.path == "/absent.zip":
             return self.send_error(404)
         fresh = self.headers["If-Range"] in (None, self.tag)
@@ -329,7 +329,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(archive):
-    handler = type("Handler", (Server,), {"data": archive.read_bytes(), "asked": []})
+    handler = type("Handler", (Server,), {"data": archive.read_bytes(), "requested": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
@@ -349,7 +349,7 @@ def test_download(server, tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path / "test" / "vase" / "dataset.json").read_text())["archive"] == server.url
     install(tmp_path, url=server.url)
     assert "nothing to do" in capsys.readouterr().out
-    assert server.asked == [None]
+    assert server.requested == [None]
 
 
 @pytest.mark.parametrize("tag", ['"1"', 'W/"1"', None])
@@ -364,7 +364,7 @@ def test_interrupted_download_continues(server, tmp_path, tag):
     server.cut = None
     install(tmp_path, url=server.url)
     assert complete(tmp_path)
-    assert server.asked == [None, "bytes=4000-", "bytes=6000-"]
+    assert server.requested == [None, "bytes=4000-", "bytes=6000-"]
 
 
 @pytest.mark.parametrize("change", [{"ranges": False}, {"tag": '"2"'}])
@@ -376,7 +376,7 @@ def test_download_starts_over_if_it_cannot_continue(server, tmp_path, capsys, ch
         setattr(server, key, value)
     install(tmp_path, url=server.url)
     record = json.loads((tmp_path / "train" / "vase" / "dataset.json").read_text())
-    assert record["sha256"] == hashlib.sha256(server.data).hexdigest()  # a zip file may begin with other bytes
+    assert record["sha256"] == hashlib.sha256(server.data).hexdigest()  # zip readers accept leading bytes, so only the checksum proves it
     assert "starting over" in capsys.readouterr().out
 
 
@@ -389,7 +389,7 @@ def test_partial_file_that_is_complete_or_too_long(server, tmp_path, extra):
     part.write_bytes(server.data + bytes(extra))
     install(tmp_path, url=server.url)
     assert complete(tmp_path)
-    assert len(server.asked) == (3 if extra else 2)
+    assert len(server.requested) == (3 if extra else 2)
 
 
 def test_download_of_unknown_length(server, tmp_path):
@@ -435,17 +435,17 @@ def test_full_disk_while_downloading_is_not_a_user_error(server, tmp_path, monke
     "url", [DRIVE, "https://drive.google.com/file/d/1lUvJWB6oFtT8EQ_NzBrXnmi25BufxRfl/view", DRIVE[-33:]]
 )
 def test_drive_file(archive, tmp_path, monkeypatch, url):
-    asked = {}
+    requested = {}
 
     def download(id, output, resume):
-        asked.update(id=id, output=output, resume=resume)
+        requested.update(id=id, output=output, resume=resume)
         return shutil.copy(archive, output)
 
     monkeypatch.setattr(gdown, "download", download)
     install(tmp_path, url=url)
     assert complete(tmp_path)
-    assert (asked["id"], asked["resume"]) == (DRIVE[-33:], True)
-    assert asked["output"].endswith("/")
+    assert (requested["id"], requested["resume"]) == (DRIVE[-33:], True)
+    assert requested["output"].endswith("/")
 
 
 File = namedtuple("File", "id path local_path")
@@ -456,11 +456,11 @@ File = namedtuple("File", "id path local_path")
     [(["a.tar.gz", "readme.md"], 0), (["real.zip", "synthetic_scenes.zip"], 1), (["a.zip", "b.zip"], None), ([], None)],
 )
 def test_drive_folder(archive, tmp_path, monkeypatch, names, chosen):
-    asked = []
+    requested = []
     files = [File(f"id{i}", name, name) for i, name in enumerate(names)]
-    monkeypatch.setattr(gdown, "download_folder", lambda **given: files if given["skip_download"] else None)
+    monkeypatch.setattr(gdown, "download_folder", lambda **options: files if options["skip_download"] else None)
     monkeypatch.setattr(
-        gdown, "download", lambda **given: asked.append(given["id"]) or shutil.copy(archive, given["output"])
+        gdown, "download", lambda **options: requested.append(options["id"]) or shutil.copy(archive, options["output"])
     )
     if chosen is None:
         refused(
@@ -468,7 +468,7 @@ def test_drive_folder(archive, tmp_path, monkeypatch, names, chosen):
         )
     else:
         install(tmp_path, url=FOLDER)
-        assert asked == [f"id{chosen}"]
+        assert requested == [f"id{chosen}"]
 
 
 def test_drive_errors(tmp_path, monkeypatch):
@@ -494,7 +494,7 @@ def test_drive_errors(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_heavy_is_imported():
+def test_no_heavy_packages_are_imported():
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""transforms.json of NeRF, nerfstudio and instant-ngp, valid and with every fault."""
+"""Importing transforms.json of NeRF, nerfstudio and instant-ngp: valid files and every fault."""
 
 import json
 import math
@@ -25,7 +25,7 @@ FRAMES = 6
 
 @pytest.fixture(scope="session")
 def views(tmp_path_factory):
-    """Photographs of the ball, 40 × 32 px, with the lens that conftest used to draw them."""
+    """Photographs of the ball, 40 × 32 px, with the lens with which conftest rendered them."""
     root = tmp_path_factory.mktemp("views")
     write_views(root / "train" / "ball", FRAMES, 32, size=(32, 40))
     return read_folder(root, "ball").splits["train"]
@@ -66,7 +66,7 @@ def refused(path) -> str:
     return message
 
 
-def same(found, expected):
+def assert_same_photographs(found, expected):
     assert [p.name for p in found] == [p.name for p in expected]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one.pose, other.pose, rtol=0, atol=1e-9)
@@ -76,12 +76,12 @@ def same(found, expected):
         np.testing.assert_array_equal(iio.imread(one.path), iio.imread(other.path))
 
 
-def test_cameras_come_back(scene, views):
+def test_cameras_are_read_back(scene, views):
     found = read_transforms(scene[0])
-    same(found.splits["train"], views)
+    assert_same_photographs(found.splits["train"], views)
     assert found.placement is None
     assert not found.left_out
-    same(read_transforms(scene[0] / "transforms.json").splits["train"], views)
+    assert_same_photographs(read_transforms(scene[0] / "transforms.json").splits["train"], views)
 
 
 def test_splits_and_angle_of_the_blender_style(scene, views):
@@ -92,9 +92,9 @@ def test_splits_and_angle_of_the_blender_style(scene, views):
         frames = [f | {"file_path": "./" + f["file_path"].removesuffix(".png")} for f in meta["frames"][part]]
         write_json(folder, {"camera_angle_x": angle, "frames": frames}, f"transforms_{word}.json")
     found = read_transforms(folder)
-    same(found.splits["train"], views[:3])
-    same(found.splits["validation"], views[3:4])
-    same(found.splits["test"], views[4:])
+    assert_same_photographs(found.splits["train"], views[:3])
+    assert_same_photographs(found.splits["validation"], views[3:4])
+    assert_same_photographs(found.splits["test"], views[4:])
 
 
 def test_lists_of_nerfstudio(scene, views):
@@ -103,7 +103,7 @@ def test_lists_of_nerfstudio(scene, views):
     lists = {"train_filenames": names[:3], "val_filenames": ["./" + names[3]], "test_filenames": names[3:5]}
     write_json(folder, meta | lists | {"applied_transform": [[1, 0, 0, 0]]})
     found = read_transforms(folder)
-    assert {split: len(of) for split, of in found.splits.items()} == {"train": 3, "validation": 1, "test": 2}
+    assert {split: len(photographs) for split, photographs in found.splits.items()} == {"train": 3, "validation": 1, "test": 2}
     assert len(found.left_out) == 1
     assert found.provenance["applied_transform"] == [[1, 0, 0, 0]]
     write_json(folder, meta | {"train_filenames": ["nowhere.png"]})
@@ -117,10 +117,10 @@ def test_absolute_paths_and_three_rows(scene, views):
         frame["transform_matrix"] = frame["transform_matrix"][:3]
     (folder / "elsewhere").mkdir()
     write_json(folder / "elsewhere", meta)
-    same(read_transforms(folder / "elsewhere").splits["train"], views)
+    assert_same_photographs(read_transforms(folder / "elsewhere").splits["train"], views)
 
 
-def test_frames_override_the_file(scene):
+def test_frames_override_the_camera_of_the_file(scene):
     folder, meta = scene
     meta["frames"][1] |= {"fl_x": 50, "fl_y": 51, "cx": 19, "cy": 17}
     meta["frames"][2] |= {"k1": 0.1, "p2": 0.01}
@@ -128,14 +128,14 @@ def test_frames_override_the_file(scene):
     meta["frames"][4] |= {"w": 80, "h": 64}
     write_json(folder, meta)
     lenses = [p.lens for p in read_transforms(folder).splits["train"]]
-    usual = lenses[0]
+    default = lenses[0]
     assert lenses[1] == Lens(40, 32, 50, 51, 19, 17)
-    assert lenses[2] == replace(usual, distortion=(0.1, 0.0, 0.0, 0.01, 0.0))
-    assert lenses[3] == replace(usual, distortion=(0.1, 0.0, 0.0, 0.01), fisheye=True)
-    assert lenses[4] == replace(usual, fx=usual.fx / 2, fy=usual.fy / 2, cx=usual.cx / 2, cy=usual.cy / 2)
+    assert lenses[2] == replace(default, distortion=(0.1, 0.0, 0.0, 0.01, 0.0))
+    assert lenses[3] == replace(default, distortion=(0.1, 0.0, 0.0, 0.01), fisheye=True)
+    assert lenses[4] == replace(default, fx=default.fx / 2, fy=default.fy / 2, cx=default.cx / 2, cy=default.cy / 2)
 
 
-def test_rounded_rotations_become_exact(scene, views):
+def test_rounded_rotations_are_orthonormalised(scene, views):
     folder, meta = scene
     for frame in meta["frames"]:
         frame["transform_matrix"] = np.round(frame["transform_matrix"], 4).tolist()
@@ -145,7 +145,7 @@ def test_rounded_rotations_become_exact(scene, views):
         np.testing.assert_allclose(found.pose, view.pose, atol=2e-4)
 
 
-def test_grid_of_our_own_export(scene):
+def test_the_grid_of_dv_exports_is_read(scene):
     folder, meta = scene
     write_json(folder, meta | {"dv_grid": {"origin": [1, 2, 3], "scale": 2.5, "near": 0.5}})
     placement = read_transforms(folder).placement
@@ -188,7 +188,7 @@ def test_masks_must_exist_only_if_required(scene):
 
 
 @pytest.mark.parametrize(("background", "expected"), [("white", 255), ("black", 0), ([0.0, 1.0, 0.0], [0, 255, 0])])
-def test_alpha_over_the_chosen_background(scene, background, expected):
+def test_alpha_is_composited_over_the_chosen_background(scene, background, expected):
     folder, meta = scene
     for frame in meta["frames"]:
         rgb = iio.imread(folder / frame["file_path"])
@@ -202,8 +202,8 @@ def test_alpha_over_the_chosen_background(scene, background, expected):
 
 
 @pytest.mark.parametrize("fisheye", [False, True])
-def test_distortion_is_taken_out(tmp_path, views, fisheye):
-    """Dots drawn where a distorted lens sees world points are then where the pinhole camera sees them."""
+def test_distortion_is_removed(tmp_path, views, fisheye):
+    """Dots drawn where a distorted lens sees world points end up where the pinhole camera sees them."""
     size, f = 480, 500.0
     distortion = (-0.2, 0.05, 0.01, -0.02) if fisheye else (-0.2, 0.05, 2e-3, -3e-3)
     lens = Lens(size, size, f, f + 7, 243.0, 236.5, distortion, fisheye)
@@ -249,25 +249,25 @@ def centroid(image, at, reach=7):
     return np.array([(u * patch).sum(), (v * patch).sum()]) / patch.sum() + [left, top]
 
 
-def spoil_frame(**changes):
-    def spoil(folder, meta):
+def damage_frame(**changes):
+    def damage(folder, meta):
         meta["frames"][2] |= changes
         write_json(folder, meta)
 
-    return spoil
+    return damage
 
 
-def spoil_file(**changes):
+def damage_file(**changes):
     return lambda folder, meta: write_json(folder, meta | changes)
 
 
 def scaled(factor):
-    def spoil(folder, meta):
+    def damage(folder, meta):
         matrix = np.array(meta["frames"][2]["transform_matrix"])
         matrix[:3, :3] *= factor
-        spoil_frame(transform_matrix=matrix.tolist())(folder, meta)
+        damage_frame(transform_matrix=matrix.tolist())(folder, meta)
 
-    return spoil
+    return damage
 
 
 def without(*keys):
@@ -278,7 +278,7 @@ FAULTS = {
     "not JSON": (lambda f, _: (f / "transforms.json").write_text('{"frames": ['), "transforms.json: not JSON"),
     "a list": (lambda f, _: write_json(f, [1]), 'must be a JSON object with a non-empty list "frames"'),
     "no frames": (without("frames"), 'must be a JSON object with a non-empty list "frames"'),
-    "empty frames": (spoil_file(frames=[]), "a non-empty list"),
+    "empty frames": (damage_file(frames=[]), "a non-empty list"),
     "no file": (
         lambda f, _: (f / "transforms.json").unlink(),
         "contains neither transforms_train.json nor transforms.json",
@@ -288,41 +288,41 @@ FAULTS = {
         lambda f, m: (m.pop("fl_x"), write_json(f, m | {"camera_angle_x": 4})),
         "camera_angle_x=4 must be an angle",
     ),
-    "negative focal length": (spoil_file(fl_x=-5), "must be positive"),
-    "word for a number": (spoil_file(cx="middle"), "cx must be a number, not 'middle'"),
-    "not a number": (spoil_file(k1=math.nan), "k1 must be a number, not nan"),
-    "panorama": (spoil_file(camera_model="EQUIRECTANGULAR"), "camera_model EQUIRECTANGULAR is not supported"),
-    "list for a model": (spoil_file(camera_model=["OPENCV"]), "is not supported"),
-    "k4 without fisheye": (spoil_file(k4=0.1), "k4 is given"),
-    "fisheye with p1": (spoil_file(p1=0.1, is_fisheye=True), "p1 and p2 are given"),
-    "other aspect": (spoil_file(w=100, h=30), "the image is 40×32 px, its camera 100×30"),
+    "negative focal length": (damage_file(fl_x=-5), "must be positive"),
+    "word for a number": (damage_file(cx="middle"), "cx must be a number, not 'middle'"),
+    "not a number": (damage_file(k1=math.nan), "k1 must be a number, not nan"),
+    "panorama": (damage_file(camera_model="EQUIRECTANGULAR"), "camera_model EQUIRECTANGULAR is not supported"),
+    "list for a model": (damage_file(camera_model=["OPENCV"]), "is not supported"),
+    "k4 without fisheye": (damage_file(k4=0.1), "k4 is given"),
+    "fisheye with p1": (damage_file(p1=0.1, is_fisheye=True), "p1 and p2 are given"),
+    "other aspect": (damage_file(w=100, h=30), "the image is 40×32 px, its camera 100×30"),
     "no pose": (lambda f, m: (m["frames"][2].pop("transform_matrix"), write_json(f, m)), "has no transform_matrix"),
-    "words in pose": (spoil_frame(transform_matrix=[["a"] * 4] * 4), "four rows of four numbers"),
-    "flat pose": (spoil_frame(transform_matrix=[1] * 16), "is 16, not 4×4"),
-    "pose not finite": (spoil_frame(transform_matrix=[[math.nan] * 4] * 4), "a value that is not finite"),
+    "words in pose": (damage_frame(transform_matrix=[["a"] * 4] * 4), "four rows of four numbers"),
+    "flat pose": (damage_frame(transform_matrix=[1] * 16), "is 16, not 4×4"),
+    "pose not finite": (damage_frame(transform_matrix=[[math.nan] * 4] * 4), "a value that is not finite"),
     "scaled rotation": (scaled(1.5), "is not a rigid transform"),
     "mirror": (scaled([-1, 1, 1]), "is a reflection"),
     "no path": (
         lambda f, m: (m["frames"][2].pop("file_path"), write_json(f, m)),
         "frame 2: must be an object",
     ),
-    "path twice": (spoil_frame(file_path="./images/000000.png"), "./images/000000.png: occurs twice as file_path"),
-    "mask of a number": (spoil_frame(mask_path=5), "mask_path must be a string, not 5"),
+    "path twice": (damage_frame(file_path="./images/000000.png"), "./images/000000.png: occurs twice as file_path"),
+    "mask of a number": (damage_frame(mask_path=5), "mask_path must be a string, not 5"),
     "broken image": (lambda f, _: (f / "images/000002.png").write_text("hello"), "000002.png: cannot be read as an"),
-    "list of numbers": (spoil_file(train_filenames=[1]), "train_filenames: must be a list of strings"),
+    "list of numbers": (damage_file(train_filenames=[1]), "train_filenames: must be a list of strings"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults(scene, fault):
-    spoil, expected = FAULTS[fault]
-    spoil(*scene)
+    damage, expected = FAULTS[fault]
+    damage(*scene)
     message = refused(scene[0])
     assert expected in message
     assert str(scene[0]) in message
 
 
-def test_faults_of_one_kind_come_together(scene):
+def test_faults_of_one_kind_are_grouped(scene):
     folder, meta = scene
     for frame in meta["frames"]:
         del frame["transform_matrix"]

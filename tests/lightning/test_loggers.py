@@ -1,4 +1,4 @@
-"""What W&B is given, read back from its offline files. Runs are made in processes of their own, as users make them."""
+"""Contents of W&B's offline files. As for a user, every run is a process of its own."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import TINY, configured
+from conftest import TINY, compose_config
 from dv.geometry.grid import GridPlacement
 from dv.lightning.callbacks import grid_scalars
 from dv.lightning.loggers import RunTensorBoardLogger, RunWandbLogger, log_image, log_point_cloud
@@ -31,10 +31,10 @@ COMMAND = [sys.executable, str(Path(__file__).parents[2] / "train.py")]
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Of a user without a W&B key."""
+    """Environment variables of a user without a W&B key."""
     home = tmp_path_factory.mktemp("home")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    return kept | {"HOME": str(home), "NETRC": str(home / "netrc"), "OMP_NUM_THREADS": "1"}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    return inherited | {"HOME": str(home), "NETRC": str(home / "netrc"), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def train(environment, arguments):
 
 
 @pytest.fixture(scope="module")
-def single(train, tmp_path_factory):
-    """Folder of a run of 4 steps that nothing disturbed."""
+def finished_run(train, tmp_path_factory):
+    """Folder of an uninterrupted run of 4 steps."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     done = train(f"hydra.run.dir={folder}", "logger.tags=[tiny,ball]", "logger.notes=a note")
     assert done.returncode == 0, done.stderr
@@ -64,14 +64,14 @@ def single(train, tmp_path_factory):
 
 
 def metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Columns of metrics.csv: steps and values."""
+    """Return the columns of metrics.csv as lists of step and value."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: [(int(r["step"]), float(r[name])) for r in rows if r[name]] for name in rows[0] if name != "step"}
 
 
 def assert_has_metrics(found: list[Run], folder: Path) -> None:
-    """The runs together have every row of metrics.csv, once, and no other scalar."""
+    """Assert that the runs together have every row of metrics.csv once, and no other scalar."""
     expected = metrics(folder)
     for name, rows in expected.items():
         logged = [row for run in found for row in run.rows(name)]
@@ -80,8 +80,8 @@ def assert_has_metrics(found: list[Run], folder: Path) -> None:
     assert {name for run in found for name in run.names()} - MEDIA == set(expected)
 
 
-def test_a_run_says_what_it_is(single):
-    (run,) = runs(single)
+def test_a_run_records_its_name_configuration_and_revision(finished_run):
+    (run,) = runs(finished_run)
     assert (run.run.display_name, run.run.project, run.run.job_type) == ("first", "dv", "train")
     assert (run.run.run_group, list(run.run.tags), run.run.notes) == ("", ["tiny", "ball"], "a note")
     assert run.config["grid"] == {"side": 8, "features": 4, "feature_side": 16}
@@ -93,36 +93,36 @@ def test_a_run_says_what_it_is(single):
     assert run.exit_codes == [0]
 
 
-def test_scalars_are_those_of_the_table_under_the_five_namespaces(single):
-    (run,) = runs(single)
-    assert_has_metrics(runs(single), single)
-    assert all(name.startswith(NAMESPACES) for name in metrics(single))
+def test_scalars_equal_metrics_csv_and_have_five_namespaces(finished_run):
+    (run,) = runs(finished_run)
+    assert_has_metrics(runs(finished_run), finished_run)
+    assert all(name.startswith(NAMESPACES) for name in metrics(finished_run))
     grid = {"mean", "std", "zero_voxels", "change_norm", "update_gate", "reset_gate"}
     assert {f"grid/{name}" for name in grid} <= run.names()
     assert [step for step, _ in run.rows("grid/change_norm")] == [0, 1, 2, 3]
-    assert [row["trainer/global_step"] for row in run.history] == [0, 1, 2, 3, 4]  # a row is a step
+    assert [row["trainer/global_step"] for row in run.history] == [0, 1, 2, 3, 4]  # one row per step
     assert run.summary["val/best_psnr"] == max(value for _, value in run.rows("val/psnr"))
 
 
-def test_pictures_are_there_at_their_size(single):
-    (run,) = runs(single)
+def test_images_are_logged_at_their_size(finished_run):
+    (run,) = runs(finished_run)
     for name, size in (("views", (132, 528)), ("gates", (264, 396))):
         assert [step for step, _ in run.rows(name)] == [1, 3]
-        for step, picture in run.rows(name):
-            image = iio.imread(run.files / picture["filenames"][0])
+        for step, logged in run.rows(name):
+            image = iio.imread(run.files / logged["filenames"][0])
             assert image.shape[:2] == size
-            np.testing.assert_array_equal(image, iio.imread(single / "pictures" / f"{name}_{step + 1:07d}.png"))
+            np.testing.assert_array_equal(image, iio.imread(finished_run / "pictures" / f"{name}_{step + 1:07d}.png"))
     for step, cloud in run.rows("voxels"):
         points = np.array(json.loads((run.files / cloud["path"]).read_text()))
         assert points.shape == (51, 6)  # a tenth of the voxels
         assert np.abs(points[:, :3]).max() <= 0.5
         assert (
-            f"element vertex {len(points)}\n".encode() in (single / f"pictures/voxels_{step + 1:07d}.ply").read_bytes()
+            f"element vertex {len(points)}\n".encode() in (finished_run / f"pictures/voxels_{step + 1:07d}.ply").read_bytes()
         )
 
 
-def test_the_end_shows_validation_views_video_and_checkpoint(single, ball):
-    (run,) = runs(single)
+def test_the_end_of_a_run_logs_validation_views_video_and_checkpoint(finished_run, ball):
+    (run,) = runs(finished_run)
     assert [step for step, _ in run.rows("validation")] == [4]
     uploads = {file.path: file for file in run.artifacts["run_table"].manifest.contents}
     table = json.loads(Path(uploads["validation.table.json"].local_path).read_text())
@@ -130,33 +130,33 @@ def test_the_end_shows_validation_views_video_and_checkpoint(single, ball):
     assert [row[0] for row in table["data"]] == ["000000", "000001"]
     assert np.mean([row[1] for row in table["data"]]) == pytest.approx(run.summary["val/best_psnr"], abs=1e-3)
     for name, _, _, *cells in table["data"]:
-        pictures = [iio.imread(uploads[cell["path"]].local_path) for cell in cells]
-        assert [picture.shape for picture in pictures] == [(32, 32, 3)] * 4
-        np.testing.assert_array_equal(pictures[1], iio.imread(ball / f"validation/ball/rgb/{name}.png"))
+        images = [iio.imread(uploads[cell["path"]].local_path) for cell in cells]
+        assert [image.shape for image in images] == [(32, 32, 3)] * 4
+        np.testing.assert_array_equal(images[1], iio.imread(ball / f"validation/ball/rgb/{name}.png"))
     ((_, video),) = run.rows("trajectory")
     assert len(iio.imread(run.files / video["path"])) == 4
     model = run.artifacts["model"]
     (file,) = model.manifest.contents
     assert "best" in model.aliases
     assert json.loads(model.metadata)["steps"] == run.summary["val/best_steps"]
-    assert Path(file.local_path).read_bytes() == (single / "checkpoints/best.ckpt").read_bytes()
+    assert Path(file.local_path).read_bytes() == (finished_run / "checkpoints/best.ckpt").read_bytes()
     uploads = [Path(c.local_path) for artifact in run.artifacts.values() for c in artifact.manifest.contents]
-    assert all(path.is_file() and path.is_relative_to(single) for path in uploads)  # nothing in the home folder
+    assert all(path.is_file() and path.is_relative_to(finished_run) for path in uploads)  # nothing in the home folder
 
 
-def test_logging_does_not_change_the_training(single, train, tmp_path):
+def test_logging_does_not_change_the_training(finished_run, train, tmp_path):
     assert train(f"hydra.run.dir={tmp_path}", logger=["logger=csv"]).returncode == 0
     ours, theirs = (
-        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (single, tmp_path)
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (finished_run, tmp_path)
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_every_job_of_a_sweep_is_a_run(train, tmp_path):
     sweep = tmp_path / "rates"
-    nothing = ["logger.table_views=0", "logger.trajectory=null", "logger.artifact=false"]
+    without_uploads = ["logger.table_views=0", "logger.trajectory=null", "logger.artifact=false"]
     done = train(
-        "-m", "optimizer.learning_rate=1e-3,2e-3", "trainer.max_steps=2", f"hydra.sweep.dir={sweep}", *nothing,
+        "-m", "optimizer.learning_rate=1e-3,2e-3", "trainer.max_steps=2", f"hydra.sweep.dir={sweep}", *without_uploads,
         "logger.not_in_run_name=[object,grid,model,trainer,loss]", WANDB_RUN_GROUP="another",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -173,7 +173,7 @@ def test_every_job_of_a_sweep_is_a_run(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_runs_side_by_side_stay_apart(train, tmp_path):
+def test_concurrent_runs_are_separate(train, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         folders = [tmp_path / name for name in ("a", "b")]
         done = list(
@@ -190,7 +190,7 @@ def test_runs_side_by_side_stay_apart(train, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_run_goes_on_as_the_same_run(train, environment, arguments, tmp_path, signum):
+def test_an_interrupted_run_resumes_as_the_same_run(train, environment, arguments, tmp_path, signum):
     folder = tmp_path / "run"
     more = [f"hydra.run.dir={folder}", "trainer.save_every_steps=5", "trainer.validate_every_steps=3"]
     process = subprocess.Popen(
@@ -200,13 +200,13 @@ def test_an_interrupted_run_goes_on_as_the_same_run(train, environment, argument
     while not (folder / "checkpoints/last.ckpt").is_file() and time.time() < deadline:
         time.sleep(0.05)
     if signum == signal.SIGKILL:
-        time.sleep(2)  # longer than W&B keeps rows to itself
+        time.sleep(2)  # longer than W&B buffers rows
     process.send_signal(signum)
     assert process.wait(60) == (143 if signum == signal.SIGTERM else -9)
     time.sleep(1)
     (before,) = runs(folder)
     assert before.run.display_name == "run"
-    assert before.exit_codes == ([143] if signum == signal.SIGTERM else [])  # without one, W&B takes it for a failure
+    assert before.exit_codes == ([143] if signum == signal.SIGTERM else [])  # W&B shows a run without an exit code as failed
     if signum == signal.SIGTERM:
         assert_has_metrics([before], folder)
     steps = len(before.rows("train/psnr")) + 6
@@ -220,7 +220,7 @@ def test_an_interrupted_run_goes_on_as_the_same_run(train, environment, argument
     for name, rows in metrics(folder).items():
         logged = [row for run in found for row in run.rows(name)]
         assert [step for step, _ in logged] == [step for step, _ in rows], name
-        if name not in times:  # what is repeated takes another time, and is the same otherwise
+        if name not in times:  # repeated steps take another time; their other values are the same
             np.testing.assert_allclose([v for _, v in logged], [v for _, v in rows], rtol=1e-6, err_msg=name)
     assert [step for run in found for step, _ in run.rows("validation")] == [steps]
 
@@ -236,8 +236,8 @@ def test_ranks_share_one_run(train, tmp_path):
     assert [path for path in tmp_path.rglob("wandb") if path.is_dir()] == [folder / "wandb"]
 
 
-def test_another_run_in_the_same_folder_is_new(tmp_path):
-    offline = configured("train", "logger=wandb", "logger.mode=offline").logger
+def test_another_run_in_the_same_folder_gets_a_new_id(tmp_path):
+    offline = compose_config("train", "logger=wandb", "logger.mode=offline").logger
     first = RunWandbLogger(tmp_path, {}, offline, kept=None)
     (tmp_path / "wandb.json").write_text(json.dumps({"id": first.version, "name": "sweep's", "group": "sweep"}))
     assert RunWandbLogger(tmp_path, {}, offline, kept=None).version != first.version
@@ -246,33 +246,33 @@ def test_another_run_in_the_same_folder_is_new(tmp_path):
     assert (resumed._wandb_init["name"], resumed._wandb_init["group"]) == ("sweep's", "sweep")
 
 
-def test_what_is_not_uploaded_yet_keeps_a_run_offline(tmp_path, monkeypatch, caplog):
+def test_a_run_stays_offline_until_its_offline_records_are_uploaded(tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     (tmp_path / "wandb.json").write_text(json.dumps({"id": "abc", "name": None, "group": None}))
     file = tmp_path / "wandb/offline-run-1-abc/run-abc.wandb"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
-    online = configured("train", "logger=wandb", "logger.mode=online").logger
+    online = compose_config("train", "logger=wandb", "logger.mode=online").logger
     assert RunWandbLogger(tmp_path, {}, online, kept=[])._wandb_init["mode"] == "offline"
     assert "staying offline" in caplog.text
     file.with_name("run-abc.wandb.synced").touch()
     assert RunWandbLogger(tmp_path, {}, online, kept=[])._wandb_init["mode"] == "online"
 
 
-def test_a_file_that_ends_amid_a_record_is_cut_before_it(single, tmp_path):
-    (whole,) = single.glob("wandb/offline-run-*/run-*.wandb")
-    cut = tmp_path / "run.wandb"
-    cut.write_bytes(whole.read_bytes()[:-5])
-    kept = list(records(cut))
-    assert len(kept) == len(list(records(whole))) - 1
-    truncate_incomplete_record(cut)
-    assert list(records(cut)) == kept
-    size = cut.stat().st_size
-    truncate_incomplete_record(cut)
-    assert cut.stat().st_size == size < whole.stat().st_size - 5
+def test_an_incomplete_last_record_is_truncated(finished_run, tmp_path):
+    (whole,) = finished_run.glob("wandb/offline-run-*/run-*.wandb")
+    incomplete = tmp_path / "run.wandb"
+    incomplete.write_bytes(whole.read_bytes()[:-5])
+    complete = list(records(incomplete))
+    assert len(complete) == len(list(records(whole))) - 1
+    truncate_incomplete_record(incomplete)
+    assert list(records(incomplete)) == complete
+    size = incomplete.stat().st_size
+    truncate_incomplete_record(incomplete)
+    assert incomplete.stat().st_size == size < whole.stat().st_size - 5
 
 
-def test_tensorboard_of_a_resumed_run_has_nothing_twice(tmp_path):
+def test_tensorboard_of_a_resumed_run_has_no_duplicates(tmp_path):
     for first, resumed in ((0, None), (2, 2)):
         logger = RunTensorBoardLogger(tmp_path, resumed)
         for step in range(first, first + 4):
@@ -280,14 +280,14 @@ def test_tensorboard_of_a_resumed_run_has_nothing_twice(tmp_path):
             log_image([logger], "views", torch.rand(3, 8, 8), step + 1)
             log_point_cloud([logger], "voxels", torch.rand(5, 3), torch.rand(5, 3), step + 1)
         logger.experiment.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"), {"images": 0}).Reload()  # all of them
+    events = EventAccumulator(str(tmp_path / "tensorboard"), {"images": 0}).Reload()  # 0 keeps all images
     assert events.Tags()["scalars"] == ["val/psnr"]
     assert [event.step for event in events.Scalars("val/psnr")] == [0, 1, 2, 3, 4, 5]
     assert [event.step for event in events.Images("views")] == [0, 1, 2, 3, 4, 5]
     assert "voxels_VERTEX" in events.Tags()["tensors"]
 
 
-def test_the_strongest_voxels_lie_where_the_grid_is_strong():
+def test_the_strongest_voxels_are_selected():
     placement = GridPlacement((1.0, 2.0, 3.0), 2.0, 0.5)
     grid = torch.zeros(1, 5, 8, 8, 8)
     grid[0, :, 1, 2, 6] = 3.0  # z, y, x

@@ -1,4 +1,4 @@
-"""Parts of the training of a radiance grid that a whole run does not show."""
+"""Parts of a radiance grid's training that a whole run does not test."""
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ def test_the_background_is_the_median_of_the_corners():
     assert torch.allclose(_corner_color(Views(["a", "b", "c"], poses, images)), torch.tensor(200 / 255 - 0.5))
 
 
-def test_moments_stay_with_parameters_that_do_not_change():
+def test_unchanged_parameters_keep_their_moments():
     voxels = SparseVoxels(8, 3, 0.0)
     optimizer = torch.optim.Adam([voxels.features, voxels.density])
     for parameter in (voxels.features, voxels.density):
@@ -26,4 +26,4 @@ def test_moments_stay_with_parameters_that_do_not_change():
     change_parameters(optimizer, voxels, lambda: voxels.resize_features(5))
     assert optimizer.state[density]["exp_avg"].any()
     assert voxels.features in optimizer.param_groups[0]["params"]
-    assert voxels.features not in optimizer.state, "it has another shape and starts from zero"
+    assert voxels.features not in optimizer.state, "a parameter of another shape starts without moments"

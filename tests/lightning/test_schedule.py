@@ -6,7 +6,7 @@ from dv.lightning.schedule import IGNORED_STEPS, WINDOW, StepFraction
 
 
 def fraction_after(seconds, max_steps=10**9, spent=0.0, limit=100.0):
-    """The estimate after steps of the given durations, in a training of ``limit`` seconds."""
+    """Return the estimate after steps of the given durations, in a training of ``limit`` seconds."""
     fraction = StepFraction(max_steps)
     for duration in (*seconds, 0.0):
         fraction.update(spent / limit)
@@ -19,12 +19,12 @@ def test_a_slow_start_is_ignored():
     assert fraction_after([5.0] * IGNORED_STEPS, max_steps=500) == 1 / 500
 
 
-def test_it_is_at_least_one_of_the_allowed_steps():
+def test_the_fraction_is_at_least_one_of_max_steps():
     assert fraction_after([0.1] * 50, max_steps=300) == 1 / 300
     assert fraction_after([0.1] * 50, max_steps=3000) == pytest.approx(1 / 1000)
 
 
-def test_it_follows_recent_steps():
+def test_the_fraction_follows_recent_steps():
     assert fraction_after([0.1] * 200 + [0.2] * WINDOW) == pytest.approx(0.002)
 
 

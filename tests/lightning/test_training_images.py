@@ -1,4 +1,4 @@
-"""Images of the training are rendered on the model's device."""
+"""Images are rendered on the model's device during training."""
 
 from types import SimpleNamespace
 

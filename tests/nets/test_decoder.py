@@ -1,4 +1,4 @@
-"""The decoder's output is zero at initialisation, depends on the direction, and is multiplied by opacity."""
+"""The decoder's output is zero at initialisation, depends on the direction and is multiplied by the opacity."""
 
 import pytest
 import torch
@@ -11,9 +11,9 @@ from dv.radiance import REFLECTED_SCALE, RadianceGrid, RadianceSizes
 
 def test_the_output_is_zero_at_initialisation():
     decoder = ViewDecoder(4, 3, 8)
-    given = torch.randn(5, 4), torch.randn(5, 3), torch.rand(5)
-    assert not decoder(*given).any()
-    decoder(*given).square().sum().backward()
+    inputs = torch.randn(5, 4), torch.randn(5, 3), torch.rand(5)
+    assert not decoder(*inputs).any()
+    decoder(*inputs).square().sum().backward()
     assert all(p.grad is not None for p in decoder.parameters())
 
 
@@ -22,16 +22,16 @@ def test_the_output_depends_on_direction_and_is_proportional_to_opacity():
     decoder = ViewDecoder(4, 3, 8)
     torch.nn.init.normal_(decoder.layers[-1].weight)
     features, opacity = torch.randn(1, 4).expand(2, 4), torch.tensor([1.0, 0.5])
-    one, other = torch.randn(2, 1, 3).expand(2, 2, 3)
-    colors = decoder(features, one, opacity)
+    direction, other_direction = torch.randn(2, 1, 3).expand(2, 2, 3)
+    colors = decoder(features, direction, opacity)
     torch.testing.assert_close(colors[1], colors[0] / 2)
-    assert (colors - decoder(features, other, opacity)).abs().max() > 0.01
+    assert (colors - decoder(features, other_direction, opacity)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(
     ("view_degree", "decoder_degree", "reflection_degree"), [(0, 1, 0), (0, 2, 0), (2, 1, 2), (1, 2, 4), (0, 0, 1)]
 )
-def test_only_the_decoder_makes_colours_of_a_grid_depend_on_the_direction(
+def test_only_the_decoder_makes_colours_view_dependent(
     view_degree, decoder_degree, reflection_degree
 ):
     torch.manual_seed(0)
@@ -64,7 +64,7 @@ def test_the_decoder_receives_the_direction_reflected_at_the_surface():
     grid.voxels.update_empty_space()
     encodings = []
     assert grid.decoder is not None
-    grid.decoder.register_forward_pre_hook(lambda _, given: encodings.append(given[1]))
+    grid.decoder.register_forward_pre_hook(lambda _, inputs: encodings.append(inputs[1]))
     grid(torch.tensor([[0.0, -0.2, -1]]), torch.tensor([[0.0, 0.75, 1.0]]), torch.tensor([0.5]))
     direction, reflected = torch.tensor([[0.0, 0.6, 0.8]]), torch.tensor([[0.0, 0.6, -0.8]])
     cosine = torch.tensor([[-0.8]])
@@ -72,7 +72,7 @@ def test_the_decoder_receives_the_direction_reflected_at_the_surface():
     torch.testing.assert_close(encodings[0], expected, rtol=0, atol=1e-5)
 
 
-def test_harmonics_are_orthogonal_and_from_the_third_degree_on_normalised():
+def test_harmonics_are_orthogonal_and_normalised_from_degree_three():
     directions = torch.nn.functional.normalize(
         torch.randn(200_000, 3, generator=torch.Generator().manual_seed(0)), dim=1
     )

@@ -1,4 +1,4 @@
-"""Normals of vertices are those of the surfaces in which they lie, on the side from which cameras see them."""
+"""Vertex normals are surface normals that point towards the cameras that see the surface."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_normals_of_a_hollow_ball_point_away_from_its_centre(thickness):
     assert opposite.median() < -0.98
 
 
-def test_in_constant_density_normals_are_the_directions_towards_the_cameras():
+def test_normals_in_constant_density_point_towards_the_cameras():
     voxels = SparseVoxels(9, 3, 2.0)
     towards = torch.randn(9**3 + 1, 3, generator=torch.Generator().manual_seed(0))
     inner = (voxels.positions() - 4).abs().amax(1) < 4
@@ -48,21 +48,21 @@ def test_missing_and_unseen_vertices_have_no_normals():
     towards = torch.randn(len(voxels.density), 3, generator=torch.Generator().manual_seed(0))
     towards[:100] = 0
     normals = voxels.normals(towards)
-    assert not normals[:100].any(), "no camera sees these"
+    assert not normals[:100].any(), "no camera sees these vertices"
     torch.testing.assert_close(normals[100:].norm(dim=1), torch.ones(len(normals) - 100))
 
 
-def test_view_directions_point_to_where_rays_come_from():
+def test_view_directions_point_towards_the_ray_origins():
     voxels = shell(12, 3.0)
     generator = torch.Generator().manual_seed(0)
     origins = torch.rand(2000, 3, generator=generator) * (SIDE - 1)
     origins[:, 0] = -5
     directions = torch.tensor([[2.0, 0, 0]]).expand(2000, 3)
     towards = voxels.weighted_view_directions(Rays(origins, directions, torch.full((2000,), 0.5)))
-    before = torch.cat([torch.zeros(1), voxels.positions()[:, 0]]) < CENTER[0] - 3
+    in_front = torch.cat([torch.zeros(1), voxels.positions()[:, 0]]) < CENTER[0] - 3
     dense = voxels.density > 0
     assert not towards[:, 1:].any()
     assert (towards[:, 0] <= 0).all()
-    assert (towards[before & dense, 0] < -0.01).float().mean() > 0.5
-    hidden = ~before & (torch.cat([torch.zeros(1), voxels.positions()[:, 0]]) > CENTER[0] + 3)
+    assert (towards[in_front & dense, 0] < -0.01).float().mean() > 0.5
+    hidden = ~in_front & (torch.cat([torch.zeros(1), voxels.positions()[:, 0]]) > CENTER[0] + 3)
     assert towards[hidden, 0].abs().sum() < 0.02 * towards[:, 0].abs().sum()

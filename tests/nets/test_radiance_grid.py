@@ -1,4 +1,4 @@
-"""A pixel of a radiance grid is the mean of the rays through it, in sRGB values or in linear light."""
+"""A pixel of a radiance grid is the mean of the rays through it, of sRGB values or of linear intensities."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ POSE = look_at(torch.tensor([0.0, -2, 1]), torch.zeros(3), torch.tensor([0.0, 0,
 
 
 def test_a_pixel_is_the_mean_of_four_pixels_of_an_image_of_twice_the_side(grid):
-    """With pixel centres at 0.5, the rays of the pixels of a camera of twice the side are this one's four subpixels."""
+    """With pixel centres at 0.5, the pixels of a camera of twice the side are this camera's four subpixels per pixel."""
     camera = Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
     output = grid.render_pixels(POSE.expand(SIDE**2, 4, 4), pixel_grid(SIDE), camera)
     fine = pixel_grid(2 * SIDE)
@@ -42,8 +42,8 @@ def test_a_pixel_is_the_mean_of_four_pixels_of_an_image_of_twice_the_side(grid):
 
     mean = blocks(single.colors).mean(1)
     if grid.linear_share:
-        light = rgb_to_linear_rgb(single.colors.T[..., None] + 0.5)[..., 0].T
-        linear = linear_rgb_to_rgb(blocks(light).mean(1).T[..., None])[..., 0].T - 0.5
+        intensities = rgb_to_linear_rgb(single.colors.T[..., None] + 0.5)[..., 0].T
+        linear = linear_rgb_to_rgb(blocks(intensities).mean(1).T[..., None])[..., 0].T - 0.5
         assert (linear - mean).abs().max() > 0.01
         mean = linear
     torch.testing.assert_close(output.colors, mean, rtol=0, atol=1e-5)
@@ -60,15 +60,15 @@ def test_a_pixel_is_the_mean_of_four_pixels_of_an_image_of_twice_the_side(grid):
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_linear_share_is_learned_from_images(grid, share):
-    """A grid learns the linear share of another one, which differs in nothing else, from its pixels."""
-    given = POSE.expand(SIDE**2, 4, 4), pixel_grid(SIDE), Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
+    """A grid learns the linear share of an otherwise identical grid from its pixels."""
+    pixels = POSE.expand(SIDE**2, 4, 4), pixel_grid(SIDE), Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
     with torch.no_grad():
         initial, _ = grid.linear_share.clone(), grid.linear_share.fill_(share)
-        truth = grid.render_pixels(*given).colors
+        truth = grid.render_pixels(*pixels).colors
         grid.linear_share.copy_(initial)
     optimizer = torch.optim.Adam([grid.linear_share], lr=0.05)
     for _ in range(150):
         optimizer.zero_grad()
-        (grid.render_pixels(*given).colors - truth).square().mean().backward()
+        (grid.render_pixels(*pixels).colors - truth).square().mean().backward()
         optimizer.step()
     assert abs(grid.linear_share.item() - share) < 0.02

@@ -1,4 +1,4 @@
-"""Compositing equals a plain loop over samples, forward and backward; pruning, refining and smoothing of voxels."""
+"""Compositing equals a plain loop over samples, forward and backward. Pruning, refining and smoothing of voxels."""
 
 import itertools
 import math
@@ -18,14 +18,14 @@ STEP_SIZE, INTERVAL = 0.5, 1.3
 
 
 def scene(seed, dtype=torch.float64):
-    """Return random sparse voxels and rays: from outside, from inside, parallel to the axes, and missing the grid."""
+    """Return random sparse voxels, and rays that start outside or inside, run parallel to the axes or miss the grid."""
     g = torch.Generator().manual_seed(seed)
     side, channels = 4 + 3 * seed, 1 + 2 * seed
-    there = torch.rand(side, side, side, generator=g) < 0.4
-    there[:, :, : side // 3] = False
-    rows = int(there.sum()) + 1
+    stored = torch.rand(side, side, side, generator=g) < 0.4
+    stored[:, :, : side // 3] = False
+    rows = int(stored.sum()) + 1
     index = torch.zeros(side, side, side, dtype=torch.int32)
-    index[there] = (1 + torch.randperm(rows - 1, generator=g)).to(torch.int32)
+    index[stored] = (1 + torch.randperm(rows - 1, generator=g)).to(torch.int32)
     density = torch.randn(rows, generator=g, dtype=dtype) * 4 + 1
     features = torch.randn(rows, channels, generator=g, dtype=dtype)
     density[0], features[0] = EMPTY_DENSITY, 0
@@ -50,7 +50,7 @@ def composite_by_loop(density, features, index, rays):
     """Composite rays one by one, sample by sample, on a dense grid."""
     side = len(index)
     dense = torch.cat([density[:, None], features], 1)[index.long()].movedim(-1, 0)[None]
-    there = (index != 0).to(density.dtype)[None, None]
+    stored = (index != 0).to(density.dtype)[None, None]
     composited, transmittances, depths = [], [], []
     for o, d, offset in zip(*rays, strict=True):
         t_min, t_max = 0.0, math.inf
@@ -67,7 +67,7 @@ def composite_by_loop(density, features, index, rays):
             point = o + t * d
             cell = point.long().clamp(0, side - 2)
             x, y, z = cell.tolist()
-            if not there[0, 0, z : z + 2, y : y + 2, x : x + 2].any():
+            if not stored[0, 0, z : z + 2, y : y + 2, x : x + 2].any():
                 continue
             normalised = (point / (side - 1) * 2 - 1).view(1, 1, 1, 1, 3)
             value = F.grid_sample(dense, normalised, align_corners=True)[0, :, 0, 0, 0]
@@ -76,7 +76,7 @@ def composite_by_loop(density, features, index, rays):
                 continue
             total = total + transmittance * alpha * value[1:]
             before, transmittance = float(transmittance.detach()), transmittance * (1 - alpha)
-            if before > 0.5 >= transmittance:  # it falls exponentially within the step around the sample
+            if before > 0.5 >= transmittance:  # transmittance falls exponentially around the sample
                 depth = t + (math.log(before / 0.5) / math.log(before / float(transmittance.detach())) - 0.5) * dt
         composited.append(total), transmittances.append(transmittance), depths.append(depth)
     return torch.stack(composited), torch.stack(transmittances), torch.tensor(depths, dtype=density.dtype)
@@ -84,12 +84,12 @@ def composite_by_loop(density, features, index, rays):
 
 def with_gradients(function, density, features, *others):
     """Return the outputs of a compositing function, and the gradients of density and features without row 0."""
-    given = [density.clone().requires_grad_(), features.clone().requires_grad_()]
-    outputs = function(*given, *others)
+    inputs = [density.clone().requires_grad_(), features.clone().requires_grad_()]
+    outputs = function(*inputs, *others)
     g = torch.Generator().manual_seed(1)
     weights = [torch.randn(o.shape, generator=g, dtype=torch.float64).to(o) for o in outputs[:2]]
     sum((o * w).sum() for o, w in zip(outputs[:2], weights, strict=True)).backward()
-    return [*(o.detach() for o in outputs), *(x.grad[1:] for x in given)]
+    return [*(o.detach() for o in outputs), *(x.grad[1:] for x in inputs)]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -99,7 +99,7 @@ def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
     density, features, index, rays = scene(seed)
     slow = with_gradients(composite_by_loop, density, features, index, rays)
     rays = Rays(*(x.to(dtype) for x in rays))
-    given = (
+    inputs = (
         density.to(dtype),
         features.to(dtype),
         index,
@@ -108,19 +108,19 @@ def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
         STEP_SIZE,
         INTERVAL,
     )
-    ours = with_gradients(fast, *given)
+    ours = with_gradients(fast, *inputs)
     assert slow[2].isfinite().sum() > 5
     assert slow[3].any()
     for a, b in zip(ours, slow, strict=True):
         assert a.shape == b.shape
-        there = b.isfinite()
-        assert torch.equal(there, a.isfinite())
-        difference = (a - b)[there].abs().max()
-        assert difference <= (1e-9 if dtype == torch.float64 else 2e-4) * b[there].abs().max()
+        finite = b.isfinite()
+        assert torch.equal(finite, a.isfinite())
+        difference = (a - b)[finite].abs().max()
+        assert difference <= (1e-9 if dtype == torch.float64 else 2e-4) * b[finite].abs().max()
 
 
 def test_a_process_keeps_its_number_of_threads():
-    """Starting numba's threads can give all cores to PyTorch, too, and jobs on the same machine would compete."""
+    """Starting numba's threads must not raise PyTorch's thread count, or jobs on one machine compete for cores."""
     code = "import torch; torch.set_num_threads(1); from dv.ops.compositing_cpu import set_threads; "
     code += "print(set_threads(), torch.get_num_threads())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -129,13 +129,13 @@ def test_a_process_keeps_its_number_of_threads():
 
 def test_gradients_do_not_depend_on_the_number_of_threads():
     density, features, index, rays = scene(3, torch.float32)
-    given = density, features, index, empty_space_distance(cells(index != 0)), rays, STEP_SIZE, INTERVAL
+    inputs = density, features, index, empty_space_distance(cells(index != 0)), rays, STEP_SIZE, INTERVAL
     found = []
     threads = torch.get_num_threads()
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            found.append(with_gradients(composite, *given))
+            found.append(with_gradients(composite, *inputs))
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(found[0], found[-1], strict=True))
@@ -143,10 +143,10 @@ def test_gradients_do_not_depend_on_the_number_of_threads():
 
 @pytest.mark.parametrize("change", [1, -1])
 def test_a_sample_at_a_threshold_does_not_affect_others(monkeypatch, change):
-    """Rounding may count a sample in one pass and not in the other; at most the last sample then has no gradient."""
+    """Rounding may count a sample in only one of the passes; then at most the last sample loses its gradient."""
     density, features, index, rays = scene(3)
-    given = density, features, index, empty_space_distance(cells(index != 0)), rays, STEP_SIZE, INTERVAL
-    exact = with_gradients(composite, *given)
+    inputs = density, features, index, empty_space_distance(cells(index != 0)), rays, STEP_SIZE, INTERVAL
+    exact = with_gradients(composite, *inputs)
     forward_kernel = compositing_cpu.forward_kernel
 
     def miscounting(*arguments):
@@ -155,7 +155,7 @@ def test_a_sample_at_a_threshold_does_not_affect_others(monkeypatch, change):
         counts[counts > 1] += change
 
     monkeypatch.setattr(compositing_cpu, "forward_kernel", miscounting)
-    ours = with_gradients(composite, *given)
+    ours = with_gradients(composite, *inputs)
     for a, b in zip(ours[3:], exact[3:], strict=True):
         assert torch.isfinite(a).all()
         assert (a - b).norm() <= (1e-12 if change > 0 else 0.7) * b.norm()
@@ -167,7 +167,7 @@ def test_no_cell_within_the_empty_space_distance_is_occupied():
     distance = empty_space_distance(occupied)
     at = torch.stack(torch.meshgrid(*(torch.arange(n) for n in occupied.shape), indexing="ij"), -1)
     exact = (at[..., None, :] - torch.nonzero(occupied)).abs().amax(-1).amin(-1)
-    steps = torch.tensor([0, 1, 2, 3, 5, 9, 17, 33])  # the result is the largest of these that is no more than exact
+    steps = torch.tensor([0, 1, 2, 3, 5, 9, 17, 33])  # the result is the largest of these that is at most exact
     assert torch.equal(distance.long(), steps[torch.searchsorted(steps, exact, right=True) - 1])
     assert int(exact.max()) > 17
 
@@ -193,7 +193,7 @@ def ball(side=17, radius=0.5):
     return voxels
 
 
-def some_rays(side):
+def random_rays(side):
     g = torch.Generator().manual_seed(0)
     origins = F.normalize(torch.randn(200, 3, generator=g), dim=1) * side * 1.5 + side / 2
     target = (torch.rand(200, 3, generator=g) * 0.6 + 0.2) * side
@@ -201,7 +201,7 @@ def some_rays(side):
 
 
 def test_pruning_removes_empty_vertices_and_changes_no_image():
-    voxels, rays = ball(), some_rays(17)
+    voxels, rays = ball(), random_rays(17)
     before = voxels.composite(rays, 0.5)
     kept = voxels.prune()
     assert len(kept) == len(voxels.density) < 17**3 / 2
@@ -232,7 +232,7 @@ def test_a_saved_state_of_another_size_can_be_loaded():
     other = SparseVoxels(2, 2, 0.0)
     other.resize_to_state(voxels.state_dict())
     other.load_state_dict(voxels.state_dict())
-    rays = some_rays(20)
+    rays = random_rays(20)
     assert torch.equal(other.composite(rays, 0.5).features, voxels.composite(rays, 0.5).features)
 
 
@@ -244,15 +244,15 @@ def test_features_diffuse_to_stored_neighbours(seed):
     voxels.density, voxels.features = torch.nn.Parameter(density), torch.nn.Parameter(features.clone())
     voxels.index = index
     voxels.smooth(0.4)
-    wanted = features.clone()
+    expected = features.clone()
     for at in index.nonzero().tolist():
         row = index[tuple(at)]
         for axis, offset in itertools.product(range(3), (-1, 1)):
-            place = [*at]
-            place[axis] += offset
-            if 0 <= place[axis] < side and index[tuple(place)]:
-                wanted[row] += 0.4 / 6 * (features[index[tuple(place)]] - features[row])
-    assert torch.allclose(voxels.features, wanted)
+            neighbour = [*at]
+            neighbour[axis] += offset
+            if 0 <= neighbour[axis] < side and index[tuple(neighbour)]:
+                expected[row] += 0.4 / 6 * (features[index[tuple(neighbour)]] - features[row])
+    assert torch.allclose(voxels.features, expected)
     assert not voxels.features[0].any()
     assert torch.allclose(voxels.features.sum(0), features.sum(0)), "the sum is preserved"
 
@@ -267,9 +267,9 @@ def test_no_sample_contributes_in_an_empty_cell(step):
         voxels.features[1:] = torch.randn(17**3, 3, generator=g)
     voxels.update_empty_space()
     assert 0.1 < float((voxels.distance == 0).float().mean()) < 0.9
-    ours = voxels.composite(some_rays(17), step)
+    ours = voxels.composite(random_rays(17), step)
     voxels.distance.zero_()
-    theirs = voxels.composite(some_rays(17), step)
+    theirs = voxels.composite(random_rays(17), step)
     assert (theirs.transmittance < 0.99).any()
     for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a.isfinite(), b.isfinite())

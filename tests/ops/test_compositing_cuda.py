@@ -1,4 +1,4 @@
-"""The GPU kernels equal a plain loop over samples, on a GPU or by Triton's interpreter (see test_triton.py)."""
+"""The GPU kernels equal a plain loop over samples, on a GPU or in Triton's interpreter (see test_triton.py)."""
 
 import os
 
@@ -24,24 +24,24 @@ def test_gpu_kernels_equal_a_loop_over_samples(seed):
     density, features, index, rays = scene(seed)
     slow = with_gradients(composite_by_loop, density, features, index, rays)
     distance = empty_space_distance(cells(index != 0))
-    given = [x.to(DEVICE) for x in (density.float(), features.float(), index, distance)]
+    inputs = [x.to(DEVICE) for x in (density.float(), features.float(), index, distance)]
     ours = with_gradients(
-        compositing_cuda.composite, *given, Rays(*(x.float().to(DEVICE) for x in rays)), STEP_SIZE, INTERVAL
+        compositing_cuda.composite, *inputs, Rays(*(x.float().to(DEVICE) for x in rays)), STEP_SIZE, INTERVAL
     )
     assert slow[3].any()
     for a, b in zip(ours, slow, strict=True):
-        a, there = a.cpu(), b.isfinite()
-        assert torch.equal(there, a.isfinite())
-        assert (a - b)[there].abs().max() <= 2e-4 * b[there].abs().max()
+        a, finite = a.cpu(), b.isfinite()
+        assert torch.equal(finite, a.isfinite())
+        assert (a - b)[finite].abs().max() <= 2e-4 * b[finite].abs().max()
 
 
 def test_no_rays_and_no_features_are_allowed():
     density, features, index, rays = scene(0)
-    given = [
+    inputs = [
         x.to(DEVICE) for x in (density.float(), features[:, :0].float(), index, empty_space_distance(cells(index != 0)))
     ]
-    few = Rays(*(x[:3].float().to(DEVICE) for x in rays))
-    assert compositing_cuda.composite(*given, few, STEP_SIZE, INTERVAL).features.shape == (3, 0)
-    assert compositing_cuda.composite(*given, Rays(*(x[:0] for x in few)), STEP_SIZE, INTERVAL).transmittance.shape == (
+    three_rays = Rays(*(x[:3].float().to(DEVICE) for x in rays))
+    assert compositing_cuda.composite(*inputs, three_rays, STEP_SIZE, INTERVAL).features.shape == (3, 0)
+    assert compositing_cuda.composite(*inputs, Rays(*(x[:0] for x in three_rays)), STEP_SIZE, INTERVAL).transmittance.shape == (
         0,
     )

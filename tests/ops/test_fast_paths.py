@@ -1,4 +1,4 @@
-"""Fast operators equal plain ones, forward and backward: random shapes, fp32 and bf16."""
+"""Fast operators equal plain ones for random shapes, forward and backward, in fp32 and bf16."""
 
 import random
 import weakref
@@ -35,13 +35,13 @@ def compare(fast, slow, inputs, parameters, dtype):
     """Compare outputs and gradients of two functions of inputs and parameters, the slow one in fp32."""
     results = []
     for function, kind in ((fast, dtype), (slow, torch.float32)):
-        given = [x.detach().to(kind).requires_grad_() for x in inputs]
-        held = [p.detach().to(kind).requires_grad_() for p in parameters]
-        output = function(given, held)
+        values = [x.detach().to(kind).requires_grad_() for x in inputs]
+        copies = [p.detach().to(kind).requires_grad_() for p in parameters]
+        output = function(values, copies)
         if not results:
             weight = torch.randn_like(output.float()).bfloat16()
         (output * weight.to(output.dtype)).sum().backward()
-        results.append([output, *(x.grad for x in (*given, *held))])
+        results.append([output, *(x.grad for x in (*values, *copies))])
     for ours, plain in zip(*results, strict=True):
         assert ours.shape == plain.shape
         error = (ours.float() - plain).square().mean().sqrt()
@@ -53,7 +53,7 @@ def with_parameters(layer, parameters):
     return lambda *x: torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), x)
 
 
-def layers(fast, slow, inputs, dtype):
+def compare_layers(fast, slow, inputs, dtype):
     parameters = [tensor(*p.shape) / p[0].numel() ** 0.5 for p in fast.parameters()]
     compare(
         lambda x, p: with_parameters(fast, p)(*x),
@@ -78,7 +78,7 @@ def test_conv2d(seed, dtype, bands, monkeypatch):
     fast = Conv2d(a * len(inputs), b, side, **arguments)
     slow = nn.Conv2d(a * len(inputs), b, side, padding=1, padding_mode="reflect", **arguments)
     inputs = [tensor(len(inputs[0]), *x.shape[1:]) for x in inputs]
-    layers(fast, slow, inputs, dtype)
+    compare_layers(fast, slow, inputs, dtype)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -87,7 +87,7 @@ def test_conv_transpose2d(seed, dtype):
     torch.manual_seed(seed)
     a, b, bias = draw.choice([4, 16, 64]), draw.choice([3, 16]), draw.random() < 0.5
     x = tensor(draw.choice([1, 2]), a, draw.choice([1, 2, 8]), draw.choice([1, 4, 8]))
-    layers(ConvTranspose2d(a, b, bias=bias), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias), [x], dtype)
+    compare_layers(ConvTranspose2d(a, b, bias=bias), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias), [x], dtype)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -101,7 +101,7 @@ def test_conv3d(seed, views, dtype):
     inputs = [tensor(views, a, depth, height, 4) for _ in range(draw.choice([1, 2]))]
     fast = Conv3d(a * len(inputs), b, side, stride=stride, bias=bias)
     slow = nn.Conv3d(a * len(inputs), b, side, stride=stride, padding=1, padding_mode="replicate", bias=bias)
-    layers(fast, slow, inputs, dtype)
+    compare_layers(fast, slow, inputs, dtype)
 
 
 @pytest.mark.parametrize("depth", [False, True])
@@ -144,7 +144,7 @@ def test_frustum_convolution(seed, depth_last, dtype):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_frustum_convolved_and_summed_along_its_rays(seed, dtype):
+def test_convolution_and_weighted_sum_of_a_frustum(seed, dtype):
     draw = random.Random(seed)
     torch.manual_seed(seed)
     views, features, depth, side = draw.choice([1, 2]), draw.choice([1, 16]), draw.choice([1, 32, 128]), 5
@@ -182,14 +182,14 @@ def test_fused_norm_activation_and_dropout(channels, activation, threshold, monk
         for layer in layers:
             layer.zero_grad()
         norm.reset_running_stats()
-        given = x.clone().requires_grad_()
-        output = function(given)
+        values = x.clone().requires_grad_()
+        output = function(values)
         output.square().sum().backward()
         drawn.append(torch.rand(1))
         gradients = [p.grad.clone() for layer in layers for p in layer.parameters()]
-        results.append([output.detach(), given.grad, norm.running_mean.clone(), norm.running_var.clone(), *gradients])
+        results.append([output.detach(), values.grad, norm.running_mean.clone(), norm.running_var.clone(), *gradients])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(*drawn)  # both have drawn the same random numbers
+    torch.testing.assert_close(*drawn)  # both drew the same random numbers
 
 
 @pytest.mark.parametrize(("threshold", "stored"), [(0, False), (10**9, True)])

@@ -1,4 +1,4 @@
-"""The GPU kernels on machines without a GPU: run by Triton's interpreter, and compiled."""
+"""The GPU kernels on machines without a GPU: Triton's interpreter runs them, and its compiler compiles them."""
 
 import os
 import subprocess
@@ -28,8 +28,8 @@ for kernel in (_forward_kernel, _backward_kernel):
 """
 
 
-def test_gpu_kernels_by_the_interpreter():
-    """The tests run in a new process, since Triton reads this environment variable at import."""
+def test_gpu_kernels_in_the_interpreter():
+    """The tests run in a new process because Triton reads TRITON_INTERPRET at import."""
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""Each fault is made in a copy of a good object and found; the good object has no findings."""
+"""Each fault, made in a copy of a good object, is found; the good object has no findings."""
 
 import shutil
 import time
@@ -33,14 +33,14 @@ def findings(root, tmp_path):
     return [f.message for f in check_object(ObjectSource(root, "ball"), tmp_path / "report")]
 
 
-def pose(folder, name, change):
+def change_pose(folder, name, change):
     path = folder / "pose" / f"{name:06d}.txt"
     path.write_text(" ".join(map(str, np.asarray(change(np.loadtxt(path).reshape(4, 4))).reshape(-1))))
 
 
-def poses(folder, change):
+def change_poses(folder, change):
     for path in (folder / "pose").glob("*.txt"):
-        pose(folder, int(path.stem), change)
+        change_pose(folder, int(path.stem), change)
 
 
 def change_image(folder, name, change):
@@ -67,12 +67,12 @@ def test_a_good_object_has_no_findings(good, tmp_path, capsys):
     assert iio.imread(tmp_path / "report" / "scene.png").ndim == 3
 
 
-def train(root):
+def train_folder(root):
     return root / "train" / "ball"
 
 
-def elsewhere(image):
-    """A small dark square near a corner, and nothing else."""
+def dark_corner(image):
+    """Return an image that shows nothing but a small dark square near a corner."""
     image = np.full_like(image, 255)
     image[4:9, 4:9] = 20
     return image
@@ -86,19 +86,19 @@ def blur(image):
 
 FAULTS = {
     "the same pose": (
-        lambda r: shutil.copy(train(r) / "pose/000002.txt", train(r) / "pose/000007.txt"),
+        lambda r: shutil.copy(train_folder(r) / "pose/000002.txt", train_folder(r) / "pose/000007.txt"),
         "the same pose twice: train/000002 and train/000007",
     ),
     "the same image": (
-        lambda r: shutil.copy(train(r) / "rgb/000002.png", r / "test/ball/rgb/000001.png"),
+        lambda r: shutil.copy(train_folder(r) / "rgb/000002.png", r / "test/ball/rgb/000001.png"),
         "the same image twice: train/000002 and test/000001",
     ),
     "few views": (
-        lambda r: [p.unlink() for p in train(r).glob("*/0000[12]?.*")],
+        lambda r: [p.unlink() for p in train_folder(r).glob("*/0000[12]?.*")],
         "10 training views are few",
     ),
     "turned away": (
-        lambda r: pose(train(r), 4, lambda m: m @ turn_y(17)),
+        lambda r: change_pose(train_folder(r), 4, lambda m: m @ turn_y(17)),
         "the border of the image cuts off part of the grid in 1 views, at most",
     ),
     "too near": (lambda r: calibrate(r, near="1.5"), "the near plane (1.5) cuts off part of the grid in 31 views"),
@@ -110,21 +110,21 @@ FAULTS = {
     "origin far off": (lambda r: calibrate(r, origin="0 0 0.62"), "the views converge at"),
     "small grid": (lambda r: calibrate(r, scale="0.1", near="1.4"), "the grid's side 0.1 does not fit"),
     "misses the object": (lambda r: calibrate(r, scale="0.5", near="1.2"), "it would fit into a side of"),
-    "in the grid": (lambda r: pose(train(r), 3, lambda m: closer(m, 0.2)), "train/000003: cameras inside the grid"),
+    "in the grid": (lambda r: change_pose(train_folder(r), 3, lambda m: closer(m, 0.2)), "train/000003: cameras inside the grid"),
     "brighter": (
-        lambda r: change_image(train(r), 5, lambda x: (x / 3).astype(np.uint8)),
+        lambda r: change_image(train_folder(r), 5, lambda x: (x / 3).astype(np.uint8)),
         "000005: much brighter or darker than the neighbouring views",
     ),
-    "blurred": (lambda r: change_image(train(r), 5, blur), "000005: blurred compared with the neighbouring views"),
-    "blank": (lambda r: change_image(train(r), 5, lambda x: x * 0 + 200), "000005: of one colour"),
+    "blurred": (lambda r: change_image(train_folder(r), 5, blur), "000005: blurred compared with the neighbouring views"),
+    "blank": (lambda r: change_image(train_folder(r), 5, lambda x: x * 0 + 200), "000005: of one colour"),
     "other images": (
-        lambda r: [change_image(train(r), i, elsewhere) for i in range(1, 24, 2)],
+        lambda r: [change_image(train_folder(r), i, dark_corner) for i in range(1, 24, 2)],
         "do not fit the images",
     ),
     "principal point": (lambda r: calibrate(r, camera="44.8 5 15.5 0"), "the principal point (5.0, 15.5) is far"),
     "field of view": (lambda r: calibrate(r, camera="3000 15.5 15.5 0"), "a field of view of 0.6° is unusual"),
     "far tests": (
-        lambda r: poses(r / "test/ball", lambda m: np.diag([1, -1, -1, 1]) @ m),  # from below
+        lambda r: change_poses(r / "test/ball", lambda m: np.diag([1, -1, -1, 1]) @ m),  # from below
         "test views look from more than 45° away from any training view, such as 00000",
     ),
 }
@@ -142,8 +142,8 @@ def closer(matrix, distance):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_found(copy, tmp_path, fault):
-    spoil, expected = FAULTS[fault]
-    spoil(copy)
+    damage, expected = FAULTS[fault]
+    damage(copy)
     messages = findings(copy, tmp_path)
     assert any(expected in message for message in messages), messages
 
@@ -157,14 +157,14 @@ def test_each_fault_is_found(copy, tmp_path, fault):
     ],
 )
 def test_other_axes_are_recognised(copy, tmp_path, capsys, change, kind):
-    poses(train(copy), change)
+    change_poses(train_folder(copy), change)
     with pytest.raises(UserError, match="1 faults that training refuses"):
         findings(copy, tmp_path)
     assert f"24 poses hardly see the grid; they would if they were {kind}" in capsys.readouterr().out
 
 
-def test_all_faults_of_all_splits_come_together(copy, tmp_path, capsys):
-    (train(copy) / "pose/000003.txt").write_text("1 2 3")
+def test_all_faults_of_all_splits_are_listed_together(copy, tmp_path, capsys):
+    (train_folder(copy) / "pose/000003.txt").write_text("1 2 3")
     (copy / "test/ball/rgb/000001.png").write_text("hello")
     with pytest.raises(UserError, match="2 faults that training refuses"):
         findings(copy, tmp_path)
@@ -178,14 +178,14 @@ def test_command(command, copy, tmp_path):
     result = command("prepare", *arguments, f"output_dir={tmp_path / 'report'}")
     assert result.code == 0, result.err
     assert "nothing suspicious" in result.out
-    (train(copy) / "pose/000003.txt").write_text("1 2 3")
+    (train_folder(copy) / "pose/000003.txt").write_text("1 2 3")
     result = command("prepare", *arguments, f"output_dir={tmp_path / 'report'}")
     assert result.code == 1
     assert result.err.splitlines()[-1].startswith("error: ball in")
 
 
-def test_training_warns_of_what_the_fast_checks_find(command, copy, caplog):
-    shutil.copy(train(copy) / "pose/000002.txt", train(copy) / "pose/000007.txt")
+def test_training_warns_about_findings_of_the_fast_checks(command, copy, caplog):
+    shutil.copy(train_folder(copy) / "pose/000002.txt", train_folder(copy) / "pose/000007.txt")
     arguments = ["object=custom", f"object.root={copy}", "object.name=ball", *TINY, "loss=l1", "trainer.max_steps=1"]
     result = command("train", *arguments)
     assert result.code == 0, result.err
@@ -193,7 +193,7 @@ def test_training_warns_of_what_the_fast_checks_find(command, copy, caplog):
 
 
 def test_the_fast_checks_are_fast(good):
-    """Not a benchmark: training must not wait for the checks."""
+    """A generous limit: training must not wait for the checks."""
     source = ObjectSource(good, "ball")
     views = {split: source.views(split) for split in ("train", "validation")}
     many = views["train"].select([i % 24 for i in range(500)])

@@ -1,4 +1,4 @@
-"""Export of objects as transforms.json."""
+"""Exporting objects as transforms.json."""
 
 import json
 import shutil
@@ -28,13 +28,13 @@ def export(source: ObjectSource, output: Path) -> Path:
     return export_transforms(source, read_folder(source.root, source.name, source.pixel_center), output)
 
 
-@pytest.mark.parametrize("which", ["one file", "one file per split"])
-def test_round_trip(tmp_path, which):
+@pytest.mark.parametrize("form", ["one file", "one file per split"])
+def test_round_trip(tmp_path, form):
     root = wide(tmp_path / "object")
     output = export(ObjectSource(root, "ball"), tmp_path / "new" / "export")
     assert not list(output.parent.glob(".*"))
     original, found = read_folder(root, "ball"), read_transforms(output)
-    if which == "one file":
+    if form == "one file":
         found = read_transforms(output / "transforms.json")
     assert found.placement == original.placement
     for split in SPLITS:
@@ -50,7 +50,7 @@ def test_round_trip(tmp_path, which):
     assert before.calibration().placement == after.calibration().placement
 
 
-def test_what_other_programs_read(tmp_path):
+def test_the_export_has_what_other_programs_read(tmp_path):
     root = wide(tmp_path / "object")
     output = export(ObjectSource(root, "ball"), tmp_path / "export")
     meta = json.loads((output / "transforms.json").read_text())
@@ -88,7 +88,7 @@ def test_missing_splits_are_held_out_as_in_training(tmp_path):
         assert [p.name for p in found.splits[split]] == source.views(split).names
 
 
-def test_lenses_that_differ_between_splits(tmp_path):
+def test_splits_may_have_different_lenses(tmp_path):
     root = write_object(tmp_path / "object")
     shutil.rmtree(root / "test" / "ball")
     write_views(root / "test" / "ball", 3, 64)

@@ -1,4 +1,4 @@
-"""The grid is placed around what cameras look at, whatever their world, lens and number."""
+"""The grid is placed around what the cameras look at, in any world coordinates and for any number of cameras."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ WINDOW = Window(-0.3, 0.3, -0.3, 0.3)
 
 
 def cameras(count=40, center=(0.0, 0, 0), distance=(2.0, 2.0), seed=0, elevation=(5, 70), jitter=0.0, roll=0.0):
-    """Poses on a hemisphere around a point, aimed at it with an error of ``jitter`` and rolled by quarter turns."""
+    """Return poses on a hemisphere around a point, aimed at it up to ``jitter``, rolled by ``roll`` quarter turns."""
     rng = np.random.default_rng(seed)
     poses = []
     for i in range(count):
@@ -38,18 +38,18 @@ def cameras(count=40, center=(0.0, 0, 0), distance=(2.0, 2.0), seed=0, elevation
 
 
 def in_other_world(poses, points, seed=0):
-    """Transform poses and points to another world: rotated, scaled, moved."""
+    """Transform poses and points to another world, which is rotated, scaled and moved."""
     rng = np.random.default_rng(seed)
-    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    turn *= np.sign(np.linalg.det(turn))
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    rotation *= np.sign(np.linalg.det(rotation))
     scale, shift = rng.uniform(0.05, 20), rng.normal(size=3) * 5
     moved = poses.copy()
-    moved[:, :3, :3] = turn @ poses[:, :3, :3]
-    moved[:, :3, 3] = scale * poses[:, :3, 3] @ turn.T + shift
-    return moved, scale * points @ turn.T + shift, turn, scale, shift
+    moved[:, :3, :3] = rotation @ poses[:, :3, :3]
+    moved[:, :3, 3] = scale * poses[:, :3, 3] @ rotation.T + shift
+    return moved, scale * points @ rotation.T + shift, rotation, scale, shift
 
 
-def test_convergence_is_where_the_axes_meet_in_spite_of_outliers():
+def test_convergence_is_where_the_axes_meet_despite_outliers():
     poses = cameras(center=(1, 2, 3), jitter=0.0)
     np.testing.assert_allclose(convergence(poses, WINDOW), (1, 2, 3), atol=1e-6)
     poses[::10, :3, :3] = cameras(center=(1, 2, 3), jitter=0.8, seed=5)[::10, :3, :3]
@@ -70,20 +70,20 @@ def test_the_viewing_sphere_just_fits_the_images():
 @pytest.mark.parametrize("seed", range(3))
 def test_the_grid_holds_the_points_in_any_world(seed):
     rng = np.random.default_rng(seed)
-    thing = rng.uniform(-1, 1, (2000, 3)) * (0.15, 0.25, 0.2) + (0.05, 0, 0.1)
+    object_points = rng.uniform(-1, 1, (2000, 3)) * (0.15, 0.25, 0.2) + (0.05, 0, 0.1)
     walls = rng.normal(size=(1500, 3))
     walls = 8 * walls / np.linalg.norm(walls, axis=1, keepdims=True)
-    poses, points, _, scale, _ = in_other_world(cameras(jitter=0.05), np.concatenate([thing, walls]), seed)
+    poses, points, _, scale, _ = in_other_world(cameras(jitter=0.05), np.concatenate([object_points, walls]), seed)
     placed = place_grid(poses, WINDOW, points).placement
     local = (points[:2000] - placed.origin) / placed.scale
-    assert np.abs(local).max() <= 0.55  # the world is rotated: corners may lie outside of the robust extent
+    assert np.abs(local).max() <= 0.55  # the world is rotated, so corners may lie outside the robust extent
     assert 0.5 * scale <= placed.scale <= 1.25 * scale * 2 * np.linalg.norm((0.15, 0.25, 0.2))
     depths = to_camera(poses, points[:2000])[..., 2]
     assert placed.near <= depths.min()
     assert placed.near + 2 * placed.scale >= depths.max()
 
 
-def test_without_points_the_viewing_volume_decides():
+def test_without_points_the_viewing_sphere_sets_the_grid():
     placed = place_grid(cameras(center=(1, 2, 3)), WINDOW, None)
     np.testing.assert_allclose(placed.placement.origin, (1, 2, 3), atol=1e-6)
     np.testing.assert_allclose(placed.placement.scale, 1.2 * 4 * 0.3 / np.hypot(1, 0.3), rtol=1e-6)
@@ -92,17 +92,17 @@ def test_without_points_the_viewing_volume_decides():
     assert "only 3 of 3 points" in few.reasons[1]
 
 
-def test_a_wide_range_of_distances_makes_the_grid_larger_so_that_the_frustum_covers_it():
+def test_the_grid_grows_with_the_range_of_camera_distances():
     poses = cameras(distance=(1.0, 4.0))
-    thing = np.random.default_rng(0).uniform(-0.15, 0.15, (500, 3))
-    placed = place_grid(poses, WINDOW, thing)
+    object_points = np.random.default_rng(0).uniform(-0.15, 0.15, (500, 3))
+    placed = place_grid(poses, WINDOW, object_points)
     assert any("raised" in reason for reason in placed.reasons)
-    depths = to_camera(poses, thing)[..., 2]
+    depths = to_camera(poses, object_points)[..., 2]
     covered = (depths > placed.placement.near) & (depths < placed.placement.near + 2 * placed.placement.scale)
     assert covered.mean() > 0.95
 
 
-def test_near_plane_is_before_the_grid_or_as_the_far_end_wants():
+def test_near_plane_and_far_end_enclose_the_grid():
     np.testing.assert_allclose(near_plane(cameras(), np.zeros(3), 1.0), 2 - np.sqrt(3) / 2)
     spread = cameras(distance=(2.0, 2.8))
     depths = to_camera(spread, np.zeros((1, 3)))[:, 0, 2]
@@ -115,22 +115,22 @@ def test_near_plane_is_before_the_grid_or_as_the_far_end_wants():
 @pytest.mark.parametrize("roll", [0, 1, 2, 3])
 @pytest.mark.parametrize("elevation", [(10, 60), (-3, 3)])
 def test_up_is_found_however_the_camera_was_held(roll, elevation):
-    poses, _, turn, _, shift = in_other_world(cameras(roll=roll, elevation=elevation), np.zeros((1, 3)))
+    poses, _, rotation, _, shift = in_other_world(cameras(roll=roll, elevation=elevation), np.zeros((1, 3)))
     up, _ = up_direction(poses, shift)
-    if elevation[0] < 0 and roll in (1, 3):  # level and sideways: nothing tells the top
-        up = up * np.sign(up @ turn[:, 2])
-    if roll == 2:  # held upside down, and so are the images, which decide
+    if elevation[0] < 0 and roll in (1, 3):  # level cameras held sideways cannot tell up from down
+        up = up * np.sign(up @ rotation[:, 2])
+    if roll == 2:  # held upside down, as are the images, which define up
         up = -up
-    np.testing.assert_allclose(up, turn[:, 2], atol=0.02)
+    np.testing.assert_allclose(up, rotation[:, 2], atol=0.02)
 
 
-def test_up_of_a_mixture_of_landscape_and_portrait():
+def test_up_of_mixed_landscape_and_portrait_images():
     poses = np.concatenate([cameras(30), cameras(10, roll=1, seed=3)])
     up, _ = up_direction(poses, np.zeros(3))
     np.testing.assert_allclose(up, (0, 0, 1), atol=0.1)
 
 
-def test_given_values_win():
+def test_given_values_override_the_placement():
     poses = cameras()
     placed = place_grid(poses, WINDOW, None)
     moved = override_placement(placed, poses, [0.1, 0, 0], 1.0, None).placement
@@ -140,7 +140,7 @@ def test_given_values_win():
     assert override_placement(placed, poses, None, None, None) is placed
 
 
-def test_cameras_that_cannot_place_a_grid_say_so():
+def test_unsuitable_cameras_are_refused():
     parallel = np.tile(np.eye(4), (5, 1, 1))
     parallel[:, 0, 3] = range(5)
     with pytest.raises(UserError, match=r"the same direction; give .* grid.origin=\[x,y,z\] grid.scale=SIDE"):

@@ -1,4 +1,4 @@
-"""Photographs of any lens become images of one square pinhole, which projects known points to the same pixels."""
+"""Photographs taken with any lens become images of one square pinhole camera, which projects points correctly."""
 
 from pathlib import Path
 
@@ -45,15 +45,15 @@ def centroid(image):
 
 
 @pytest.mark.parametrize("kind", LENSES)
-@pytest.mark.parametrize("share", [1, 0.5])
-def test_points_land_where_the_square_camera_projects_them(tmp_path, kind, share):
+@pytest.mark.parametrize("scale", [1, 0.5])
+def test_points_land_where_the_square_camera_projects_them(tmp_path, kind, scale):
     lens = LENSES[kind]
     for seed in range(3):
         point = np.array([*np.random.default_rng(seed).uniform(-0.4, 0.4, 2), 2.0])
-        taken = photograph(tmp_path, lens, point)
-        camera = square_camera([taken], PLACEMENT, "full")
-        side = max(8, int(camera.side * share))
-        image = rectify(taken, camera, side, np.ones(3), mask=None, upright=False)
+        photo = photograph(tmp_path, lens, point)
+        camera = square_camera([photo], PLACEMENT, "full")
+        side = max(8, int(camera.side * scale))
+        image = rectify(photo, camera, side, np.ones(3), mask=None, upright=False)
         assert image.shape == (3, side, side)
         k = camera.intrinsics.at_side(side)
         expected = np.array([k.f * point[0] / 2 + k.cx, k.f * point[1] / 2 + k.cy]) - 0.5
@@ -61,7 +61,7 @@ def test_points_land_where_the_square_camera_projects_them(tmp_path, kind, share
 
 
 @pytest.mark.parametrize("kind", LENSES)
-def test_pixels_and_directions_are_inverse(kind):
+def test_unproject_is_the_inverse_of_project(kind):
     lens = LENSES[kind]
     pixels = np.random.default_rng(0).uniform(0, 1, (50, 2)) * (lens.width - 1, lens.height - 1)
     rays = np.concatenate([lens.unproject(pixels), np.ones((50, 1))], 1)
@@ -81,9 +81,9 @@ def test_the_image_covers_the_window(kind):
 def test_an_ideal_square_image_is_unchanged(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     iio.imwrite(tmp_path / "a.png", noise)
-    taken = Photograph("a", tmp_path / "a.png", np.eye(4), Lens(64, 64, 80, 80, 31.2, 33.3))
-    camera = square_camera([taken], PLACEMENT, "full")
-    image = rectify(taken, camera, 64, np.ones(3), mask=None, upright=False)
+    photo = Photograph("a", tmp_path / "a.png", np.eye(4), Lens(64, 64, 80, 80, 31.2, 33.3))
+    camera = square_camera([photo], PLACEMENT, "full")
+    image = rectify(photo, camera, 64, np.ones(3), mask=None, upright=False)
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise)
     k = camera.intrinsics
     np.testing.assert_allclose([k.f, k.cx, k.cy, k.side], [80, 31.2, 33.3, 64], rtol=1e-12)
@@ -94,11 +94,11 @@ def test_an_ideal_wide_image_is_only_cropped(tmp_path):
     iio.imwrite(tmp_path / "a.png", noise)
     pose = np.eye(4)
     pose[0, 3] = -0.3  # the grid lies to the right
-    taken = Photograph("a", tmp_path / "a.png", pose, Lens(100, 60, 80, 80, 50, 30))
-    camera = square_camera([taken], PLACEMENT, "full")
+    photo = Photograph("a", tmp_path / "a.png", pose, Lens(100, 60, 80, 80, 50, 30))
+    camera = square_camera([photo], PLACEMENT, "full")
     left = round(camera.intrinsics.cx * -1 + 50)
     assert left == 32  # the grid's centre is seen at x = 62
-    image = rectify(taken, camera, 60, np.ones(3), mask=None, upright=False)
+    image = rectify(photo, camera, 60, np.ones(3), mask=None, upright=False)
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise[:, 32:92])
 
 
@@ -110,7 +110,7 @@ def test_the_object_crop_holds_the_ball_of_the_grid(tmp_path):
         pose[0, 3] = x
         poses.append(Photograph(f"{x}", tmp_path / "a.png", pose, lens))
     camera = square_camera(poses, PLACEMENT, "object")
-    reach = (0.2 + 0.3) / 2  # farthest edge of the ball on the plane z = 1, in nine out of ten views a little less
+    reach = (0.2 + 0.3) / 2  # farthest edge of the ball on the plane z = 1; a little less in nine of ten views
     assert 0.8 * reach < camera.window.right < 1.1 * reach
     assert camera.side < 480
     with pytest.raises(UserError, match="source.crop=middle must be object or full"):
@@ -126,8 +126,8 @@ def test_lenses_without_a_common_field_of_view_are_refused(tmp_path):
 
 
 def test_an_image_of_another_size_than_its_camera_is_refused(tmp_path):
-    taken = photograph(tmp_path, LENSES["ideal"], np.array([0, 0, 2.0]))
-    other = Photograph("a", taken.path, np.eye(4), Lens(48, 48, 55, 55, 24, 24))
+    photo = photograph(tmp_path, LENSES["ideal"], np.array([0, 0, 2.0]))
+    other = Photograph("a", photo.path, np.eye(4), Lens(48, 48, 55, 55, 24, 24))
     with pytest.raises(UserError, match="a.png: 96×96 px, but its camera has 48×48"):
         rectify(other, square_camera([other], PLACEMENT, "full"), 48, np.ones(3), mask=None, upright=False)
 
@@ -152,35 +152,35 @@ def rgba(tmp_path):
 
 
 def test_masks_from_alpha_uniform_background_and_files(tmp_path):
-    taken = rgba(tmp_path)
-    alpha = object_mask(taken, None, "alpha")
+    photo = rgba(tmp_path)
+    alpha = object_mask(photo, None, "alpha")
     assert alpha[15, 10] == pytest.approx(1)
     assert alpha[15, 20] == pytest.approx(128 / 255, abs=0.01)
     assert alpha[0, 0] == 0
     scene = np.full((40, 40, 3), 0.1, np.float32)
     scene[10:30, 10:30] = 0.9
-    scene[18:22, 18:22] = 0.1  # of the background's colour, but not connected to the border
-    uniform = object_mask(taken, scene, "uniform")
+    scene[18:22, 18:22] = 0.1  # has the background's colour, but is not connected to the border
+    uniform = object_mask(photo, scene, "uniform")
     assert uniform.sum() == 400
     noisy = np.random.default_rng(0).random((40, 40, 3)).astype(np.float32)
     with pytest.raises(UserError, match="border of the image does not have one colour"):
-        object_mask(taken, noisy, "uniform")
+        object_mask(photo, noisy, "uniform")
     mask = np.zeros((20, 20), np.uint8)
     mask[:10] = 255
     iio.imwrite(tmp_path / "m.png", mask)
-    filed = object_mask(Photograph("a", taken.path, np.eye(4), taken.lens, tmp_path / "m.png"), scene, "files")
-    assert filed.shape == (40, 40)
-    assert filed[:18].min() == 1
-    assert filed[22:].max() == 0
+    from_file = object_mask(Photograph("a", photo.path, np.eye(4), photo.lens, tmp_path / "m.png"), scene, "files")
+    assert from_file.shape == (40, 40)
+    assert from_file[:18].min() == 1
+    assert from_file[22:].max() == 0
 
 
-def test_masked_images_have_the_background_everywhere_else(tmp_path):
+def test_masked_images_have_the_background_outside_the_object(tmp_path):
     scene = np.full((40, 40, 3), 60, np.uint8)
     scene[10:30, 10:30] = (250, 200, 0)
     iio.imwrite(tmp_path / "a.png", scene)
-    taken = Photograph("a", tmp_path / "a.png", np.eye(4), Lens(40, 40, 50, 50, 20, 20))
-    camera = square_camera([taken], PLACEMENT, "full")
-    image = rectify(taken, camera, 40, np.array([0.0, 0, 1]), mask="uniform", upright=False)
+    photo = Photograph("a", tmp_path / "a.png", np.eye(4), Lens(40, 40, 50, 50, 20, 20))
+    camera = square_camera([photo], PLACEMENT, "full")
+    image = rectify(photo, camera, 40, np.array([0.0, 0, 1]), mask="uniform", upright=False)
     assert image[:, 0, 0].tolist() == [0, 0, 255]
     assert image[:, 20, 20].tolist() == [250, 200, 0]
 
@@ -193,9 +193,9 @@ def test_exif_orientation_is_applied_if_required(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees clockwise for display
     Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    taken = Photograph("a", tmp_path / "a.jpg", np.eye(4), Lens(20, 20, 30, 30, 10, 10))
-    assert read_masked(taken, np.ones(3), mask=None, upright=False).shape == (20, 30, 3)
-    upright = read_masked(taken, np.ones(3), mask=None, upright=True)
+    photo = Photograph("a", tmp_path / "a.jpg", np.eye(4), Lens(20, 20, 30, 30, 10, 10))
+    assert read_masked(photo, np.ones(3), mask=None, upright=False).shape == (20, 30, 3)
+    upright = read_masked(photo, np.ones(3), mask=None, upright=True)
     assert upright.shape == (30, 20, 3)
     assert upright[5].mean() > 0.9 > 0.1 > upright[25].mean()
 

@@ -1,4 +1,4 @@
-"""Posed photographs become an object on disk: complete, recorded and repeatable, or not at all."""
+"""Posed photographs become an object on disk, which is complete and recorded, or nothing is written."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ LENS = Lens(32, 32, 45, 45, 16, 16)
 
 
 @pytest.fixture
-def taken(tmp_path):
+def photographs(tmp_path):
     """24 photographs of noise on a hemisphere."""
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -35,19 +35,19 @@ def taken(tmp_path):
     return photographs
 
 
-def write(taken, tmp_path, settings=None, **found):
+def write(photographs, tmp_path, settings=None, **found):
     settings = settings or WriteSettings()
-    record = import_record("test", tmp_path / "photos", settings, [p.path for p in taken])
-    lines = write_object(PhotographSet({"train": taken}, **found), tmp_path / "out", "thing", settings, record)
+    record = import_record("test", tmp_path / "photos", settings, [p.path for p in photographs])
+    lines = write_object(PhotographSet({"train": photographs}, **found), tmp_path / "out", "thing", settings, record)
     return lines, ObjectSource(tmp_path / "out", "thing")
 
 
-def test_an_object_is_written_that_training_reads(taken, tmp_path):
-    lines, source = write(taken, tmp_path)
+def test_a_written_object_is_read_by_training(photographs, tmp_path):
+    lines, source = write(photographs, tmp_path)
     views = {split: source.views(split) for split in ("train", "validation", "test")}
     assert {split: len(v) for split, v in views.items()} == {"train": 20, "validation": 2, "test": 2}
     assert lines[0] == f"thing: 20 train, 2 validation, 2 test views of 32×32 px in {tmp_path / 'out'}"
-    by_name = {p.name: p for p in taken}
+    by_name = {p.name: p for p in photographs}
     for split in views.values():
         for name, pose, image in zip(split.names, split.poses, split.images, strict=True):
             np.testing.assert_array_equal(pose.numpy(), by_name[name].pose)
@@ -65,41 +65,41 @@ def test_an_object_is_written_that_training_reads(taken, tmp_path):
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_given_splits_stay_as_they_are(taken):
-    splits = {"train": taken[:20], "test": taken[20:]}
+def test_given_splits_are_kept(photographs):
+    splits = {"train": photographs[:20], "test": photographs[20:]}
     assert with_all_splits(splits) == splits
-    assert with_all_splits({"train": taken[:20], "validation": [], "test": taken[20:]}) == splits
+    assert with_all_splits({"train": photographs[:20], "validation": [], "test": photographs[20:]}) == splits
 
 
 @pytest.mark.parametrize("count", [4, 5, 9, 10, 11, 15, 24])
-def test_held_out_views_are_in_one_split_only(taken, count):
-    splits = with_all_splits({"train": taken[:count]})
+def test_held_out_views_are_in_one_split_only(photographs, count):
+    splits = with_all_splits({"train": photographs[:count]})
     names = [p.name for split in splits.values() for p in split]
     assert len(names) == len(set(names)) == count
     assert min(map(len, splits.values())) >= 1
     assert len(splits["train"]) >= 2
 
 
-def test_too_few_views_are_refused(taken):
+def test_too_few_views_are_refused(photographs):
     with pytest.raises(UserError, match="3 views are too few"):
-        with_all_splits({"train": taken[:3]})
+        with_all_splits({"train": photographs[:3]})
     with pytest.raises(UserError, match="validation and test views, but none for training"):
-        with_all_splits({"validation": taken[:3], "test": taken[3:8]})
+        with_all_splits({"validation": photographs[:3], "test": photographs[3:8]})
 
 
-def test_the_grid_is_as_stated_or_as_given(taken, tmp_path):
-    _, source = write(taken, tmp_path, placement=GridPlacement((0.1, 0.2, 0.3), 0.7, 1.1))
+def test_the_grid_comes_from_the_photographs_or_the_settings(photographs, tmp_path):
+    _, source = write(photographs, tmp_path, placement=GridPlacement((0.1, 0.2, 0.3), 0.7, 1.1))
     assert source.calibration().placement == GridPlacement((0.1, 0.2, 0.3), 0.7, 1.1)
     settings = WriteSettings(origin=[0.0, 0.1, 0.0], scale=0.5, near=1.2)
-    write_object(PhotographSet({"train": taken}), tmp_path / "b", "thing", settings, {})
+    write_object(PhotographSet({"train": photographs}), tmp_path / "b", "thing", settings, {})
     placement = ObjectSource(tmp_path / "b", "thing").calibration().placement
     assert placement == GridPlacement((0.0, 0.1, 0.0), 0.5, 1.2)
 
 
-def test_fewer_and_noisy_training_views(taken, tmp_path):
+def test_fewer_and_noisy_training_views(photographs, tmp_path):
     settings = WriteSettings(every=2, farthest=5, noise_angle=2.0, noise_distance=0.1, seed=3)
-    _, source = write(taken, tmp_path, settings)
-    by_name = {p.name: p for p in taken}
+    _, source = write(photographs, tmp_path, settings)
+    by_name = {p.name: p for p in photographs}
     train, test = source.views("train"), source.views("test")
     assert len(train) == 5
     for name, pose in zip(train.names, train.poses.numpy(), strict=True):
@@ -108,9 +108,9 @@ def test_fewer_and_noisy_training_views(taken, tmp_path):
         np.testing.assert_array_equal(pose, by_name[name].pose)
 
 
-def test_training_views_of_uneven_exposure(taken, tmp_path):
-    _, source = write(taken, tmp_path, WriteSettings(noise_exposure=0.4, seed=3))
-    files = {p.name: p.path for p in taken}
+def test_training_views_of_uneven_exposure(photographs, tmp_path):
+    _, source = write(photographs, tmp_path, WriteSettings(noise_exposure=0.4, seed=3))
+    files = {p.name: p.path for p in photographs}
     train, test = source.views("train"), source.views("test")
     stops = np.random.default_rng(3).normal(0, 0.4, len(train))
     assert np.abs(stops).max() > 0.5
@@ -123,77 +123,77 @@ def test_training_views_of_uneven_exposure(taken, tmp_path):
 
 
 def linear(srgb: np.ndarray) -> np.ndarray:
-    """Linear intensity by IEC 61966-2-1, above its linear segment."""
+    """Return linear intensities by IEC 61966-2-1, above its linear segment."""
     return ((srgb + 0.055) / 1.055) ** 2.4
 
 
-def test_images_are_reduced_to_the_given_side(taken, tmp_path):
-    _, source = write(taken, tmp_path, WriteSettings(image_side=16))
+def test_images_are_reduced_to_the_given_side(photographs, tmp_path):
+    _, source = write(photographs, tmp_path, WriteSettings(image_side=16))
     assert source.views("test").images.shape[-1] == 16
     np.testing.assert_allclose(source.calibration().intrinsics.f, 22.5)
     with pytest.raises(UserError, match="source.image_side=64 exceeds the 32 px"):
-        write_object(PhotographSet({"train": taken}), tmp_path / "b", "thing", WriteSettings(image_side=64), {})
+        write_object(PhotographSet({"train": photographs}), tmp_path / "b", "thing", WriteSettings(image_side=64), {})
     assert not (tmp_path / "b").exists()
 
 
-def test_all_photographs_that_cannot_be_read_are_listed_and_nothing_is_left(taken, tmp_path):
+def test_unreadable_photographs_are_all_listed_and_nothing_is_written(photographs, tmp_path):
     for i in (3, 7):
-        taken[i].path.write_text("hello")
+        photographs[i].path.write_text("hello")
     with pytest.raises(UserError, match=r"2 problems: .*p03.png: cannot be read.*p07.png: cannot be read"):
-        write(taken, tmp_path)
+        write(photographs, tmp_path)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
-def test_masks_must_exist_if_required(taken, tmp_path):
+def test_masks_must_exist_if_required(photographs, tmp_path):
     with pytest.raises(UserError, match="24 of 24 photographs have no mask file, such as p00"):
-        write(taken, tmp_path, WriteSettings(mask="files"))
+        write(photographs, tmp_path, WriteSettings(mask="files"))
     mask = tmp_path / "mask.png"
     iio.imwrite(mask, np.zeros((32, 32), np.uint8))
     settings = WriteSettings(mask="files", background="black")
-    _, source = write([replace(p, mask=mask) for p in taken], tmp_path, settings)
+    _, source = write([replace(p, mask=mask) for p in photographs], tmp_path, settings)
     assert not source.views("train").images.any()
 
 
-def test_the_same_import_again_has_nothing_to_do_and_another_is_refused(taken, tmp_path):
-    paths = [p.path for p in taken]
+def test_a_repeated_import_does_nothing_and_another_is_refused(photographs, tmp_path):
+    paths = [p.path for p in photographs]
     record = import_record("test", tmp_path / "photos", WriteSettings(), paths)
     assert not already_written(tmp_path / "out", "thing", record)
-    write(taken, tmp_path)
+    write(photographs, tmp_path)
     assert already_written(tmp_path / "out", "thing", record)
     other = import_record("test", tmp_path / "photos", WriteSettings(background="black"), paths)
     with pytest.raises(UserError, match="exists already, .* choose another output_dir"):
         already_written(tmp_path / "out", "thing", other)
-    iio.imwrite(taken[0].path, np.zeros((32, 32, 3), np.uint8))
+    iio.imwrite(photographs[0].path, np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(UserError, match="with other settings or images"):
         already_written(tmp_path / "out", "thing", import_record("test", tmp_path / "photos", WriteSettings(), paths))
 
 
-def test_settings_missing_in_an_old_record_count_as_defaults(taken, tmp_path):
-    record = import_record("test", tmp_path / "photos", WriteSettings(), [p.path for p in taken])
-    write(taken, tmp_path)
+def test_settings_missing_in_an_old_record_count_as_defaults(photographs, tmp_path):
+    record = import_record("test", tmp_path / "photos", WriteSettings(), [p.path for p in photographs])
+    write(photographs, tmp_path)
     for path in (tmp_path / "out").glob("*/thing/dataset.json"):
         old = json.loads(path.read_text())
         del old["settings"]["noise_exposure"]
         path.write_text(json.dumps(old))
     assert already_written(tmp_path / "out", "thing", record)
-    paths = [p.path for p in taken]
+    paths = [p.path for p in photographs]
     other = import_record("test", tmp_path / "photos", WriteSettings(noise_exposure=0.5), paths)
     with pytest.raises(UserError, match="with other settings or images"):
         already_written(tmp_path / "out", "thing", other)
 
 
-def test_an_object_without_its_last_folder_is_written_again(taken, tmp_path):
+def test_an_object_without_its_last_folder_is_written_again(photographs, tmp_path):
     import shutil
 
-    record = import_record("test", tmp_path / "photos", WriteSettings(), [p.path for p in taken])
-    write(taken, tmp_path)
+    record = import_record("test", tmp_path / "photos", WriteSettings(), [p.path for p in photographs])
+    write(photographs, tmp_path)
     shutil.rmtree(tmp_path / "out" / "train")
     assert not already_written(tmp_path / "out", "thing", record)
-    _, source = write(taken, tmp_path)
+    _, source = write(photographs, tmp_path)
     assert len(source.views("train")) == 20
 
 
-def test_calibration_of_the_written_file_is_exact(taken, tmp_path):
-    _, source = write(taken, tmp_path, placement=GridPlacement((1 / 3, 0.1, 0.7), 2 / 3, 0.1234567890123))
+def test_calibration_of_the_written_file_is_exact(photographs, tmp_path):
+    _, source = write(photographs, tmp_path, placement=GridPlacement((1 / 3, 0.1, 0.7), 2 / 3, 0.1234567890123))
     assert source.calibration().placement == GridPlacement((1 / 3, 0.1, 0.7), 2 / 3, 0.1234567890123)
     assert read_calibration(source.folder("test") / "intrinsics.txt") == source.calibration()

@@ -309,10 +309,10 @@ def test_every_evaluated_view_is_written_as_an_image(command, ball, trained, tmp
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "test_views", "test_views.png"}
 
 
-def test_real_runs(command, of_ball, trained, tmp_path):
+def test_real_runs(command, ball_overrides, trained, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(trained.parents[1], runs / "0")
-    result = command("train", *of_ball, "loss=l1", "seed=1", f"hydra.run.dir={runs / '1'}")
+    result = command("train", *ball_overrides, "loss=l1", "seed=1", f"hydra.run.dir={runs / '1'}")
     assert result.code == 0, result.err
     assert command("evaluate", f"ckpt={runs / '1' / 'checkpoints' / 'best.ckpt'}").code == 0
     result = command("report", f"runs={runs}")

@@ -1,4 +1,4 @@
-"""Ranks started by torchrun and by SLURM: one folder and one log, as with ranks of our own."""
+"""Ranks that torchrun or SLURM starts share one folder and one log, as ranks that train.py starts do."""
 
 import json
 import os
@@ -14,61 +14,61 @@ from dv.lightning.schedule import scaled_learning_rate
 from faults import assert_equal_runs
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-LEFT = {".hydra", ".lock", "checkpoints", "config.yaml", "metrics.csv", "pictures", "run.json", "train.log"}
+RUN_FILES = {".hydra", ".lock", "checkpoints", "config.yaml", "metrics.csv", "pictures", "run.json", "train.log"}
 
 
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-def assert_whole(run: Path, ranks: int) -> None:
-    assert {path.name for path in run.iterdir()} == LEFT
+def assert_complete(run: Path, ranks: int) -> None:
+    assert {path.name for path in run.iterdir()} == RUN_FILES
     record = json.loads((run / "run.json").read_text())
     assert (record["state"], record["ranks"]) == ("finished", ranks)
     assert (run / "train.log").read_text().count("training ball in") == 1
 
 
 @pytest.mark.slow
-def test_torchrun_equals_processes_of_our_own_also_in_a_sweep(command, of_ball, tmp_path):
-    base = [*of_ball, "loss=l1", "trainer.processes=2", "seed=0,1"]
+def test_torchrun_equals_trainer_processes_in_a_sweep(command, ball_overrides, tmp_path):
+    base = [*ball_overrides, "loss=l1", "trainer.processes=2", "seed=0,1"]
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    start = [*TORCHRUN, "--nproc-per-node=2", f"--master-port={port()}", "-m", "dv.tasks.train", "-m", *base]
+    start = [*TORCHRUN, "--nproc-per-node=2", f"--master-port={free_port()}", "-m", "dv.tasks.train", "-m", *base]
     done = subprocess.run([*start, f"hydra.sweep.dir={theirs}"], capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     assert command("train", "-m", *base, f"hydra.sweep.dir={ours}").code == 0
     for job in ("0", "1"):
-        assert_whole(theirs / job, ranks=2)
+        assert_complete(theirs / job, ranks=2)
         assert_equal_runs(theirs / job, ours / job)
     assert sorted(path.name for path in theirs.iterdir()) == ["0", "1", "multirun.yaml"]
 
 
 @pytest.mark.slow
-def test_two_nodes_are_one_training(of_ball, tmp_path):
-    run, endpoint = tmp_path / "run", f"--rdzv-endpoint=127.0.0.1:{port()}"
+def test_two_nodes_are_one_training(ball_overrides, tmp_path):
+    run, endpoint = tmp_path / "run", f"--rdzv-endpoint=127.0.0.1:{free_port()}"
     nodes = [
         subprocess.Popen(
             [*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", endpoint, "--rdzv-id=dv",
-             "-m", "dv.tasks.train", *of_ball, "loss=l1", "trainer.nodes=2", f"hydra.run.dir={run}"],
+             "-m", "dv.tasks.train", *ball_overrides, "loss=l1", "trainer.nodes=2", f"hydra.run.dir={run}"],
             stderr=subprocess.PIPE, text=True,
         )
         for _ in range(2)
     ]  # fmt: skip
     errors = [node.communicate(timeout=180)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], errors
-    assert_whole(run, ranks=2)
+    assert_complete(run, ranks=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [False, True])
-def test_srun_starts_the_ranks_of_one_training(of_ball, tmp_path, fault):
-    """Processes with the environment that srun gives them."""
-    run, at = tmp_path / "run", str(port())
+def test_srun_starts_the_ranks_of_one_training(ball_overrides, tmp_path, fault):
+    """The processes get the environment variables that srun sets."""
+    run, port = tmp_path / "run", str(free_port())
     slurm = {"SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
-             "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": at,
+             "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": port,
              "MASTER_ADDR": "127.0.0.1"}  # fmt: skip
-    arguments = [*of_ball, "loss=l1", "trainer.processes=2", f"hydra.run.dir={run}"] + ["data.skip=100"] * fault
+    arguments = [*ball_overrides, "loss=l1", "trainer.processes=2", f"hydra.run.dir={run}"] + ["data.skip=100"] * fault
     tasks = [
         subprocess.Popen(
             [sys.executable, "-m", "dv.tasks.train", *arguments], stderr=subprocess.PIPE, text=True,
@@ -83,7 +83,7 @@ def test_srun_starts_the_ranks_of_one_training(of_ball, tmp_path, fault):
         assert "Traceback" not in "".join(errors)
     else:
         assert [task.returncode for task in tasks] == [0, 0], errors
-        assert_whole(run, ranks=2)
+        assert_complete(run, ranks=2)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_srun_starts_the_ranks_of_one_training(of_ball, tmp_path, fault):
         (["sweep=optuna"], "start it with python train.py -m"),
     ],
 )
-def test_what_cannot_be_is_one_line(command, of_ball, arguments, expected):
-    result = command("train", *of_ball, "loss=l1", *arguments)
+def test_invalid_settings_give_one_line(command, ball_overrides, arguments, expected):
+    result = command("train", *ball_overrides, "loss=l1", *arguments)
     assert result.code == 1
     assert expected in result.err
     assert "Traceback" not in result.err
 
 
-def test_learning_rates_grow_with_the_samples_of_a_step():
+def test_learning_rates_grow_with_the_samples_per_step():
     configs = [OptimizerConfig(1e-3, 1e-3, batch_scaling=name) for name in ("none", "sqrt", "linear")]
     rates = [scaled_learning_rate(config, 1e-3, 4) for config in configs]
     assert rates == pytest.approx([1e-3, 2e-3, 4e-3])

@@ -23,7 +23,7 @@ RED, GREEN, BLUE, YELLOW, GREY = (220, 20, 20), (20, 200, 20), (20, 20, 220), (2
 
 
 def boxes() -> Any:
-    """A scene, z up: a wide box below and, by a transform of its node, a small one above at +x."""
+    """Return a scene, z up: a wide box below and a small one above at +x, placed by the transform of its node."""
     scene = trimesh.Scene()
     scene.add_geometry(trimesh.creation.box((2.0, 1.0, 0.5)), node_name="low")
     high = trimesh.transformations.translation_matrix((0.75, 0.0, 0.5))
@@ -32,7 +32,7 @@ def boxes() -> Any:
 
 
 def column(colors: Any = None, visual: Any = None) -> Any:
-    """A tall box with eight vertices."""
+    """Return a tall box with eight vertices."""
     return trimesh.Trimesh(
         trimesh.creation.box((0.5, 0.5, 1)).vertices,
         trimesh.creation.box((0.5, 0.5, 1)).faces,
@@ -43,7 +43,7 @@ def column(colors: Any = None, visual: Any = None) -> Any:
 
 
 def rendered_hues(shapes: list[MeshShape], azimuth: float = 0.0) -> np.ndarray:
-    """Colours ``[SIDE, SIDE, 3]`` seen from the horizon: linear, divided by their maximum; NaN on the background."""
+    """Return linear colours ``[SIDE, SIDE, 3]`` from the horizon, divided by their maximum; NaN is background."""
     mi.set_variant("scalar_rgb")
     pose = render.look_at_centre(2 * np.array([np.cos(azimuth), np.sin(azimuth), 0.02]))
     rgba = render_rgba(load_scene(shapes), pose, SIDE, 16, 0)

@@ -51,7 +51,7 @@ def object_shapes(name: str) -> list[MeshShape]:
 def render_images(
     shapes: list[MeshShape], variant: str, poses: np.ndarray, side: int = 32, samples: int = 4
 ) -> np.ndarray:
-    """sRGB images ``[views, side, side, 3]`` over white, rendered in this process."""
+    """Render sRGB images ``[views, side, side, 3]`` over white in this process."""
     scene = load_scene(shapes, variant)
     return np.stack([encoded(render_rgba(scene, pose, side, samples, 0)) for pose in poses])
 
@@ -126,23 +126,23 @@ def test_highlights_move_with_the_camera(ball: MeshShape) -> None:
     """Points of a ball have the same colours in two views, unless the ball is glossy."""
     side = 48
     focal, centre, _ = SyntheticSettings(image_side=side).intrinsics
-    here, there = (render.look_at_centre(2 * np.array([np.cos(a), np.sin(a), 1]) / np.sqrt(2)) for a in (0.3, 0.9))
+    first_pose, second_pose = (render.look_at_centre(2 * np.array([np.cos(a), np.sin(a), 1]) / np.sqrt(2)) for a in (0.3, 0.9))
     changes = {}
     for variant in render.VARIANTS:
         scene = load_scene([ball], variant)
-        depth = render_depth(scene, here, side)
+        depth = render_depth(scene, first_pose, side)
         row, column = np.nonzero(depth < 1.8)  # away from the silhouette
         z = depth[row, column]
         in_camera = np.stack([(column + 0.5 - centre) * z / focal, (row + 0.5 - centre) * z / focal, z])
-        points = here[:3, :3] @ in_camera + here[:3, 3:]
+        points = first_pose[:3, :3] @ in_camera + first_pose[:3, 3:]
         np.testing.assert_allclose(np.linalg.norm(points, axis=0), 0.4, atol=2e-3)
-        x, y, z = there[:3, :3].T @ (points - there[:3, 3:])
-        seen = z < 1.8
-        to_row, to_column = ((focal * axis / z + centre)[seen].astype(int) for axis in (y, x))
-        one, other = render_images([ball], variant, np.stack([here, there]), side, 64)
-        changed = np.abs(one[row[seen], column[seen]] - other[to_row, to_column])
+        x, y, z = second_pose[:3, :3].T @ (points - second_pose[:3, 3:])
+        visible = z < 1.8
+        to_row, to_column = ((focal * axis / z + centre)[visible].astype(int) for axis in (y, x))
+        one, other = render_images([ball], variant, np.stack([first_pose, second_pose]), side, 64)
+        changed = np.abs(one[row[visible], column[visible]] - other[to_row, to_column])
         changes[variant] = np.quantile(changed, 0.95)
-        assert seen.sum() > 100
+        assert visible.sum() > 100
     assert changes["diffuse"] < 0.03
     assert changes["specular"] > 0.2
 
@@ -316,7 +316,7 @@ def test_interrupted_run_continues(tmp_path: Path, stop: signal.Signals) -> None
     assert {path: after[path] for path in before} == before
 
 
-def test_continues_between_the_finished_folders(rendered: Path, tmp_path: Path) -> None:
+def test_continues_after_some_splits_are_in_place(rendered: Path, tmp_path: Path) -> None:
     """The interrupted run had moved only the test split to its final place."""
     import shutil
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from conftest import SMALL, TINY, training
-from faults import weights
+from conftest import TINY, TINY_RADIANCE, step_overrides
+from faults import read_weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-MODELS = {"deepvoxels": TINY, "radiance_grid": SMALL}
+MODELS = {"deepvoxels": TINY, "radiance_grid": TINY_RADIANCE}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -17,10 +17,10 @@ def test_all_of_a_training_runs_on_a_gpu(command, ball, tmp_path, model, precisi
     arguments = ["object=custom", f"object.root={ball}", "object.name=ball", *MODELS[model], "trainer.gpus=1"]
     run, precise = tmp_path / "run", f"trainer.precision={precision}"
     for steps, more in ((20, []), (40, ["resume=auto"])):
-        result = command("train", *arguments, precise, *training(20), f"trainer.max_steps={steps}", *more)
+        result = command("train", *arguments, precise, *step_overrides(20), f"trainer.max_steps={steps}", *more)
         assert result.code == 0, result.err
         assert (run / "pictures" / f"views_{steps:07d}.png").is_file()
-    assert all(value.isfinite().all() for value in weights(run / "checkpoints" / "last.ckpt").values())
+    assert all(value.isfinite().all() for value in read_weights(run / "checkpoints" / "last.ckpt").values())
     ckpt = f"ckpt={run / 'checkpoints' / 'last.ckpt'}"
     for task, wanted in (("evaluate", "metrics.json"), ("render", "video.mp4")):
         result = command(task, ckpt, "trainer.gpus=1", f"output_dir={tmp_path / task}")

@@ -12,7 +12,7 @@ import torch
 from compositing import time_compositing
 from frames import frame_seconds
 
-from conftest import SMALL, configured, training, write_object
+from conftest import TINY_RADIANCE, compose_config, step_overrides, write_object
 from dv.checkpoint import KEY, read_checkpoint
 from dv.data.object import ObjectSource
 from dv.errors import Interrupted
@@ -20,13 +20,13 @@ from dv.lightning.radiance_module import FIRST_CHANGE, RadianceGridModule
 from dv.lightning.schedule import IGNORED_STEPS
 from dv.lightning.vertex_changes import MIN_SIDE
 from dv.radiance import RadianceGrid
-from faults import assert_equal_runs, weights
+from faults import assert_equal_runs, read_weights
 from wandb_runs import runs
 
 
 @pytest.fixture
 def arguments(ball):
-    return ["object=custom", f"object.root={ball}", "object.name=ball", *SMALL]
+    return ["object=custom", f"object.root={ball}", "object.name=ball", *TINY_RADIANCE]
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def learned(tmp_path_factory):
         "object=custom",
         f"object.root={many}",
         "object.name=ball",
-        *SMALL,
+        *TINY_RADIANCE,
     ]
     command += [
         "grid.side=32",
         "model.decoder_features=0",
         "optimizer.learning_rate=0.1",
         "model.density_rate=4000",
-        *training(800),
+        *step_overrides(800),
     ]
     subprocess.run([*command, f"hydra.run.dir={run}"], check=True, capture_output=True)
     return run
@@ -64,7 +64,7 @@ def rows(run: Path, column: str) -> list[float]:
 def test_it_learns_an_object_and_prunes_around_it(learned):
     psnr = rows(learned, "train/psnr")
     assert sum(psnr[-10:]) > sum(psnr[:10]) + 80  # 8 dB
-    state = weights(learned / "checkpoints" / "last.ckpt")
+    state = read_weights(learned / "checkpoints" / "last.ckpt")
     assert state["model.voxels.index"].shape == (32, 32, 32)
     assert len(state["model.voxels.density"]) < 0.6 * 32**3  # the ball itself has 0.38, and its inside is not seen
     assert int(state["changes"]) == 5
@@ -74,9 +74,9 @@ def test_it_learns_an_object_and_prunes_around_it(learned):
 
 def test_vertices_get_normals_of_the_surface_that_has_been_learned(command, arguments, tmp_path):
     """The ball lies in the middle of the grid."""
-    steps = [*training(300), "optimizer.learning_rate=0.1", "grid.side=32", "model.rays=1024"]
+    steps = [*step_overrides(300), "optimizer.learning_rate=0.1", "grid.side=32", "model.rays=1024"]
     assert command("train", *arguments, *steps, "model.view_from=0.98").code == 0
-    state = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    state = read_weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
     index, density, features = (state[f"model.voxels.{name}"] for name in ("index", "density", "features"))
     assert features.shape[1] == 3 + 5 + 3, "colour, what the decoder reads, normal"
     there = torch.nonzero(index)
@@ -162,7 +162,7 @@ def test_steps_bring_changes_about_at_once_where_they_end_the_training(command, 
     """Also if a clock runs that would be later."""
     result = command("train", *arguments, "trainer.max_time=00:01:00:00", "trainer.max_steps=20")
     assert result.code == 0, result.err
-    state = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    state = read_weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert int(state["changes"]) == 5
     assert len(state["model.voxels.index"]) == 16
 
@@ -185,13 +185,13 @@ def test_exposures_of_the_training_views_are_found(command, tmp_path):
     scores = {}
     for rate in (0.0, 0.1):
         run = tmp_path / f"rate{rate}"
-        base = ["object=custom", f"object.root={tmp_path / 'uneven'}", "object.name=ball", *SMALL]
-        base += [*training(200), "optimizer.learning_rate=0.1"]
+        base = ["object=custom", f"object.root={tmp_path / 'uneven'}", "object.name=ball", *TINY_RADIANCE]
+        base += [*step_overrides(200), "optimizer.learning_rate=0.1"]
         result = command("train", *base, "grid.side=32", f"model.exposure_rate={rate}", f"hydra.run.dir={run}")
         assert result.code == 0, result.err
         scores[rate] = np.mean(rows(run, "train/psnr")[-20:])
         assert rows(run, "val/psnr")[-1] > 24
-    exposure = weights(run / "checkpoints" / "last.ckpt")["exposure"].mean(1)
+    exposure = read_weights(run / "checkpoints" / "last.ckpt")["exposure"].mean(1)
     assert float(np.corrcoef(exposure, gains)[0, 1]) > 0.85
     assert scores[0.1] > scores[0.0] + 1
 
@@ -233,7 +233,7 @@ def test_ranks_make_the_step_of_one_process(command, arguments, tmp_path):
     assert command("train", *base, "data.batch_size=2", f"hydra.run.dir={alone}").code == 0
     result = command("train", *base, "trainer.processes=2", f"hydra.run.dir={shared}")
     assert result.code == 0, result.err
-    ours, theirs = (weights(run / "checkpoints" / "last.ckpt") for run in (shared, alone))
+    ours, theirs = (read_weights(run / "checkpoints" / "last.ckpt") for run in (shared, alone))
     assert torch.equal(ours["model.voxels.index"], theirs["model.voxels.index"])
     for name in ("model.voxels.density", "model.voxels.features", "exposure"):
         a, b = ours[name], theirs[name]
@@ -246,7 +246,9 @@ def test_ranks_make_the_step_of_one_process(command, arguments, tmp_path):
 def test_it_trains_and_renders_in_bf16(command, arguments, tmp_path):
     precision = "trainer.precision=bf16-mixed"
     arguments = [*arguments, "optimizer.learning_rate=0.1"]
-    result = command("train", *arguments, precision, *training(60), "trainer.log_every_steps=5", "model.refine_at=[]")
+    result = command(
+        "train", *arguments, precision, *step_overrides(60), "trainer.log_every_steps=5", "model.refine_at=[]"
+    )
     assert result.code == 0, result.err
     psnr = rows(tmp_path / "run", "train/psnr")
     assert psnr[-1] > psnr[0] + 3
@@ -295,7 +297,9 @@ def test_kernels_are_timed_beside_tensors(learned):
 def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_path):
     assert command("train", *arguments, "loss.border=12").code == 0
     source = ObjectSource(ball, "ball")
-    config = configured("train", *SMALL, "loss=l2", "loss.border=12", "grid.side=16", "model.rays=16", "output_dir=x")
+    config = compose_config(
+        "train", *TINY_RADIANCE, "loss=l2", "loss.border=12", "grid.side=16", "model.rays=16", "output_dir=x"
+    )
     module = RadianceGridModule(config, source.views("train"), source.calibration(), source.calibration().intrinsics)
     views = source.views("train")
     module.on_train_start()
@@ -371,9 +375,9 @@ def test_what_cannot_be_is_said(command, arguments, override, message):
     assert message in result.err
 
 
-def test_checkpoints_of_one_model_are_not_taken_for_the_other(command, arguments, of_ball, learned, trained):
+def test_checkpoints_of_one_model_are_not_taken_for_the_other(command, arguments, ball_overrides, learned, trained):
     ours = learned / "checkpoints" / "best.ckpt"
-    result = command("train", *of_ball, "loss=l1", f"init_from={ours}")
+    result = command("train", *ball_overrides, "loss=l1", f"init_from={ours}")
     assert result.code == 1
     assert "holds a model of another kind; use model=radiance_grid" in result.err
     result = command("train", *arguments, f"init_from={trained}")

@@ -13,50 +13,50 @@ import pytest
 import torch
 
 from dv.checkpoint import read_checkpoint
-from faults import assert_equal_runs, children, gone, start, steps, wait_for, weights
+from faults import assert_equal_runs, children, has_ended, read_weights, saved_steps, start_training, wait_for
 
 LONG = ["trainer.max_steps=100000", "trainer.save_every_steps=3", "trainer.validate_every_steps=100000"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("loss", "processes"), [("l1", 1), ("l1_gan", 1), ("l1", 2), ("l1_gan", 2)])
-def test_killed_and_resumed_equals_undisturbed(command, of_ball, tmp_path, loss, processes):
+def test_killed_and_resumed_equals_undisturbed(command, ball_overrides, tmp_path, loss, processes):
     """SIGKILL at a random moment, SIGTERM at another, of all processes; then the same command with resume=auto."""
-    base = [*of_ball, f"loss={loss}", f"trainer.processes={processes}", "trainer.max_steps=14", "loss.border=4"]
+    base = [*ball_overrides, f"loss={loss}", f"trainer.processes={processes}", "trainer.max_steps=14", "loss.border=4"]
     base += ["optimizer.schedule=cosine", "trainer.save_every_steps=2", "model.renderer_dropout=0.2"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = start(killed, *base)
-    wait_for(lambda: steps(killed) >= 2, process)
+    process = start_training(killed, *base)
+    wait_for(lambda: saved_steps(killed) >= 2, process)
     time.sleep(float(torch.rand(1)))
     victims = [process.pid, *children(process.pid)]
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=30)
     assert process.returncode in (-signal.SIGKILL, 0)
-    reached = steps(killed)
+    reached = saved_steps(killed)
     assert reached >= 2
 
-    process = start(killed, *base, "resume=auto")
-    wait_for(lambda: steps(killed) > reached or steps(killed) == 14, process)
+    process = start_training(killed, *base, "resume=auto")
+    wait_for(lambda: saved_steps(killed) > reached or saved_steps(killed) == 14, process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     if process.returncode == -signal.SIGTERM:  # it came when there was no step left to stop before
-        assert steps(killed) == 14, err
+        assert saved_steps(killed) == 14, err
     elif process.returncode:
         assert process.returncode == 128 + signal.SIGTERM, err
         assert "resume=auto" in err
         assert err.count("error:") == 1
-    assert all(gone(pid) for pid in victims)
+    assert all(has_ended(pid) for pid in victims)
     for run, extra in ((killed, ["resume=auto"]), (whole, [])):
-        process = start(run, *base, *extra)
+        process = start_training(run, *base, *extra)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
     assert_equal_runs(killed, whole)
 
 
-def test_the_death_of_one_rank_ends_the_others_within_seconds(of_ball, tmp_path):
-    process = start(tmp_path / "run", *of_ball, *LONG, "loss=l1", "trainer.processes=2")
-    wait_for(lambda: steps(tmp_path / "run") > 0, process)
+def test_the_death_of_one_rank_ends_the_others_within_seconds(ball_overrides, tmp_path):
+    process = start_training(tmp_path / "run", *ball_overrides, *LONG, "loss=l1", "trainer.processes=2")
+    wait_for(lambda: saved_steps(tmp_path / "run") > 0, process)
     ranks = children(process.pid)
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
@@ -65,26 +65,26 @@ def test_the_death_of_one_rank_ends_the_others_within_seconds(of_ball, tmp_path)
     assert time.monotonic() - began < 20
     assert process.returncode == 1
     assert "error:" in err
-    assert all(gone(pid) for pid in ranks)
+    assert all(has_ended(pid) for pid in ranks)
     read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"
 
 
 @pytest.mark.slow
-def test_ranks_end_when_who_started_them_is_killed(of_ball, tmp_path):
-    process = start(tmp_path / "run", *of_ball, *LONG, "loss=l1", "trainer.processes=2")
-    wait_for(lambda: steps(tmp_path / "run") > 0, process)
+def test_ranks_end_when_who_started_them_is_killed(ball_overrides, tmp_path):
+    process = start_training(tmp_path / "run", *ball_overrides, *LONG, "loss=l1", "trainer.processes=2")
+    wait_for(lambda: saved_steps(tmp_path / "run") > 0, process)
     ranks = children(process.pid)
     process.kill()
     deadline = time.monotonic() + 20
-    while not all(gone(pid) for pid in ranks):
+    while not all(has_ended(pid) for pid in ranks):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
 
 
-def test_an_error_in_all_ranks_is_shown_once(command, of_ball, tmp_path):
-    result = command("train", *of_ball, "loss=l1", "trainer.processes=2", "optimizer.learning_rate=1e30",
+def test_an_error_in_all_ranks_is_shown_once(command, ball_overrides, tmp_path):
+    result = command("train", *ball_overrides, "loss=l1", "trainer.processes=2", "optimizer.learning_rate=1e30",
                      "trainer.max_steps=50", "trainer.save_every_steps=1")  # fmt: skip
     assert result.code == 1
     errors = [line for line in result.err.splitlines() if "error:" in line]
@@ -94,12 +94,12 @@ def test_an_error_in_all_ranks_is_shown_once(command, of_ball, tmp_path):
     assert "Traceback" not in result.err
 
 
-def test_two_trainings_do_not_share_a_folder(of_ball, tmp_path, command, monkeypatch):
+def test_two_trainings_do_not_share_a_folder(ball_overrides, tmp_path, command, monkeypatch):
     monkeypatch.setattr("dv.tasks.resume.LOCK_TIMEOUT", 0.5)
-    process = start(tmp_path / "run", *of_ball, *LONG, "loss=l1")
+    process = start_training(tmp_path / "run", *ball_overrides, *LONG, "loss=l1")
     wait_for(lambda: (tmp_path / "run" / ".lock").is_file(), process)
     time.sleep(0.5)
-    result = command("train", *of_ball, "loss=l1", f"hydra.run.dir={tmp_path / 'run'}")
+    result = command("train", *ball_overrides, "loss=l1", f"hydra.run.dir={tmp_path / 'run'}")
     process.kill()
     process.communicate()
     assert result.code == 1
@@ -107,12 +107,14 @@ def test_two_trainings_do_not_share_a_folder(of_ball, tmp_path, command, monkeyp
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "other", "absent"])
-def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(command, of_ball, trained, tmp_path, damage, caplog):
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
+    command, ball_overrides, trained, tmp_path, damage, caplog
+):
     run = tmp_path / "run"
-    base = [*of_ball, "loss=l1", "trainer.save_every_steps=1", "trainer.max_steps=3"]
+    base = [*ball_overrides, "loss=l1", "trainer.save_every_steps=1", "trainer.max_steps=3"]
     assert command("train", *base).code == 0
     last, before = run / "checkpoints" / "last.ckpt", read_checkpoint(run / "checkpoints" / "previous.ckpt").step
-    undisturbed = weights(last)
+    undisturbed = read_weights(last)
     if damage == "absent":
         last.unlink()
     elif damage == "other":
@@ -125,22 +127,22 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(command, of_ball
     said = result.out + result.err + caplog.text
     assert f"going on from {run / 'checkpoints' / 'previous.ckpt'} (step {before})" in said or "best.ckpt" in said
     assert "last.ckpt" in said
-    assert all(torch.equal(value, undisturbed[key]) for key, value in weights(last).items())
+    assert all(torch.equal(value, undisturbed[key]) for key, value in read_weights(last).items())
 
 
-def test_when_no_checkpoint_is_good_that_is_said(command, of_ball, tmp_path):
+def test_when_no_checkpoint_is_good_that_is_said(command, ball_overrides, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
     for name in ("last", "previous", "best"):
         (folder / f"{name}.ckpt").write_text("damaged")
-    result = command("train", *of_ball, "loss=l1", "resume=auto")
+    result = command("train", *ball_overrides, "loss=l1", "resume=auto")
     assert result.code == 1
     assert "no checkpoint can be used" in result.err
     assert "start from scratch without resume" in result.err
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_gradient_that_is_not_finite_does_not_get_into_the_weights(of_ball, tmp_path, processes):
+def test_a_gradient_that_is_not_finite_does_not_get_into_the_weights(ball_overrides, tmp_path, processes):
     """One NaN in one gradient of one rank, at step 3."""
     inject = tmp_path / "sitecustomize.py"
     inject.write_text(
@@ -170,7 +172,7 @@ def test_a_gradient_that_is_not_finite_does_not_get_into_the_weights(of_ball, tm
         "sys.meta_path.insert(0, Inject())\n"
     )
     run = tmp_path / "run"
-    base = [*of_ball, *LONG, "loss=l1", f"trainer.processes={processes}", "trainer.save_every_steps=1"]
+    base = [*ball_overrides, *LONG, "loss=l1", f"trainer.processes={processes}", "trainer.save_every_steps=1"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
     command = [sys.executable, "-m", "dv.tasks.train", *base, f"hydra.run.dir={run}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
@@ -203,10 +205,10 @@ def small_disk(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_full_disk_keeps_the_last_good_checkpoint(of_ball, tmp_path, small_disk, processes):
+def test_a_full_disk_keeps_the_last_good_checkpoint(ball_overrides, tmp_path, small_disk, processes):
     disk = small_disk("size=40m")
-    base = [*of_ball, *LONG, "loss=l1", f"trainer.processes={processes}"]
-    process = start(disk / "run", *base)
+    base = [*ball_overrides, *LONG, "loss=l1", f"trainer.processes={processes}"]
+    process = start_training(disk / "run", *base)
     wait_for(lambda: (disk / "run" / "checkpoints" / "previous.ckpt").is_file(), process)
     with (disk / "filler").open("wb") as filler:  # all that is left
         try:
@@ -220,19 +222,19 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(of_ball, tmp_path, small_dis
     assert "No space left" in err or "cannot write" in err
     assert "Traceback" not in err
     (disk / "filler").unlink()
-    reached = steps(disk / "run")
+    reached = saved_steps(disk / "run")
     assert reached > 0
-    process = start(
+    process = start_training(
         disk / "run", *[a for a in base if "max_steps" not in a], f"trainer.max_steps={reached + 2}", "resume=auto"
     )
     _, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
-    assert steps(disk / "run") == reached + 2
+    assert saved_steps(disk / "run") == reached + 2
 
 
-def test_a_read_only_folder_is_one_line(of_ball, small_disk):
+def test_a_read_only_folder_is_one_line(ball_overrides, small_disk):
     disk = small_disk("ro")
-    process = start(disk / "run", *of_ball, "loss=l1")
+    process = start_training(disk / "run", *ball_overrides, "loss=l1")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" not in err
@@ -241,11 +243,11 @@ def test_a_read_only_folder_is_one_line(of_ball, small_disk):
     assert "Read-only file system" in lines[0]
 
 
-def test_the_death_of_a_loader_worker_is_one_line(of_ball, tmp_path):
+def test_the_death_of_a_loader_worker_is_one_line(ball_overrides, tmp_path):
     run = tmp_path / "run"
-    process = start(run, *of_ball, *LONG, "loss=l1", "data.workers=2")
-    wait_for(lambda: steps(run) > 0, process)
-    workers = [pid for pid in children(process.pid) if not gone(pid)]
+    process = start_training(run, *ball_overrides, *LONG, "loss=l1", "data.workers=2")
+    wait_for(lambda: saved_steps(run) > 0, process)
+    workers = [pid for pid in children(process.pid) if not has_ended(pid)]
     assert workers
     os.kill(workers[0], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
@@ -253,5 +255,5 @@ def test_the_death_of_a_loader_worker_is_one_line(of_ball, tmp_path):
     assert "Traceback" not in err
     assert "worker" in err.splitlines()[-1]
     assert "resume=auto" in err.splitlines()[-1]
-    assert steps(run) > 0
+    assert saved_steps(run) > 0
     shutil.rmtree(run)

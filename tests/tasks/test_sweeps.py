@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from dv.checkpoint import read_checkpoint
 from dv.tasks.command import resume_sweep
-from faults import assert_equal_runs, children, gone, steps, wait_for
+from faults import assert_equal_runs, children, has_ended, saved_steps, wait_for
 
 ENDS = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml", "metrics.csv", "run.json", "train.log"]
 
@@ -38,14 +38,14 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate(timeout=30)
     deadline = time.monotonic() + 40
-    while not all(gone(pid) for pid in workers):
+    while not all(has_ended(pid) for pid in workers):
         assert time.monotonic() < deadline, "workers outlive their sweep"
         time.sleep(0.1)
 
 
-def test_a_sweep_has_one_folder_a_job_and_a_failing_job_stops_no_other(command, of_ball, tmp_path):
+def test_a_sweep_has_one_folder_a_job_and_a_failing_job_stops_no_other(command, ball_overrides, tmp_path):
     folder = tmp_path / "sweep"
-    result = command("train", "-m", *of_ball, "loss=l1", "grid.features=4,0,5", f"hydra.sweep.dir={folder}")
+    result = command("train", "-m", *ball_overrides, "loss=l1", "grid.features=4,0,5", f"hydra.sweep.dir={folder}")
     assert result.code == 1
     assert sorted(p.name for p in folder.iterdir()) == ["0", "1", "2", "multirun.yaml"]
     assert finished(folder) == [0, 2]
@@ -57,10 +57,16 @@ def test_a_sweep_has_one_folder_a_job_and_a_failing_job_stops_no_other(command, 
 
 
 @pytest.mark.slow
-def test_every_job_of_a_sweep_on_several_processes_finishes(command, of_ball, tmp_path):
+def test_every_job_of_a_sweep_on_several_processes_finishes(command, ball_overrides, tmp_path):
     """Also the second; the failing one ends its ranks and is shown once."""
     folder = tmp_path / "sweep"
-    arguments = [*of_ball, "trainer.processes=2", "loss=l1", "grid.features=4,3", "optimizer.learning_rate=1e-3,1e30"]
+    arguments = [
+        *ball_overrides,
+        "trainer.processes=2",
+        "loss=l1",
+        "grid.features=4,3",
+        "optimizer.learning_rate=1e-3,1e30",
+    ]
     result = command("train", "-m", *arguments, "trainer.max_steps=12", f"hydra.sweep.dir={folder}")
     assert result.code == 1
     assert sorted(p.name for p in folder.iterdir()) == ["0", "1", "2", "3", "multirun.yaml"]
@@ -71,14 +77,21 @@ def test_every_job_of_a_sweep_on_several_processes_finishes(command, of_ball, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["serial", "joblib"])
-def test_a_killed_sweep_resumes_to_the_results_of_an_undisturbed_one(of_ball, tmp_path, launcher):
-    base = [*of_ball, "loss=l1", "grid.features=3,4", "seed=0,1", "trainer.max_steps=40", "trainer.save_every_steps=2"]
+def test_a_killed_sweep_resumes_to_the_results_of_an_undisturbed_one(ball_overrides, tmp_path, launcher):
+    base = [
+        *ball_overrides,
+        "loss=l1",
+        "grid.features=3,4",
+        "seed=0,1",
+        "trainer.max_steps=40",
+        "trainer.save_every_steps=2",
+    ]
     base += [] if launcher == "serial" else ["launcher=joblib", "hydra.launcher.n_jobs=2"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for done in (0, 2):
         process = sweep(killed, *base, "resume=auto")
         wait_for(lambda done=done: len(finished(killed)) >= done and any(
-            0 < steps(job) < 40 for job in killed.glob("[0-9]")), process)  # fmt: skip
+            0 < saved_steps(job) < 40 for job in killed.glob("[0-9]")), process)  # fmt: skip
         time.sleep(float(torch.rand(1)) / 2)
         kill_group(process)
     before = {job: (killed / str(job) / "run.json").stat().st_mtime_ns for job in finished(killed)}
@@ -93,12 +106,12 @@ def test_a_killed_sweep_resumes_to_the_results_of_an_undisturbed_one(of_ball, tm
 
 
 @pytest.mark.slow
-def test_a_worker_that_waits_for_a_job_ends_with_its_sweep(of_ball, tmp_path):
+def test_a_worker_that_waits_for_a_job_ends_with_its_sweep(ball_overrides, tmp_path):
     folder = tmp_path / "sweep"
     process = sweep(
-        folder, *of_ball, "loss=l1", "trainer.max_steps=2,100000", "launcher=joblib", "hydra.launcher.n_jobs=2"
+        folder, *ball_overrides, "loss=l1", "trainer.max_steps=2,100000", "launcher=joblib", "hydra.launcher.n_jobs=2"
     )
-    wait_for(lambda: finished(folder) == [0] and steps(folder / "1") > 0, process)
+    wait_for(lambda: finished(folder) == [0] and saved_steps(folder / "1") > 0, process)
     kill_group(process)
 
 
@@ -126,9 +139,9 @@ def test_resume_without_a_folder_finds_the_newest_sweep_of_the_same_command(tmp_
     assert resume_sweep(given, tmp_path) == given
 
 
-def test_a_folder_with_another_sweep_is_not_gone_on_with(command, of_ball, tmp_path):
+def test_a_folder_with_another_sweep_is_not_gone_on_with(command, ball_overrides, tmp_path):
     folder = f"hydra.sweep.dir={tmp_path / 'sweep'}"
-    base = ["-m", *of_ball, "loss=l1", "resume=auto", folder]
+    base = ["-m", *ball_overrides, "loss=l1", "resume=auto", folder]
     assert command("train", *base, "optimizer.learning_rate=1e-3").code == 0
     result = command("train", *base, "optimizer.learning_rate=2e-3")
     assert result.code == 1
@@ -137,8 +150,8 @@ def test_a_folder_with_another_sweep_is_not_gone_on_with(command, of_ball, tmp_p
 
 
 @pytest.mark.slow
-def test_ray_runs_the_jobs_of_a_sweep(of_ball, tmp_path):
-    process = sweep(tmp_path / "sweep", *of_ball, "loss=l1,l1_gan", "loss.border=4", "launcher=ray")
+def test_ray_runs_the_jobs_of_a_sweep(ball_overrides, tmp_path):
+    process = sweep(tmp_path / "sweep", *ball_overrides, "loss=l1,l1_gan", "loss.border=4", "launcher=ray")
     out, _ = process.communicate(timeout=240)
     assert process.returncode == 0, out
     assert finished(tmp_path / "sweep") == [0, 1]
@@ -146,10 +159,17 @@ def test_ray_runs_the_jobs_of_a_sweep(of_ball, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_preempted_slurm_job_is_queued_again_and_goes_on(of_ball, tmp_path):
+def test_a_preempted_slurm_job_is_queued_again_and_goes_on(ball_overrides, tmp_path):
     """With submitit's local executor in SLURM's place: it warns, queues again and starts as SLURM does."""
     folder = tmp_path / "sweep"
-    base = [*of_ball, "loss=l1", "seed=0,1", "resume=auto", "trainer.max_steps=40", "trainer.picture_every_steps=1"]
+    base = [
+        *ball_overrides,
+        "loss=l1",
+        "seed=0,1",
+        "resume=auto",
+        "trainer.max_steps=40",
+        "trainer.picture_every_steps=1",
+    ]
     base += ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=1", "trainer.save_every_steps=100000"]
     base += ["+hydra.job.env_set.OMP_NUM_THREADS='1'"]  # two jobs of two threads each wait for each other
     process = sweep(folder, *base)
@@ -176,8 +196,8 @@ def trials(folder: Path) -> list[tuple[str, float, dict[str, object]]]:
 
 
 @pytest.mark.slow
-def test_a_search_prunes_and_resumes_to_the_same_trials(command, of_ball, tmp_path):
-    base = [*of_ball, *SEARCH, "trainer.max_steps=6"]
+def test_a_search_prunes_and_resumes_to_the_same_trials(command, ball_overrides, tmp_path):
+    base = [*ball_overrides, *SEARCH, "trainer.max_steps=6"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     result = command("train", "-m", *base, f"hydra.sweep.dir={whole}")
     assert result.code == 0, result.err

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import SMALL, TINY, training, write_object
+from conftest import TINY, TINY_RADIANCE, step_overrides, write_object
 from dv.checkpoint import read_checkpoint
-from faults import weights
+from faults import read_weights
 
 PARITY = Path(__file__).parents[1] / "parity"
 
@@ -24,8 +24,8 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(("loss", "model"), [("l1_gan", "deepvoxels"), ("l1", "no_occlusion")])
-def test_a_run_leaves_checkpoints_metrics_config_and_pictures(command, of_ball, tmp_path, loss, model):
-    result = command("train", *of_ball, f"loss={loss}", f"model={model}", "grid.feature_side=32")
+def test_a_run_leaves_checkpoints_metrics_config_and_pictures(command, ball_overrides, tmp_path, loss, model):
+    result = command("train", *ball_overrides, f"loss={loss}", f"model={model}", "grid.feature_side=32")
     assert result.code == 0, result.err
     run = tmp_path / "run"
     for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml", "pictures/views_0000004.png"):
@@ -44,9 +44,9 @@ def test_a_run_leaves_checkpoints_metrics_config_and_pictures(command, of_ball, 
     assert checkpoint.model_state["grid"].any()
 
 
-@pytest.mark.parametrize("model", [TINY, SMALL])
+@pytest.mark.parametrize("model", [TINY, TINY_RADIANCE])
 def test_every_third_step_is_logged_whatever_step_was_resumed_from(command, ball, tmp_path, model):
-    arguments = ["object=custom", f"object.root={ball}", "object.name=ball", *model, *training(4)]
+    arguments = ["object=custom", f"object.root={ball}", "object.name=ball", *model, *step_overrides(4)]
     for steps, more in ((4, []), (8, ["resume=auto"])):
         result = command("train", *arguments, f"trainer.max_steps={steps}", "trainer.log_every_steps=3", *more)
         assert result.code == 0, result.err
@@ -54,15 +54,15 @@ def test_every_third_step_is_logged_whatever_step_was_resumed_from(command, ball
         assert [int(r["step"]) for r in rows(tmp_path / "run") if r[column]] == [2, 5], column
 
 
-def test_training_learns(command, of_ball, tmp_path):
-    result = command("train", *of_ball, "loss=l1", *training(60), "optimizer.learning_rate=2e-3")
+def test_training_learns(command, ball_overrides, tmp_path):
+    result = command("train", *ball_overrides, "loss=l1", *step_overrides(60), "optimizer.learning_rate=2e-3")
     assert result.code == 0, result.err
     losses = [float(r["train/loss/l1"]) for r in rows(tmp_path / "run") if r["train/loss/l1"]]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
-def test_every_part_of_the_network_is_trained(command, of_ball, tmp_path):
-    command("train", *of_ball, "loss=l1_gan", "trainer.max_steps=1", "loss.border=4")
+def test_every_part_of_the_network_is_trained(command, ball_overrides, tmp_path):
+    command("train", *ball_overrides, "loss=l1_gan", "trainer.max_steps=1", "loss.border=4")
     moments = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
     moved = sum(bool(m["exp_avg"].any()) for m in moments.values())
     assert moved > 0.95 * len(moments)  # a ReLU may close a channel on so tiny a net, no more
@@ -83,8 +83,10 @@ def undisturbed(ball, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("loss", "stop"), [("l1", 1), ("l1", 2), ("l1_gan", 3), ("l1_gan", 4), ("l1", 5)])
-def test_a_resumed_run_equals_an_undisturbed_one(command, of_ball, tmp_path, undisturbed, loss, stop, monkeypatch):
-    base = [*of_ball, f"loss={loss}", "optimizer.schedule=cosine", "trainer.max_steps=6"]
+def test_a_resumed_run_equals_an_undisturbed_one(
+    command, ball_overrides, tmp_path, undisturbed, loss, stop, monkeypatch
+):
+    base = [*ball_overrides, f"loss={loss}", "optimizer.schedule=cosine", "trainer.max_steps=6"]
     whole, parts = undisturbed(command, base, loss), tmp_path / "parts"
     from dv.lightning.callbacks import LastCheckpoint
 
@@ -103,7 +105,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(command, of_ball, tmp_path, und
     result = command("train", *base, f"hydra.run.dir={parts}", "resume=auto")
     assert result.code == 0, result.err
     for name in ("last", "best"):
-        a, b = weights(whole / f"checkpoints/{name}.ckpt"), weights(parts / f"checkpoints/{name}.ckpt")
+        a, b = read_weights(whole / f"checkpoints/{name}.ckpt"), read_weights(parts / f"checkpoints/{name}.ckpt")
         assert a.keys() == b.keys()
         for key in a:
             assert torch.equal(a[key], b[key]), (name, key)
@@ -120,8 +122,8 @@ def test_a_resumed_run_equals_an_undisturbed_one(command, of_ball, tmp_path, und
         ("grid.features=5", "does not fit the configured model"),
     ],
 )
-def test_resume_with_another_configuration_is_refused(command, of_ball, trained, tmp_path, change, expected):
-    changed = [a for a in of_ball if a.split("=")[0] != change.split("=")[0]]
+def test_resume_with_another_configuration_is_refused(command, ball_overrides, trained, tmp_path, change, expected):
+    changed = [a for a in ball_overrides if a.split("=")[0] != change.split("=")[0]]
     result = command(
         "train", *changed, *([] if change.startswith("loss") else ["loss=l1"]), change, f"resume={trained}"
     )
@@ -130,10 +132,10 @@ def test_resume_with_another_configuration_is_refused(command, of_ball, trained,
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_double_precision_trains(command, of_ball, tmp_path):
-    result = command("train", *of_ball, "loss=l1", "trainer.precision=64-true")
+def test_double_precision_trains(command, ball_overrides, tmp_path):
+    result = command("train", *ball_overrides, "loss=l1", "trainer.precision=64-true")
     assert result.code == 0, result.err
-    assert weights(tmp_path / "run/checkpoints/last.ckpt")["model.grid"].dtype == torch.float64
+    assert read_weights(tmp_path / "run/checkpoints/last.ckpt")["model.grid"].dtype == torch.float64
 
 
 @pytest.fixture
@@ -144,8 +146,8 @@ def sixteen_bits_anywhere(monkeypatch):
 
 
 @pytest.mark.usefixtures("sixteen_bits_anywhere")
-def test_mixed_precision_trains_evaluates_and_renders(command, of_ball, tmp_path):
-    result = command("train", *of_ball, "loss=l1_gan", "trainer.precision=bf16-mixed")
+def test_mixed_precision_trains_evaluates_and_renders(command, ball_overrides, tmp_path):
+    result = command("train", *ball_overrides, "loss=l1_gan", "trainer.precision=bf16-mixed")
     assert result.code == 0, result.err
     checkpoint = f"ckpt={tmp_path / 'run/checkpoints/best.ckpt'}"
     done = command("render", checkpoint, "trainer.precision=bf16-mixed", "trajectory.frames=2")
@@ -159,18 +161,18 @@ def test_mixed_precision_trains_evaluates_and_renders(command, of_ball, tmp_path
     assert abs(scores[0] - scores[1]) < 0.3
 
 
-def test_a_cpu_without_bf16_computes_in_fp32_and_says_so(command, of_ball, monkeypatch, caplog):
+def test_a_cpu_without_bf16_computes_in_fp32_and_says_so(command, ball_overrides, monkeypatch, caplog):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    result = command("train", *of_ball, "loss=l1", "trainer.precision=bf16-mixed")
+    result = command("train", *ball_overrides, "loss=l1", "trainer.precision=bf16-mixed")
     assert result.code == 0, result.err
     assert "no bf16 arithmetic" in result.out + result.err + caplog.text
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_signals_leave_a_loadable_checkpoint(of_ball, tmp_path, signum):
+def test_signals_leave_a_loadable_checkpoint(ball_overrides, tmp_path, signum):
     run = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "dv.tasks.train", *of_ball, "trainer.max_steps=100000", "loss=l1",
+        [sys.executable, "-m", "dv.tasks.train", *ball_overrides, "trainer.max_steps=100000", "loss=l1",
          "trainer.save_every_steps=100000", "trainer.validate_every_steps=100000", "trainer.log_every_steps=1",
          f"hydra.run.dir={run}"],
         stderr=subprocess.PIPE, text=True,
@@ -204,8 +206,8 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nan_stops_naming_step_views_and_the_last_good_checkpoint(command, of_ball, tmp_path):
-    result = command("train", *of_ball, "optimizer.learning_rate=1e30", "trainer.max_steps=50")
+def test_nan_stops_naming_step_views_and_the_last_good_checkpoint(command, ball_overrides, tmp_path):
+    result = command("train", *ball_overrides, "optimizer.learning_rate=1e30", "trainer.max_steps=50")
     assert result.code == 1
     last = [line for line in result.err.splitlines() if line.startswith("error:")]
     assert len(last) == 1
@@ -213,7 +215,7 @@ def test_nan_stops_naming_step_views_and_the_last_good_checkpoint(command, of_ba
     assert "at step" in last[0]
     assert "last good checkpoint is" in last[0]
     for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
-        assert all(torch.isfinite(v).all() for v in weights(path).values() if v.is_floating_point())
+        assert all(torch.isfinite(v).all() for v in read_weights(path).values() if v.is_floating_point())
 
 
 def test_init_from_our_checkpoint_and_from_the_reference(command, ball, trained, tmp_path):
@@ -222,8 +224,8 @@ def test_init_from_our_checkpoint_and_from_the_reference(command, ball, trained,
         "train", *base, "loss=l1", f"init_from={trained}", "trainer.max_steps=1", "optimizer.learning_rate=0"
     )
     assert first.code == 0, first.err
-    ours = weights(tmp_path / "run/checkpoints/last.ckpt")
-    original = weights(trained)
+    ours = read_weights(tmp_path / "run/checkpoints/last.ckpt")
+    original = read_weights(trained)
     assert torch.equal(ours["model.renderer.unet.in_layer.0.weight"], original["model.renderer.unet.in_layer.0.weight"])
 
 
@@ -239,7 +241,7 @@ def test_training_goes_on_from_a_reference_checkpoint(command, tmp_path, case):
     )  # fmt: skip
     assert result.code == 0, result.err
     reference = torch.load(PARITY / case / "checkpoint.pth", weights_only=True)
-    ours = weights(tmp_path / "run/checkpoints/last.ckpt")
+    ours = read_weights(tmp_path / "run/checkpoints/last.ckpt")
     assert torch.equal(ours["discriminator.layers.0.weight"], reference["discriminator"]["model.1.weight"])
     assert torch.equal(
         ours["model.integration.candidate_new.weight"], reference["model"]["integration_net.new_integration.1.weight"]
@@ -270,11 +272,13 @@ def test_training_goes_on_from_a_reference_checkpoint(command, tmp_path, case):
         (["trainer.gpus=many"], "trainer.gpus=many must be a whole number of at least 0 or auto"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(command, of_ball, tmp_path, arguments, expected):
-    of_ball = [a for a in of_ball if a.split("=")[0] not in {x.split("=")[0] for x in arguments} or "loss" in a]
+def test_bad_input_is_one_line_and_leaves_nothing(command, ball_overrides, tmp_path, arguments, expected):
+    ball_overrides = [
+        a for a in ball_overrides if a.split("=")[0] not in {x.split("=")[0] for x in arguments} or "loss" in a
+    ]
     if any(a.startswith("object=") for a in arguments):
-        of_ball = [a for a in of_ball if not a.startswith("object")]
-    result = command("train", *of_ball, *arguments)
+        ball_overrides = [a for a in ball_overrides if not a.startswith("object")]
+    result = command("train", *ball_overrides, *arguments)
     assert result.code != 0
     lines = [line for line in result.err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1, result.err
@@ -283,22 +287,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(command, of_ball, tmp_path, ar
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused(command, of_ball, trained):
-    result = command("train", *of_ball, "loss=l1", "grid.features=5", f"init_from={trained}")
+def test_a_checkpoint_that_does_not_fit_is_refused(command, ball_overrides, trained):
+    result = command("train", *ball_overrides, "loss=l1", "grid.features=5", f"init_from={trained}")
     assert result.code == 1
     assert "does not fit the configured model" in result.err
 
 
-def test_an_output_folder_that_cannot_be_written(command, of_ball, tmp_path):
+def test_an_output_folder_that_cannot_be_written(command, ball_overrides, tmp_path):
     (tmp_path / "file").write_text("")
-    result = command("train", *of_ball, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
+    result = command("train", *ball_overrides, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
     assert result.code == 1
     assert result.err.count("error:") == 1
     assert "Traceback" not in result.err
 
 
-def test_sweep_over_grid_and_loss(command, of_ball, tmp_path):
-    sizes = [a for a in of_ball if not a.startswith("grid.side")]
+def test_sweep_over_grid_and_loss(command, ball_overrides, tmp_path):
+    sizes = [a for a in ball_overrides if not a.startswith("grid.side")]
     result = command("train", "-m", "grid=16,32", "loss=l1,l1_gan", *sizes, "trainer.max_steps=1",
                      f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
     assert result.code == 0, result.err
@@ -309,8 +313,8 @@ def test_sweep_over_grid_and_loss(command, of_ball, tmp_path):
     assert found == {(16, 0), (16, 1), (32, 0), (32, 1)}
 
 
-def test_tensorboard_holds_scalars_and_pictures(command, of_ball, tmp_path):
-    assert command("train", *of_ball, "loss=l1", "logger=tensorboard").code == 0
+def test_tensorboard_holds_scalars_and_pictures(command, ball_overrides, tmp_path):
+    assert command("train", *ball_overrides, "loss=l1", "logger=tensorboard").code == 0
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()

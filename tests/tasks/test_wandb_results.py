@@ -7,13 +7,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from conftest import configured
+from conftest import compose_config
 from dv.tasks.wandb_results import named_logger
 
 
 @pytest.fixture(scope="module")
 def settings():
-    return configured("train", "logger=wandb", "logger.not_in_run_name=[seed]").logger
+    return compose_config("train", "logger=wandb", "logger.not_in_run_name=[seed]").logger
 
 
 @pytest.fixture

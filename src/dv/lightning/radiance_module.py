@@ -20,9 +20,8 @@ from dv.images import to_model_range
 from dv.lightning.object_module import ObjectModule
 from dv.lightning.pixel_pool import find_pixels, view_and_pixel
 from dv.lightning.schedule import StepFraction
-from dv.lightning.vertex_changes import change_parameters, grid_side, vertex_changes
+from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
 from dv.object_model import RenderedView
-from dv.ops.compositing import min_raw_density
 from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RadianceSizes, RayOutput
 
 UPDATE_EMPTY_SPACE_EVERY = 50  # steps
@@ -65,21 +64,11 @@ class RadianceGridModule(ObjectModule):
         self.settings = settings
         self.views = views
         self.intrinsics = calibration.intrinsics.at_side(sizes.image_side)
-        self._check_density(sizes.initial_density)
+        check_initial_density(model.voxels, sizes.initial_density)
         self.model.voxels.resize_features(sizes.coefficients)  # until colours depend on the view: it is faster
         # [V, 3], logarithmic gain of each training view's channels; renderings have the mean gain, 0
         self.exposure = nn.Parameter(torch.zeros(len(views), 3)) if settings.exposure_rate else None
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # number of vertex changes made
-
-    def _check_density(self, initial: float) -> None:
-        """Refuse an initial density below which samples are skipped: they would have no gradients."""
-        voxels = self.model.voxels
-        minimum = min_raw_density(voxels.interval(1.0))
-        if initial < minimum:
-            raise UserError(
-                f"model.initial_density={initial} is invisible in a grid that starts with {voxels.side} vertices along "
-                f"an edge; give at least {math.ceil(10 * minimum) / 10}, or start coarser (model.refine_at)"
-            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam, with a parameter group for each learning rate."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from dv.config import RadianceGridConfig
+from dv.errors import UserError
+from dv.nets.voxels import SparseVoxels
+from dv.ops.compositing import min_raw_density
 
 MIN_SIDE = 8  # vertices along an edge
 
@@ -25,6 +29,20 @@ def vertex_changes(config: RadianceGridConfig) -> list[tuple[float, str]]:
 def grid_side(config: RadianceGridConfig, final_side: int, refinements: int) -> int:
     """Number of vertices along an edge after ``refinements``, each of which doubles it up to ``final_side``."""
     return max(MIN_SIDE, round(final_side / float(2 ** (len(config.refine_at) - refinements))))
+
+
+def check_initial_density(voxels: SparseVoxels, initial_density: float) -> None:
+    """Refuse an initial raw density below which samples are skipped, so that nothing would ever have a gradient.
+
+    Raises:
+        UserError: with the least density that works.
+    """
+    minimum = min_raw_density(voxels.interval(1.0))
+    if initial_density < minimum:
+        raise UserError(
+            f"model.initial_density={initial_density} is invisible in a grid that starts with {voxels.side} vertices "
+            f"along an edge; give at least {math.ceil(10 * minimum) / 10}, or start coarser (model.refine_at)"
+        )
 
 
 def change_parameters(optimizer: torch.optim.Optimizer, voxels: nn.Module, change: Callable[[], Tensor | None]) -> None:

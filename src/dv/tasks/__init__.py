@@ -1,1 +1,1 @@
-"""What each command does, given a configuration."""
+"""The commands: one function per command, which takes its typed configuration."""

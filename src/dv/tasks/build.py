@@ -1,4 +1,4 @@
-"""From a training configuration to its object and LightningModule."""
+"""Building the object and the LightningModule of a training configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dv.nets.discriminator import MIN_IMAGE_SIDE
 from dv.prepare.camera_checks import check_cameras
 
 log = logging.getLogger("dv.tasks.train")
-SIZE_KEYS = {
+SIZE_KEYS = {  # configuration keys of the sizes in error messages
     "image_side": "data.image_side",
     "feature_side": "grid.feature_side",
     "grid_side": "grid.side",
@@ -29,10 +29,10 @@ SIZE_KEYS = {
 
 
 def training_object(config: TrainConfig) -> ObjectSource:
-    """The object that a training reads.
+    """Return the object that a training reads.
 
     Raises:
-        UserError: if the configuration does not say which.
+        UserError: if ``object.root`` or ``object.name`` is not set.
     """
     data = config.data
     return ObjectSource.from_config(
@@ -51,7 +51,7 @@ def build_module(config: TrainConfig, source: ObjectSource, samples_per_step: in
     """Build the module of ``model.kind`` for an object, with the weights of ``init_from``.
 
     Raises:
-        UserError: naming the key that does not fit the object.
+        UserError: naming the key that does not fit the object, or the checkpoint that does not fit the model.
     """
     views, calibration = source.views("train"), source.calibration()
     _check_border(config, views.images.shape[-1])

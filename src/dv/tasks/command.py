@@ -1,4 +1,4 @@
-"""Running a task from the command line: composing and checking its configuration, and errors as one line."""
+"""Running a command: compose and check its configuration, call its function, and print errors as one line."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def config_folder() -> Path:
 
 
 def in_sweep() -> bool:
-    """Whether this is a job of a Hydra multirun."""
+    """Return whether this process runs a job of a Hydra multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def fail(error: BaseException) -> None:
-    """Print ``error: …`` and exit with the error's exit code, 1 unless it has one."""
+    """Print ``error: …`` and exit with the ``exit_code`` of the error, or 1 if it has none."""
     sys.stdout.flush()
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     sys.exit(getattr(error, "exit_code", 1))
@@ -56,11 +56,11 @@ def typed(name: str, config: DictConfig) -> Any:
     """Parse a composed configuration into the schema of a command.
 
     Raises:
-        UserError: with every fault.
+        UserError: one message that lists every fault.
     """
     groups = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     if not HydraConfig.initialized() and "output_dir" in groups and OmegaConf.is_interpolation(groups, "output_dir"):
-        groups.output_dir = ""  # Hydra knows it only once the job runs
+        groups.output_dir = ""  # the run's folder is known only once Hydra has started the job
     if "object" in groups:
         for key in ("root", "name"):
             if OmegaConf.is_missing(groups.object, key):
@@ -71,7 +71,7 @@ def typed(name: str, config: DictConfig) -> Any:
 
 
 class CheckConfig(Callback):
-    """Hydra callback that checks the configuration before Hydra creates the folder of the run."""
+    """Hydra callback that checks the configuration of a single run before Hydra creates its folder."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -85,7 +85,7 @@ class CheckConfig(Callback):
 
 
 def quote_group_numbers(arguments: list[str], conf: Path) -> list[str]:
-    """Turn ``grid=16,32`` into ``grid='16','32'``: Hydra reads bare numbers as int, which are no group choices."""
+    """Turn ``grid=16,32`` into ``grid='16','32'``: Hydra parses bare numbers as int and accepts only text as choice."""
     quoted = []
     for argument in arguments:
         group, equals, choice = argument.partition("=")
@@ -99,14 +99,13 @@ def quote_group_numbers(arguments: list[str], conf: Path) -> list[str]:
 def run(name: str) -> None:
     """Compose ``conf/<name>.yaml`` with the command line and call ``dv.tasks.<name>:<name>`` with the typed result.
 
-    In a sweep a job that fails prints why, and the others continue. Ranks other than 0 under torchrun or srun receive
-    their jobs from rank 0.
+    If a job of a sweep fails, it prints its error and the other jobs still run; an interruption, or a failure under
+    torchrun or srun, ends the sweep. Ranks other than 0 under torchrun or srun receive their jobs from rank 0.
     """
     if rank_info().rank > 0:
         serve_jobs()
         return
-    # Hydra would print its own mixture of messages and stack frames
-    full = os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises errors instead of printing shortened tracebacks
 
     def job(config: DictConfig) -> Any:
         keep_freed_memory()
@@ -132,6 +131,8 @@ def run(name: str) -> None:
         if rank_info().ranks > 1:
             leave_process_group()
     except (HydraException, OmegaConfBaseException) as error:
+        if "Missing mandatory value: object." in str(error):
+            fail(UserError("object.name is not set; give object=… or object=custom object.root=DIR object.name=NAME"))
         cause = f" {error.__cause__}" if error.__cause__ else ""
         fail(UserError(" ".join(f"{error}{cause}".split())))
     except (UserError, OSError) as error:
@@ -140,12 +141,11 @@ def run(name: str) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     finally:
-        os.environ["HYDRA_FULL_ERROR"] = full
         release_ranks()
 
 
 def _failed_job(error: Exception) -> UserError:
-    """Print now that this job of a sweep has failed; returns the error that ends the sweep after the other jobs."""
+    """Print at once that this job of a sweep has failed; return the error that ends the sweep after its other jobs."""
     hydra = HydraConfig.get()
     message = f"job {hydra.job.num} ({hydra.runtime.output_dir}): {error}"
     print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
@@ -153,7 +153,7 @@ def _failed_job(error: Exception) -> UserError:
 
 
 def resume_sweep(arguments: list[str], sweeps: Path = Path("outputs/sweep")) -> list[str]:
-    """With ``resume=auto``, add the folder of the newest sweep that was started with the same command.
+    """Add to a command with ``resume=auto`` the folder of the newest sweep that the same command has started.
 
     Nothing is added if ``hydra.sweep.dir`` is given or there is no such sweep.
     """

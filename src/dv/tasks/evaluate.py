@@ -34,7 +34,10 @@ SCORE_NAMES = {
 
 
 class ScoredView(NamedTuple):
-    """A view with its scores by kind, the PNG prediction | truth | depth, and the same images for the contact sheet."""
+    """A view with its scores by :data:`SCORE_NAMES`, and its images prediction | truth | depth.
+
+    ``sheet_row`` has the images of the views on the contact sheet, None for other views.
+    """
 
     number: int
     scores: dict[str, dict[str, float]]
@@ -43,7 +46,7 @@ class ScoredView(NamedTuple):
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Score every view of a split, print the table, write ``metrics.json`` and images; returns the metrics.
+    """Score every view of a split, print a table, write ``metrics.json`` and images, and return the metrics.
 
     Images are prediction | truth | depth: of every view in the folder ``<split>_views``, and of views spread over the
     split in the contact sheet ``<split>_views.png``. Several processes share the views.
@@ -55,11 +58,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def evaluate_on_rank(config: EvaluateConfig) -> dict[str, Any] | None:
-    """Evaluate this rank's views; rank 0 writes the results of all and returns the metrics."""
+    """Score this rank's share of the views; rank 0 writes the results of all ranks and returns the metrics."""
     restored = restore(config)
     views = restored.source.views(config.split)
     if 2 * config.border >= views.images.shape[-1]:
-        raise UserError(f"border={config.border} leaves nothing of {views.images.shape[-1]} px; use a smaller border")
+        raise UserError(f"border={config.border} leaves no pixel of {views.images.shape[-1]} px; use a smaller border")
     rank, ranks, _ = rank_info()
     scored = gather(list(_score(restored, config, list(range(rank, len(views), ranks)))))
     if rank:
@@ -117,7 +120,7 @@ def format_table(metrics: dict[str, Any]) -> str:
 
 
 def _scorer(use_lpips: bool | str) -> Callable[[Tensor, Tensor], dict[str, float]]:
-    """Function of an image and its truth, ``[1, 3, H, W]`` in [0, 1], that returns scores by name."""
+    """Return a function from an image and its truth, ``[1, 3, H, W]`` in [0, 1], to scores by name."""
     installed = find_spec("lpips") is not None
     if use_lpips is True and not installed:
         raise UserError("lpips=true needs the optional extra: pip install 'dv[lpips]'")

@@ -1,4 +1,4 @@
-"""The end of a training: final validation, best checkpoint, results in the loggers."""
+"""The end of a training: final validation, best checkpoint, and results for loggers and ``run.json``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("dv.tasks.train")
 def finish_training(
     trainer: pl.Trainer, module: ObjectModule, datamodule: ObjectDataModule, run_dir: Path, config: TrainConfig
 ) -> float:
-    """Validate the trained model, save it as ``best.ckpt`` if it is the best, and record the run.
+    """Validate the trained model, make it ``best.ckpt`` if no earlier validation was better, and record the run.
 
     Returns:
         The best validation PSNR, dB.

@@ -47,11 +47,11 @@ from dv.tasks.command import run
 from dv.validation import show
 
 DEFAULT_ROOT = Path("data/deepvoxels")  # where the object groups of train.py look
-PUBLISHED = {"vase": "vase", "cube": "cube", "greek": "pedestal", "armchair": "chair"}
+PUBLISHED = {"vase": "vase", "cube": "cube", "greek": "pedestal", "armchair": "chair"}  # object.name: choice of object
 
 
 def prepare(config: PrepareConfig) -> None:
-    """Do what ``source`` says; sources that write an object print the command that trains on it."""
+    """Make, import, check or export an object, as ``source`` says; print the command that uses the result."""
     count_gpus(config.trainer.gpus)
     source = config.source
     if isinstance(source, ImportSource):
@@ -161,7 +161,7 @@ def _capture(config: PrepareConfig, source: CaptureSource) -> None:
         work, keep = root / f".{name}.partial", root / "reconstruction" / name
         return read_capture(path, work, keep, source, config.grid.up, settings)
 
-    # when images are written, masks have become files
+    # read_capture has turned masks of every kind into files
     _write(config, replace(settings, mask=settings.mask and "files"), record, read)
 
 
@@ -187,7 +187,7 @@ def _write_settings(config: PrepareConfig, source: ImportSource) -> WriteSetting
 def _write(
     config: PrepareConfig, settings: WriteSettings, record: dict[str, Any], read: Callable[[], PhotographSet]
 ) -> None:
-    """Write what ``read`` finds, unless it is written already; print what was found and what to type next."""
+    """Write the photographs that ``read`` returns, unless they are written already; print notes and the next command."""
     root, name = _output(config)
     if already_written(root, name, record):
         print(f"{name} in {root} is already prepared from this with these settings: nothing to do")
@@ -205,7 +205,7 @@ def _path(source: ImportSource | MeshSource, key: str = "source.path") -> Path:
 
 
 def _output(config: PrepareConfig) -> tuple[Path, str]:
-    """Root and name of the object to write: ``output_dir``, whose last part names it unless ``object.name`` does."""
+    """Return root and name of the object to write: ``output_dir``, and ``object.name`` or the last part of the root."""
     root = config.output_dir or config.object.root
     if not root:
         raise UserError("output_dir is not set; give output_dir=DIR, which gets DIR/{train,validation,test}/NAME")

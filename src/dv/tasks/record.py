@@ -1,4 +1,4 @@
-"""``run.json``: how a run ended and what it took."""
+"""``run.json``: how a run ended, and its time and memory."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def record_finished(
 
     Args:
         run_dir: the run's folder.
-        steps: of the training.
-        seconds: of the training, wall-clock.
+        steps: number of training steps.
+        seconds: wall-clock time of the training.
         scores: of the final validation, ``val/psnr`` and ``val/ssim``.
-        device: that computed; the peak memory is that of the GPU if it is one, else of this process.
+        device: the device that computed; its peak memory is recorded if it is a GPU, else that of this process.
         ranks: number of processes.
     """
     final = {"psnr": scores["val/psnr"], "ssim": scores["val/ssim"], "step": steps}

@@ -8,14 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dv.config import (
-    InterpolateTrajectory,
-    OrbitTrajectory,
-    PosesTrajectory,
-    RenderConfig,
-    SpiralTrajectory,
-    TestTrajectory,
-)
+from dv.config import RenderConfig, Trajectory
 from dv.data.folder import read_poses
 from dv.geometry.camera import Intrinsics
 from dv.geometry.trajectory import interpolate, key_poses, orbit, spiral
@@ -25,13 +18,14 @@ from dv.runtime.files import atomic_file, write_json
 from dv.tasks.command import run
 from dv.tasks.restore import Restored, restore
 
-Trajectory = TestTrajectory | PosesTrajectory | OrbitTrajectory | SpiralTrajectory | InterpolateTrajectory
-
 
 def render(config: RenderConfig) -> Path:
-    """Render a trajectory into ``rgb/``, ``depth/``, ``depth.json`` and ``video.mp4``; returns their folder.
+    """Render a trajectory into ``rgb/``, ``depth/``, ``depth.json``, ``frames.json`` and ``video.mp4``.
 
-    Depth is camera z; a count of a depth PNG is ``world_units_per_count`` of ``depth.json``.
+    Depth is camera z; one count of a 16-bit depth PNG is ``world_units_per_count`` of ``depth.json``.
+
+    Returns:
+        The folder of the results.
     """
     restored = restore(config)
     names, poses, intrinsics = trajectory(restored, config.trajectory)
@@ -53,7 +47,7 @@ def render(config: RenderConfig) -> Path:
             video.add(image)
     frames = {f"{i:06d}" for i in range(len(poses))}
     for old in (*output_dir.glob("rgb/*.png"), *output_dir.glob("depth/*.png")):
-        if old.stem not in frames:  # of a longer trajectory rendered here before
+        if old.stem not in frames:  # left by a longer trajectory
             old.unlink()
     write_json(output_dir / "frames.json", {"names": names, "poses": poses.tolist()})
     print(f"{len(poses)} frames: {output_dir}")

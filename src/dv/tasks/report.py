@@ -37,12 +37,11 @@ def report(config: ReportConfig) -> Path:
         The folder of the report.
 
     Raises:
-        UserError: There are no runs, no run has a given key, or the folder holds files that are not a report.
+        UserError: if there are no runs, no run has a given key, or the folder holds files that are not a report.
     """
-
     folders = [Path(folder) for folder in _names(config.runs)]
     if not folders:
-        raise UserError("the folder of runs is missing; pass runs=DIR")
+        raise UserError("runs is empty; give runs=DIR")
     output_dir = Path(config.output_dir or folders[0] / "report")
     if output_dir.exists() and not (output_dir / "report.md").is_file():
         raise UserError(f"output_dir={output_dir} exists but holds no report; choose another folder or remove it")
@@ -74,7 +73,7 @@ def report(config: ReportConfig) -> Path:
 
 
 def _names(value: str | list[str] | None) -> list[str]:
-    """One name or several, as a list."""
+    """Return one name, several or none as a list."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
@@ -82,7 +81,6 @@ def _markdown(
     folders: Sequence[Path], runs: Sequence[Run], over: Sequence[str], table: Table, published: Table | None
 ) -> list[str]:
     """Return the paragraphs before the plots."""
-
     states = ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in runs).items())
     origin = {key: sorted({str(r.record[key]) for r in runs if r.record.get(key)}) for key in ("device", "revision")}
     notes = [
@@ -108,7 +106,6 @@ def _markdown(
 
 def _plots(folder: Path, run_rows: Sequence[Row], rows: Sequence[Row]) -> list[str]:
     """Write the plots; return the paragraphs that show them."""
-
     text = []
     for against, description in (("steps", "steps"), ("seconds", "training time")):
         if plot_curves(folder / "plots" / f"psnr_{against}", rows, against):
@@ -132,7 +129,6 @@ def _plots(folder: Path, run_rows: Sequence[Row], rows: Sequence[Row]) -> list[s
 
 def _sheets(folder: Path, run_rows: Sequence[Row]) -> list[str]:
     """Write the contact sheets; return the paragraphs that show them."""
-
     text, missing = [], []
     for row in run_rows:
         run = row.runs[0]

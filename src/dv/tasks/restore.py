@@ -1,4 +1,4 @@
-"""A trained model with its camera and object, restored from either kind of checkpoint."""
+"""A trained model and its object, restored from a checkpoint of dv or of the reference implementation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Restored:
         return folder.parent if folder.name == "checkpoints" else folder
 
     def render_views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[RenderedView]:
-        """Render views of poses ``[N, 4, 4]`` one after the other, without gradients, in the chosen precision."""
+        """Yield the views of poses ``[N, 4, 4]``, rendered without gradients in ``precision``."""
         views = self.model.render_views(poses.to(self.device), intrinsics, batch_size)
         enabled = self.precision in AUTOCAST
         while True:
@@ -80,7 +80,7 @@ def load(
     """Build the model of a checkpoint on a device, ready to render.
 
     Raises:
-        UserError: if its entries do not fit its sizes.
+        UserError: if the entries of its state do not fit its sizes.
     """
     model_class = module_class(checkpoint.kind).model_class
     try:
@@ -91,7 +91,7 @@ def load(
 
 
 def _object_of(checkpoint: Checkpoint, wanted: ObjectConfig, read: ReadConfig) -> ObjectSource:
-    """The object of the command line, completed by the checkpoint's configuration."""
+    """Return the object of the command line; what is null there is as the checkpoint was trained."""
     trained: dict[str, Any] = checkpoint.config or {}
     trained_object, data = trained.get("object", {}), trained.get("data", {})
 
@@ -125,7 +125,7 @@ def _object_of(checkpoint: Checkpoint, wanted: ObjectConfig, read: ReadConfig) -
 
 
 def _any_placement(source: ObjectSource) -> GridPlacement:
-    """The grid placement of whichever split exists."""
+    """Return the grid placement of the first split that exists."""
     for split in SPLITS:
         if (source.folder(split) / "intrinsics.txt").is_file():
             return source.calibration(split).placement

@@ -23,12 +23,12 @@ from dv.tasks.record import read_run
 from dv.validation import Role, flatten, role_of
 
 log = logging.getLogger(__name__)
-LOCK_TIMEOUT = 60.0  # seconds to wait for a process that is about to stop in the same folder
+LOCK_TIMEOUT = 60.0  # seconds to wait for an earlier process that may be about to release the folder
 
 
 @contextmanager
 def locked_run(run_dir: Path) -> Iterator[int]:
-    """Lock the run's folder against other processes; yields the descriptor of the lock, for ranks to inherit.
+    """Lock the run's folder against other processes and yield the descriptor of the lock, which ranks inherit.
 
     The system releases the lock when the last process that holds it has ended, however it ended.
 
@@ -61,7 +61,7 @@ def _lock(file: IO[str]) -> bool:
 
 
 def finished_psnr(run_dir: Path, config: TrainConfig) -> float | None:
-    """Best validation PSNR, dB, of a run that has finished with this configuration, else None."""
+    """Return the best validation PSNR, dB, if a run with this configuration has finished in the folder, else None."""
     record = read_run(run_dir)
     if record.get("state") != "finished" or not (run_dir / "config.yaml").is_file():
         return None
@@ -70,7 +70,7 @@ def finished_psnr(run_dir: Path, config: TrainConfig) -> float | None:
 
 
 def changed_keys(run_dir: Path, config: TrainConfig, roles: set[Role]) -> list[str]:
-    """List ``key=value`` of the run in a folder, of keys with one of ``roles`` that differ in ``config``."""
+    """List as ``key=value`` what the run in a folder has where ``config`` differs, for keys with one of ``roles``."""
     path = run_dir / "config.yaml"
     if not path.is_file():
         return []
@@ -80,10 +80,13 @@ def changed_keys(run_dir: Path, config: TrainConfig, roles: set[Role]) -> list[s
 
 
 def checkpoint_to_resume(resume: str | None, run_dir: Path) -> Checkpoint | None:
-    """Return the checkpoint that ``resume=`` selects; ``auto`` is the newest good one of the folder, None without any.
+    """Return the checkpoint that ``resume=`` selects, None for a training from scratch.
+
+    ``auto`` selects ``last.ckpt``. If it is missing or damaged, the newest other checkpoint of the folder takes its
+    place.
 
     Raises:
-        UserError: if the given checkpoint, or every one of the folder, cannot be used.
+        UserError: if the given checkpoint cannot be used, or checkpoints exist in the folder but none can be used.
     """
     if not resume:
         return None

@@ -72,7 +72,7 @@ def train(config: TrainConfig) -> float:
 
 
 def train_on_rank(config: TrainConfig) -> float:
-    """Train on this rank; returns the best validation PSNR, dB."""
+    """Train on this rank and return the best validation PSNR, dB."""
     reset_peak_memory()
     run_dir, t = Path(config.output_dir), config.trainer
     resume = read_checkpoint(Path(config.resume)) if config.resume else None
@@ -90,12 +90,12 @@ def train_on_rank(config: TrainConfig) -> float:
     )
     pl.seed_everything(config.seed, verbose=False)
     trainer = make_trainer(config, run_dir, steps, resume)
-    # PyTorch refuses to reset statistics that no run of this process has collected; is_initialized has no annotations
+    # PyTorch cannot reset the statistics before CUDA is initialised; is_initialized has no annotations
     if trainer.strategy.root_device.type == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
     if rank_info().rank == 0:
         OmegaConf.save(OmegaConf.create(asdict(config) | {"resume": None}), run_dir / "config.yaml")
-        for name in ("run.json", "metrics.json"):  # of an earlier training here
+        for name in ("run.json", "metrics.json"):  # results of an earlier training in this folder
             (run_dir / name).unlink(missing_ok=True)
     length = f"{steps} steps" if not t.max_time else f"at most {t.max_time} (days:hours:minutes:seconds)"
     log.info("training %s in %s (%s)", source.name, run_dir, length)
@@ -135,7 +135,7 @@ def _evaluate(config: TrainConfig, run_dir: Path) -> None:
 
 
 def _check_resume(resume: Checkpoint, config: TrainConfig, module: ObjectModule) -> None:
-    """Refuse to resume with another model, object, loss or seed than those of the checkpoint."""
+    """Refuse to resume if model, discriminator, grid placement or a fixed key differs from the checkpoint's."""
     resume.load_model(module.model, config.model.kind)
     discriminator = getattr(module, "discriminator", None) is not None
     if bool(resume.discriminator_state) != discriminator:

@@ -30,7 +30,7 @@ def make_trainer(config: TrainConfig, run_dir: Path, steps: int, resume: Checkpo
     """Make the trainer of a run.
 
     Args:
-        config: whose ``trainer.gpus`` is a number.
+        config: configuration of the training, whose ``trainer.gpus`` is a number.
         run_dir: the run's folder.
         steps: maximum number of optimiser steps.
         resume: checkpoint that the run is resumed from.
@@ -58,7 +58,7 @@ def make_trainer(config: TrainConfig, run_dir: Path, steps: int, resume: Checkpo
             accelerator="cuda" if t.gpus else "cpu",
             devices=t.processes_here,
             num_nodes=t.nodes,
-            # SharedState merges the state beside the weights; DDP would overwrite it with that of rank 0
+            # SharedState merges the buffers; DDP would overwrite them with those of rank 0
             strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
             precision=t.precision,
             max_steps=steps,

@@ -1,4 +1,4 @@
-"""W&B: how the run of a training is named, and its results at the end."""
+"""W&B: the name of a training's run, and the results that it logs at the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from dv.checkpoint import read_checkpoint
-from dv.config import LoggerConfig, OrbitTrajectory, SpiralTrajectory, TrainConfig, WandbConfig
+from dv.config import LoggerConfig, OrbitTrajectory, SpiralTrajectory, TrainConfig, Trajectory, WandbConfig
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.geometry.camera import axis_cosines
@@ -28,14 +28,14 @@ from dv.losses import cut_border
 from dv.metrics import psnr, ssim, to_unit
 from dv.tasks.command import in_sweep
 from dv.tasks.record import read_run
-from dv.tasks.render import Trajectory, trajectory
+from dv.tasks.render import trajectory
 from dv.tasks.restore import Restored, load
 from dv.validation import role_of
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 4  # views rendered together
 FPS, TURNS = 24, 3
-WITHOUT_RESULT = ("launcher", "sweep", "logger")  # groups that say where and how a run computes
+WITHOUT_RESULT = ("launcher", "sweep", "logger")  # groups that do not change the result
 
 
 def named_logger(settings: LoggerConfig, run_dir: Path) -> LoggerConfig:
@@ -72,16 +72,16 @@ def log_results(
 ) -> None:
     """Log the results of the best checkpoint: a table of validation views, a video, and the file itself.
 
-    What cannot be logged is reported as a warning. Random state is restored.
+    If one of them cannot be logged, a warning says so and the rest is left out. The random state is restored.
 
     Args:
-        logger: of the run.
-        config: of the training.
+        logger: W&B logger of the run.
+        config: configuration of the training.
         best: path of the checkpoint.
         source: the object.
-        device: to render on.
+        device: device to render on.
         best_psnr: validation PSNR of the checkpoint, dB.
-        steps: of the training.
+        steps: number of training steps.
     """
     import wandb  # takes a second
 
@@ -110,7 +110,7 @@ def log_results(
 
 
 def log_test_scores(config: TrainConfig, run_dir: Path, scores: dict[str, float]) -> None:
-    """Add ``test/…`` scores to the logs of the finished training in ``run_dir``, in its last row."""
+    """Add ``test/…`` scores to the last row of the logs of the finished training in ``run_dir``."""
     steps = read_run(run_dir)["steps"]
     for logger in make_loggers(named_logger(config.logger, run_dir), run_dir, asdict(config), steps + 1):
         logger.log_metrics({f"test/{name}": value for name, value in scores.items()}, steps)
@@ -120,7 +120,7 @@ def log_test_scores(config: TrainConfig, run_dir: Path, scores: dict[str, float]
 
 
 def validation_table(restored: Restored, border: int, max_views: int | None = None) -> Any:
-    """Make a ``wandb.Table`` of validation views: name, scores, prediction, truth, depth and nearest training view.
+    """Make a ``wandb.Table`` with name, scores, prediction, truth, depth and nearest training view of validation views.
 
     Args:
         restored: the trained model.
@@ -161,7 +161,7 @@ def _write_video(restored: Restored, settings: WandbConfig, path: Path) -> None:
 
 
 def _log_checkpoint(logger: RunWandbLogger, best: Path, metadata: dict[str, Any]) -> None:
-    """Log ``best`` as an artifact, from a hard link: a resumed training may replace the file before it is synced."""
+    """Log ``best`` as an artifact through a hard link, since a resumed training may replace the file before W&B reads it."""
     import wandb
 
     kept = best.parents[1].resolve() / "wandb" / f"{logger.version}-{metadata['steps']}.ckpt"

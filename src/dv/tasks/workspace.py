@@ -40,18 +40,18 @@ COMPARED_KEYS = (
 
 
 def workspace(entity: str, project: str, name: str = "DeepVoxels") -> Any:
-    """Build a workspace that shows validation first, then a comparison of the runs, grouped by sweep.
+    """Build a workspace that shows validation first, then a comparison of the runs; runs are grouped by sweep.
 
     Args:
         entity: W&B user or team.
         project: W&B project.
-        name: Title of the workspace.
+        name: title of the workspace.
 
     Returns:
         A ``wandb_workspaces.workspaces.Workspace`` that is not saved to W&B yet.
 
     Raises:
-        UserError: wandb-workspaces is not installed.
+        UserError: if wandb-workspaces is not installed.
     """
     if find_spec("wandb_workspaces") is None:
         raise UserError("a workspace needs wandb-workspaces: pip install 'dv[dashboards]'")

@@ -22,7 +22,7 @@ def test_files_over_300_lines_say_why_at_the_top(path):
 
 def test_folders_have_at_most_twenty_modules():
     counts = {folder.name: len(list(folder.glob("*.py"))) for folder in (SOURCE / "dv").iterdir() if folder.is_dir()}
-    assert max(counts.values()) <= 21, counts  # __init__.py included
+    assert max(counts.values()) <= 21, counts  # including __init__.py
 
 
 @pytest.mark.parametrize("folder", ["nets", "ops", "geometry"])

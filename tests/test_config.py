@@ -51,7 +51,13 @@ def test_study_is_a_sweep_with_scores(command, ball_overrides, tmp_path, value):
     swept = {"study_grid": "grid.side", "study_radiance": "model."}.get(value, "none")
     base = [a for a in ball_overrides if not a.startswith(swept)]
     result = command(
-        "train", *base, f"experiment={value}", two_values, "loss=l1", "trainer.max_steps=1", f"hydra.sweep.dir={tmp_path}"
+        "train",
+        *base,
+        f"experiment={value}",
+        two_values,
+        "loss=l1",
+        "trainer.max_steps=1",
+        f"hydra.sweep.dir={tmp_path}",
     )
     assert result.code == 0, result.err
     scores = [(tmp_path / str(job) / "metrics.json").read_text() for job in range(2)]
@@ -65,7 +71,7 @@ def test_study_is_a_sweep_with_scores(command, ball_overrides, tmp_path, value):
 def test_value_trains_one_step(command, ball, tmp_path, group, value, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     small = [a for a in TINY if not a.startswith(("grid.side", "trainer="))]
-    if value.startswith("radiance") or value == "demo" or group == "ablation":  # a radiance grid has no base_channels
+    if value.startswith("radiance") or value == "demo" or group == "ablation":  # without base_channels
         small = [a for a in small if not a.startswith("model.")]
     small += ["trainer.gpus=0", "trainer.max_steps=1", "trainer.validation_views=1", "trainer.picture_every_steps=1"]
     side = ["grid.side=8"] if (group, value) != ("grid", value) else []

@@ -105,7 +105,7 @@ def without_dropout(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def train_step(case: Case, together: bool):
-    """Take one training step and return losses per target, the new grid, the images, the true images and loss weights."""
+    """Take one step and return losses per target, the new grid, the images, the true images and the loss weights."""
     model, discriminator = without_dropout(case.model), without_dropout(case.discriminator)
     integrated = model.integrate(model.lift(model.extractor(case["input.source_image"]), case.lifting))
     inpainted = model.inpaint(integrated.grid)

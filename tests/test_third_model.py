@@ -37,7 +37,7 @@ def test_an_external_model_trains_evaluates_renders_and_resumes(command, toy_ove
     assert result.code == 0, result.err
     assert "renders no depth" in result.out
     assert json.loads((resumed / "metrics.json").read_text())["mean"]["psnr"] > 5
-    result = command("render", ckpt, "trainer.gpus=0", "trajectory.frames=3", f"output_dir={tmp_path / 'film'}")
+    result = command("render", ckpt, "trainer.gpus=0", "trajectory.frames=3", f"output_dir={tmp_path / 'rendered'}")
     assert result.code == 0, result.err
     assert len(list((tmp_path / "rendered" / "rgb").glob("*.png"))) == 3
     assert (tmp_path / "rendered" / "video.mp4").is_file()

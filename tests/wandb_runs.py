@@ -20,7 +20,9 @@ class Run:
         for record in all_records:
             if record.HasField("summary"):
                 self.summary |= nested_values(record.summary.update)
-        self.artifacts = {record.artifact.type: record.artifact for record in all_records if record.HasField("artifact")}
+        self.artifacts = {
+            record.artifact.type: record.artifact for record in all_records if record.HasField("artifact")
+        }
         self.exit_codes = [record.exit.exit_code for record in all_records if record.HasField("exit")]
 
     def rows(self, name: str) -> list[tuple[int, object]]:

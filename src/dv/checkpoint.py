@@ -25,9 +25,9 @@ DISCRIMINATOR_PREFIX = "discriminator."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory; a reference checkpoint has no intrinsics, placement and configuration.
+    """A checkpoint in memory; a checkpoint of the reference has no intrinsics, placement or configuration.
 
-    ``kind`` is the configuration's ``model.kind``, ``sizes`` the fields of that model's sizes.
+    ``kind`` is the configuration's ``model.kind``, and ``sizes`` are the fields of that model's sizes.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class Checkpoint:
     step: int = 0
 
     def load_model(self, model: ObjectModel, kind: str) -> None:
-        """Load weights, statistics and grid into ``model``, which is of ``kind``.
+        """Load weights, statistics and grid into ``model``, whose kind is ``kind``.
 
         Raises:
             UserError: if they do not fit.
@@ -95,7 +95,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def description(
     kind: str, sizes: Any, intrinsics: Intrinsics, placement: GridPlacement, config: dict[str, Any]
 ) -> dict[str, Any]:
-    """Plain data that a checkpoint holds beside weights, so that it can be rendered without anything else."""
+    """Return the plain data beside the weights with which a checkpoint can be rendered without other files."""
     return {
         "version": __version__,
         "model": kind,
@@ -110,12 +110,12 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | No
     """Write a checkpoint atomically, so that a kill at any moment leaves a complete file, old or new.
 
     Args:
-        checkpoint: what ``torch.save`` is to write.
-        path: of the file; its folder is created.
-        previous: new name for an existing file at ``path``.
+        checkpoint: content of the file.
+        path: path of the file, whose folder is created.
+        previous: path to which an existing file at ``path`` is renamed.
 
     Raises:
-        UserError: if it cannot be written, for example on a full disk.
+        UserError: if the file cannot be written, for example on a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

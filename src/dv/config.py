@@ -58,7 +58,7 @@ def _sha256(value: str) -> str:
 
 
 def _text(value: Any) -> Any:
-    """Hydra reads a name such as 7 as a number."""
+    """Convert numbers to text: Hydra parses a name such as 7 as a number."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -108,7 +108,7 @@ class ReadConfig:
 
 @dataclass(config=STRICT)
 class DataConfig:
-    """Which views train, and at what size."""
+    """Selection, size and pose noise of the views, and how many samples a process takes at once."""
 
     image_side: PowerOfTwo | Literal["auto"]
     background: Color
@@ -143,7 +143,7 @@ class GridConfig:
 
 @dataclass(config=STRICT)
 class LossConfig:
-    """Weights of the losses; there is a discriminator where ``gan_weight`` is not 0."""
+    """Weights of the losses; DeepVoxels has a discriminator if ``gan_weight`` is not 0."""
 
     l1_weight: NonNegative
     gan_weight: NonNegative
@@ -153,17 +153,17 @@ class LossConfig:
 
 @dataclass(config=STRICT)
 class ModelConfig:
-    """The ``model`` group: a schema of its own for each kind. A kind of your own derives from this class."""
+    """Base of the schemas of the ``model`` group, one per kind; that of a kind of your own derives from it too."""
 
     kind: str
 
-    def rules_with(self, _config: TrainConfig) -> Iterator[str]:
-        """Faults between the keys of this model and of other groups."""
+    def rules_with(self, config: TrainConfig) -> Iterator[str]:  # noqa: ARG002
+        """Yield one sentence per fault between the keys of this model and those of other groups."""
         yield from ()
 
 
-def _keep_foreign(value: Any, handler: Any) -> Any:
-    """A model of a kind of its own has been checked against its own schema already."""
+def _keep_parsed(value: Any, handler: Any) -> Any:
+    """Accept a model of a kind of your own, which :func:`dv.validation.parse` has parsed already."""
     return value if isinstance(value, ModelConfig) else handler(value)
 
 
@@ -178,7 +178,7 @@ class DeepVoxelsConfig(ModelConfig):
     renderer_dropout: Probability
 
     def rules_with(self, config: TrainConfig) -> Iterator[str]:
-        """Sides must be powers of two, for the U-Nets halve them."""
+        """Require sides that are powers of two, which the U-Nets halve, and images no smaller than feature maps."""
         for key, side in (("grid.side", config.grid.side), ("grid.feature_side", config.grid.feature_side)):
             if side & (side - 1):
                 yield f"{key}={side} must be a power of two with model.kind=deepvoxels"
@@ -189,7 +189,7 @@ class DeepVoxelsConfig(ModelConfig):
 
 @dataclass(config=STRICT)
 class RadianceGridConfig(ModelConfig):
-    """The sparse radiance grid. Times are fractions of the training."""
+    """The sparse radiance grid. Keys ending in ``_at`` and ``_from`` are fractions of the training."""
 
     kind: Literal["radiance_grid"]
     view_degree: Degree
@@ -215,7 +215,7 @@ class RadianceGridConfig(ModelConfig):
     sparsity: NonNegative
 
     def rules_with(self, config: TrainConfig) -> Iterator[str]:
-        """Rays need a grid of 8 vertices, whole pixels, a loss per pixel and 32 bits."""
+        """Check grid side, rays per sample, loss and precision, which rendering single rays restricts."""
         if config.grid.side < 8:
             yield f"grid.side={config.grid.side} must be at least 8 with model=radiance_grid"
         if self.rays < self.supersampling**2:
@@ -252,7 +252,7 @@ class ProcessesConfig:
 
 @dataclass(config=STRICT)
 class TrainerConfig(ProcessesConfig):
-    """Devices, precision, length and intervals of a training."""
+    """Processes, precision, length and intervals of a training."""
 
     precision: Annotated[
         Literal["32-true", "32", "16-mixed", "16-true", "16", "bf16-mixed", "bf16-true", "bf16", "64-true", "64"],
@@ -278,21 +278,21 @@ class TrainerConfig(ProcessesConfig):
 
 @dataclass(config=STRICT)
 class CsvConfig:
-    """metrics.csv alone."""
+    """``metrics.csv`` only."""
 
     name: Literal["csv"]
 
 
 @dataclass(config=STRICT)
 class TensorBoardConfig:
-    """TensorBoard beside metrics.csv."""
+    """TensorBoard beside ``metrics.csv``."""
 
     name: Literal["tensorboard"]
 
 
 @dataclass(config=STRICT)
 class WandbConfig:
-    """W&B beside metrics.csv."""
+    """W&B beside ``metrics.csv``."""
 
     name: Literal["wandb"]
     mode: Literal["online", "offline", "disabled"] | None
@@ -338,12 +338,12 @@ class TrainConfig:
     object: ObjectConfig
     grid: GridConfig
     loss: LossConfig
-    model: Annotated[DeepVoxelsConfig | RadianceGridConfig, Discriminator("kind"), WrapValidator(_keep_foreign)]
+    model: Annotated[DeepVoxelsConfig | RadianceGridConfig, Discriminator("kind"), WrapValidator(_keep_parsed)]
     trainer: Annotated[TrainerConfig, RESUMABLE]
     logger: Annotated[LoggerConfig, BOOKKEEPING]
 
     def rules(self) -> Iterator[str]:
-        """Faults between fields."""
+        """Yield one sentence per fault between fields."""
         t, o = self.trainer, self.optimizer
         if t.max_steps is None and t.max_epochs is None and t.max_time is None:
             yield "nothing ends the training; give trainer.max_steps, trainer.max_epochs or trainer.max_time"
@@ -361,7 +361,7 @@ RenderPrecision = Annotated[Literal["32-true", "32", "bf16-mixed", "16-mixed"], 
 
 @dataclass(config=STRICT)
 class RenderTrainerConfig:
-    """The device that renders, and its precision."""
+    """The device that renders, its precision and compilation."""
 
     gpus: Gpus
     precision: RenderPrecision
@@ -370,7 +370,7 @@ class RenderTrainerConfig:
 
 @dataclass(config=STRICT)
 class EvaluateTrainerConfig(ProcessesConfig):
-    """Devices that share the views, and their precision."""
+    """Processes that share the views, their precision and compilation."""
 
     precision: RenderPrecision
     compile: Bool
@@ -391,7 +391,7 @@ class EvaluateConfig:
     trainer: EvaluateTrainerConfig
 
     def rules(self) -> Iterator[str]:
-        """Faults between fields."""
+        """Yield one sentence per fault between fields."""
         yield from self.trainer.rules()
 
 
@@ -463,7 +463,7 @@ class RenderConfig:
 
 @dataclass(config=STRICT)
 class SyntheticSource:
-    """Procedural objects rendered with Mitsuba; null: what ``preset`` says."""
+    """Procedural objects rendered with Mitsuba; sizes that are null come from ``preset``."""
 
     name: Literal["synthetic"]
     shape: Literal["vase", "cube", "pedestal", "chair"] | None
@@ -489,7 +489,7 @@ class MeshSource(SyntheticSource):
 
 @dataclass(config=STRICT)
 class ImportSource:
-    """What all imports share."""
+    """Keys that all imports share."""
 
     path: Text | None
     background: Color
@@ -515,7 +515,7 @@ class CaptureSource(ImportSource):
 
 @dataclass(config=STRICT)
 class TransformsSource(ImportSource):
-    """transforms.json of NeRF, nerfstudio and instant-ngp."""
+    """``transforms.json`` of NeRF, nerfstudio and instant-ngp."""
 
     name: Literal["transforms"]
 
@@ -566,14 +566,14 @@ class OfficialSource:
 
 @dataclass(config=STRICT)
 class CheckSource:
-    """A report on an object."""
+    """Check of an object, with a report."""
 
     name: Literal["check"]
 
 
 @dataclass(config=STRICT)
 class ExportSource:
-    """An object as transforms.json."""
+    """Export of an object as ``transforms.json``."""
 
     name: Literal["export"]
 
@@ -617,7 +617,7 @@ class PrepareDataConfig:
 
 @dataclass(config=STRICT)
 class PrepareTrainerConfig:
-    """Accepted as everywhere; preparing computes on the CPU."""
+    """Accepted as for every command; preparing computes on the CPU."""
 
     gpus: Gpus
 
@@ -648,7 +648,7 @@ class PrepareConfig:
     mesh: MeshConfig | None = None
 
     def rules(self) -> Iterator[str]:
-        """Faults between fields."""
+        """Yield one sentence per fault between fields."""
         if self.views.random and self.views.farthest:
             yield "give views.random or views.farthest, not both"
 

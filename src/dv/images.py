@@ -22,7 +22,7 @@ def background_color(background: str | list[float]) -> np.ndarray:
     """Return the RGB colour in [0, 1] of a background.
 
     Args:
-        background: ``white``, ``black``, ``grey`` or three numbers in [0, 1].
+        background: ``white``, ``grey`` (or ``gray``), ``black`` or three numbers in [0, 1].
 
     Raises:
         UserError: for anything else.
@@ -40,7 +40,7 @@ def background_color(background: str | list[float]) -> np.ndarray:
 
 
 def read_image(path: Path, background: np.ndarray, upright: bool = False) -> np.ndarray:
-    """Read a grey, RGB or RGBA image of any bit depth.
+    """Read a grey, RGB or RGBA image of 8 or more bits per channel.
 
     Args:
         path: the file.
@@ -105,7 +105,7 @@ def largest_power_of_two(side: int) -> int:
 def write_png16(path: Path, image: Tensor) -> None:
     """Write ``image`` ``[3, H, W]`` or ``[1, H, W]`` in [0, 1] as 16-bit PNG: x is stored as round(65535·x)."""
     counts = (image.double().clamp(0, 1) * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16)
-    # imageio's default backend cannot write 16-bit RGB. OpenCV can, but does not report a full disk: hence the bytes.
+    # imageio's default backend cannot write 16-bit RGB; OpenCV can, but only write_bytes reports a full disk
     path.write_bytes(iio.imwrite("<bytes>", np.moveaxis(counts, 0, -1).squeeze(), extension=".png", plugin="opencv"))
 
 
@@ -143,7 +143,7 @@ class Video:
     Args:
         path: the file to write.
         fps: frames per second.
-        min_side: frames of fewer px are enlarged by an integer factor, so that they can be watched.
+        min_side: frames of smaller height, in px, are enlarged by an integer factor, so that they can be watched.
     """
 
     def __init__(self, path: Path, fps: int, min_side: int = 256) -> None:
@@ -179,7 +179,7 @@ def contact_sheet(rows: list[list[Tensor]], gap: int = 2, min_side: int = 1) -> 
     Args:
         rows: images ``[3, H, W]`` in [0, 1], all of one size.
         gap: white pixels around each image.
-        min_side: images of fewer px are enlarged by an integer factor.
+        min_side: images of smaller height, in px, are enlarged by an integer factor.
 
     Returns:
         The sheet ``[3, H', W']`` on the CPU.

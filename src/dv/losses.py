@@ -15,9 +15,9 @@ EPSILON = 1e-9
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalar losses of one step; the adversarial ones are None if there is no discriminator.
+    """Scalar losses of one sample; the adversarial ones are None if there is no discriminator.
 
-    Args:
+    Attributes:
         generator: weighted sum that the generator minimises.
         l1: mean absolute error, unweighted.
         generator_gan: adversarial term of the generator, unweighted.
@@ -67,7 +67,7 @@ def deepvoxels_losses(
         l1_weight: weight of the mean absolute error.
         gan_weight: weight of the adversarial term.
         border: number of pixels along each edge of the images that are left out.
-        discriminator: None for training without the adversarial losses.
+        discriminator: the discriminator; None for training without adversarial losses.
         l2_weight: weight of the mean squared error.
 
     >>> output, truth = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.25)

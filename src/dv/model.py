@@ -25,10 +25,10 @@ from dv.ops.point_cloud import strongest_voxels
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Everything that determines the shape of a DeepVoxels network, with the paper's symbols.
+    """Everything that determines the shapes of the DeepVoxels networks, with the paper's symbols.
 
     Raises:
-        ValueError: if the sizes cannot form a network.
+        ValueError: if the networks cannot have these sizes.
 
     >>> ModelSizes(image_side=64, feature_side=16, grid_side=12, grid_features=4, base_channels=8)
     Traceback (most recent call last):
@@ -55,7 +55,7 @@ class ModelSizes:
 
     @property
     def rim(self) -> int:
-        """Number of rays repeated around a frustum: the padding of the occlusion network's first convolution."""
+        """Width in rays of a frustum's replicated rim, the padding of the occlusion network's first convolution."""
         return int(self.occlusion_net)
 
 
@@ -88,8 +88,8 @@ class DeepVoxels(ObjectModel):
     caller stores it with :meth:`remember`. Images are in [-0.5, 0.5].
 
     Args:
-        sizes: of grid, images and networks.
-        placement: of the grid in the world; :meth:`render_views` needs it.
+        sizes: sizes of grid, images and networks.
+        placement: placement of the grid in the world, which rendering views and point clouds requires.
         integration_dropout: probability of channel-wise dropout in the integration network.
         renderer_dropout: likewise in the rendering network.
     """
@@ -125,13 +125,13 @@ class DeepVoxels(ObjectModel):
 
     @property
     def has_depth(self) -> bool:
-        """Whether rendered views have depth: the occlusion network gives it."""
+        """Whether rendered views have depth, which the occlusion network computes."""
         return self.sizes.occlusion_net
 
     def compile_networks(self, **options: Any) -> None:
         """Compile the networks with torch.compile (and its options) when they first run.
 
-        The sparse operators stay as they are: the compiler cannot trace them.
+        The sparse matrix products are not compiled, since the compiler cannot trace them.
         """
         self.compiled = True
         for network in (self.extractor, self.integration, self.inpainting, self.flatten, self.renderer):
@@ -152,7 +152,7 @@ class DeepVoxels(ObjectModel):
         return self.render(self.inpaint(integrated.grid), resampling), integrated
 
     def lift(self, feature_map: Tensor, lifting: InterpolationMatrix) -> Tensor:
-        """Feature map ``[1, F, P, P]`` to grid ``[1, F, G, G, G]``."""
+        """Lift a feature map ``[1, F, P, P]`` to a grid ``[1, F, G, G, G]``."""
         s = self.sizes
         voxels = lifting @ feature_map[0].movedim(0, -1).flatten(0, 1)
         return voxels.view(1, *(s.grid_side,) * 3, s.grid_features).movedim(-1, 1)
@@ -187,7 +187,7 @@ class DeepVoxels(ObjectModel):
     def render_views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[RenderedView]:
         """Render views from the stored grid, which is inpainted once.
 
-        ``batch_size`` views are rendered together while a thread builds the operators of the next ones.
+        ``batch_size`` views are rendered together while a thread builds the resampling matrices of the next ones.
         """
         s, placement = self.sizes, self.placement
         assert placement is not None
@@ -206,12 +206,12 @@ class DeepVoxels(ObjectModel):
                     depths = placement.to_world_depth(rendering.depth_map.float(), s.grid_side)
                 yield from map(RenderedView, rendering.image, depths)
 
-    def max_depth(self, _poses: Tensor) -> float:
-        """Depth at which every frustum ends, world units."""
+    def max_depth(self, poses: Tensor) -> float:  # noqa: ARG002
+        """Camera z at which every frustum ends, world units."""
         assert self.placement is not None
         return self.placement.near + 2 * self.placement.scale
 
     def point_cloud(self, max_points: int) -> tuple[Tensor, Tensor]:
-        """The voxels of the largest feature norm, see :func:`dv.ops.point_cloud.strongest_voxels`."""
+        """Return the voxels with the largest feature norm, see :func:`dv.ops.point_cloud.strongest_voxels`."""
         assert self.placement is not None
         return strongest_voxels(self.grid, self.placement.voxel_centers(self.sizes.grid_side), max_points)

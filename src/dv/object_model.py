@@ -1,4 +1,4 @@
-"""The interface of every model of one object: training, checkpoints, evaluation and rendering know only this."""
+"""The interface of every model of one object, the only one that checkpoints, evaluation and rendering use."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dv.geometry.grid import GridPlacement
 class RenderedView(NamedTuple):
     """One rendered view.
 
-    ``image`` is ``[3, S, S]`` in [-0.5, 0.5]; ``depth`` ``[1, P, P]``, camera z in world units, is None for a model
-    without depth; ``opacity`` ``[1, S, S]`` in [0, 1] is None for a model that paints the background itself.
+    ``image`` is ``[3, S, S]`` in [-0.5, 0.5]; ``depth`` is camera z in world units, ``[1, P, P]`` with any side P, and
+    None for a model without depth; ``opacity`` is ``[1, S, S]`` in [0, 1], and None for a model that has none.
     """
 
     image: Tensor
@@ -27,8 +27,8 @@ class RenderedView(NamedTuple):
 class ObjectModel(nn.Module, ABC):
     """A representation of one object that renders views from any pose.
 
-    ``sizes`` is a dataclass of all that determines the shapes of the network; it is saved in checkpoints. It has at
-    least ``image_side``, px.
+    ``sizes`` is a dataclass of class ``sizes_class`` with everything that determines the shapes of the network; it is
+    saved in checkpoints. Its field ``image_side``, in px, is required.
     """
 
     sizes_class: ClassVar[Any]
@@ -53,23 +53,23 @@ class ObjectModel(nn.Module, ABC):
 
         Args:
             poses: camera-to-world ``[N, 4, 4]``, on the device of the model.
-            intrinsics: of all views, at any side.
+            intrinsics: intrinsics of all views, for images of any side.
             batch_size: number of views that may be rendered together.
         """
 
     @abstractmethod
     def max_depth(self, poses: Tensor) -> float:
-        """Upper bound on the depth of the views ``[N, 4, 4]``, camera z in world units."""
+        """Upper bound on the depth of the views of poses ``[N, 4, 4]``, camera z in world units."""
 
     @abstractmethod
     def point_cloud(self, max_points: int) -> tuple[Tensor, Tensor]:
         """World positions and colours in [0, 1], ``[N, 3]`` each, of at most ``max_points`` points of the object."""
 
-    def compile_networks(self) -> None:  # optional
-        """Compile with torch.compile what gains from it; by default nothing."""
+    def compile_networks(self) -> None:
+        """Compile with torch.compile what becomes faster by it; by default nothing."""
 
     def load_saved(self, sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
-        """Load a state dict that a model of ``sizes`` has saved.
+        """Load the state dict of a saved model, whose sizes had the fields ``sizes``.
 
         Raises:
             ValueError: naming the first entry that does not fit.

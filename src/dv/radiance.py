@@ -54,7 +54,7 @@ class RadianceSizes:
 
     image_side: int  # px
     grid_side: int  # vertices along an edge at the end of the training
-    view_degree: int = 0  # of the spherical harmonics; 0: one color
+    view_degree: int = 0  # of the spherical harmonics; 0: a colour that does not depend on the view
     decoder_features: int = 0  # 0: no decoder
     decoder_width: int = 32
     decoder_degree: int = 1  # of the harmonics of directions
@@ -115,8 +115,8 @@ class RadianceGrid(ObjectModel):
     """The radiance of one object in a cube, and the background colour.
 
     Args:
-        sizes: of the grid.
-        placement: of the cube in the world.
+        sizes: sizes of grid and decoder.
+        placement: placement of the cube in the world.
         background: initial RGB ``[3]`` in [-0.5, 0.5]; a parameter, like the voxels.
         side: initial number of vertices along an edge, by default the final one.
     """
@@ -141,19 +141,19 @@ class RadianceGrid(ObjectModel):
         )
         self.linear_share = nn.Parameter(torch.tensor(float(sizes.linear_share)))
         self.background = nn.Parameter(torch.zeros(3) if background is None else background.clone())
-        # buffers, since a tensor that is copied from the CPU in every step keeps a GPU waiting
+        # buffers, since copying a tensor from the CPU in every step would keep a GPU waiting
         self.register_buffer("corner", torch.tensor(placement.origin) - placement.scale / 2, persistent=False)
         self.register_buffer("subpixel_offsets", subpixel_offsets(sizes.supersampling), persistent=False)
 
     @classmethod
     def from_state(cls, sizes: Mapping[str, Any], placement: GridPlacement, state: Mapping[str, Tensor]) -> Self:
-        """Build the grid of a checkpoint without allocating a dense one first."""
+        """Build the grid of a checkpoint without allocating a dense grid first."""
         model = cls(RadianceSizes(**sizes), placement, side=2)
         model.load_saved(sizes, state)
         return model
 
     def load_saved(self, sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-        """Load a state dict, taking over the vertices that it has.
+        """Load a state dict together with its vertices.
 
         Raises:
             ValueError: if a size that shapes features or decoder differs, or an entry does not fit.
@@ -178,7 +178,7 @@ class RadianceGrid(ObjectModel):
         Args:
             origins: ``[R, 3]``.
             directions: ``[R, 3]``, scaled so that camera z advances by 1.
-            offsets: of the samples ``[R]`` in [0, 1), steps.
+            offsets: position of the samples within a step ``[R]``, in [0, 1).
             step_size: distance between samples, vertices.
         """
         output = self.voxels.composite(self.rays(origins, directions, offsets), step_size)
@@ -214,8 +214,8 @@ class RadianceGrid(ObjectModel):
         Args:
             poses: camera-to-world ``[P, 4, 4]``, of each pixel's view.
             pixels: column and row ``[P, 2]``.
-            intrinsics: of all views.
-            offsets: of the samples of the rays ``[P · rays_per_pixel]``, as in :meth:`forward`; by default halves.
+            intrinsics: intrinsics of all views.
+            offsets: offsets of the rays ``[P · rays_per_pixel]``, as in :meth:`forward`; 0.5 by default.
             step_size: distance between samples, vertices.
         """
         rays = self.sizes.rays_per_pixel
@@ -234,8 +234,8 @@ class RadianceGrid(ObjectModel):
     def render(self, pose: Tensor, intrinsics: Intrinsics) -> RenderedView:
         """Render the view of a pose ``[4, 4]``.
 
-        Depth is where half of the light is absorbed; where more than half of it comes from the background, it is the
-        depth of the farthest corner of the cube.
+        Depth is where transmittance falls to 1/2; for rays that keep more than that, it is the depth of the farthest
+        corner of the cube.
         """
         side = self.sizes.image_side
         pixels, camera = pixel_grid(side, pose.device), intrinsics.at_side(side)
@@ -247,13 +247,13 @@ class RadianceGrid(ObjectModel):
         image = colors.T.reshape(3, side, side).clamp(-0.5, 0.5)
         return RenderedView(image, depth.view(1, side, side), 1 - transmittance.view(1, side, side))
 
-    def render_views(self, poses: Tensor, intrinsics: Intrinsics, _batch_size: int) -> Iterator[RenderedView]:
-        """Render views one by one, each on all threads."""
+    def render_views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[RenderedView]:  # noqa: ARG002
+        """Render views one by one, since one view occupies the whole device."""
         for pose in poses:
             yield self.render(pose, intrinsics)
 
     def max_depth(self, poses: Tensor) -> float:
-        """Depth of the farthest corner of the cube, world units."""
+        """Camera z of the farthest corner of the cube from any of the poses, world units."""
         return max(float(self._farthest_corner(pose)) for pose in poses)
 
     def _farthest_corner(self, pose: Tensor) -> Tensor:
@@ -263,7 +263,7 @@ class RadianceGrid(ObjectModel):
         return (center - pose[:3, 3]) @ axis + axis.abs().sum() * self.placement.scale / 2
 
     def point_cloud(self, max_points: int) -> tuple[Tensor, Tensor]:
-        """The densest vertices with their mean colours."""
+        """Return the densest vertices and their colours without the view-dependent part."""
         v, p = self.voxels, self.placement
         rows = v.density.detach()[1:].topk(min(max_points, len(v.density) - 1)).indices
         points = (v.positions()[rows] / (v.side - 1) - 0.5) * p.scale + v.density.new_tensor(p.origin)

@@ -1,4 +1,4 @@
-"""Conversion of the reference implementation's checkpoints: names, sizes and weights."""
+"""Translation of the reference implementation's checkpoints: names, sizes and weights."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def discriminator_names(discriminator: Discriminator) -> dict[str, str]:
 
 
 def is_reference(checkpoint: Any) -> bool:
-    """Whether a loaded file is a checkpoint of the reference implementation."""
+    """Return whether a loaded file is a checkpoint of the reference implementation."""
     return isinstance(checkpoint, dict) and isinstance(checkpoint.get("model"), dict) and GRID in checkpoint["model"]
 
 
@@ -69,6 +69,7 @@ def infer_sizes(state: dict[str, Tensor]) -> ModelSizes:
 
     Raises:
         UserError: if an entry that determines a size is missing.
+        ValueError: if the sizes do not fit together.
     """
     try:
         downs = _count(state, "feature_extractor.net.0.downs.{}.net.1.weight")
@@ -105,7 +106,7 @@ def translate_checkpoint(checkpoint: dict[str, Any]) -> tuple[ModelSizes, dict[s
 
 
 def translate(module: DeepVoxels | Discriminator, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a reference state dict under the names of ``module``'s.
+    """Return a reference state dict under the names of the state dict of ``module``.
 
     Raises:
         UserError: naming the first entry that is missing or does not fit.

@@ -26,7 +26,7 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class Affects:
-    """What a key matters to, as metadata of its field; it holds for all keys below that say nothing else.
+    """What a change of a key affects: metadata of its field, which keys below it inherit unless they have their own.
 
     - ``result``, the default: another value makes another run.
     - ``resumable``: it shapes the result, but a run may be resumed with another value.
@@ -39,7 +39,7 @@ class Affects:
 
 @dataclass(frozen=True)
 class Requirement:
-    """A sentence part for a rule that ``ge``, ``le`` and the like cannot say, such as "a power of two"."""
+    """Words that complete "KEY=VALUE must be …" for a rule that ``Ge``, ``Le`` and the like cannot express."""
 
     text: str
 
@@ -56,14 +56,14 @@ def one_of(*numbers: float) -> tuple[AfterValidator, Requirement]:
 
 
 def parse(schema: type[Config], plain: Mapping[str, Any], above: str = "") -> Config:
-    """Return ``plain`` as a ``schema``, a pydantic dataclass with the configuration ``STRICT``.
+    """Return ``plain`` as an object of ``schema``, a pydantic dataclass with the configuration ``STRICT``.
 
     A ``model`` of the form ``{"kind": "package.module:Class", …}`` is checked against ``Class.config_class``. Rules
     between fields are the method ``rules`` of a schema, which yields one sentence per fault.
 
     Args:
         schema: the dataclass.
-        plain: nested dictionaries, lists and values.
+        plain: the configuration as nested dictionaries, lists and values.
         above: prefix of the keys in messages.
 
     Raises:
@@ -81,28 +81,32 @@ def parse(schema: type[Config], plain: Mapping[str, Any], above: str = "") -> Co
 
 
 def _with_model(schema: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """``plain`` whose ``model`` of a foreign kind is an object of its own schema already."""
+    """Return ``plain`` with a ``model`` of a kind of your own parsed into the schema of that kind."""
     model = plain.get("model")
     if not isinstance(model, Mapping) or ":" not in str(model.get("kind")) or "model" not in _hints(schema):
         return dict(plain)
-    return {**plain, "model": parse(import_object(str(model["kind"])).config_class, model, "model.")}
+    kind = str(model["kind"])
+    own_schema = getattr(import_object(kind), "config_class", None)
+    if own_schema is None:
+        raise UserError(f"model.kind={kind} has no config_class; give the LightningModule of a model, an ObjectModule")
+    return {**plain, "model": parse(own_schema, model, "model.")}
 
 
 def import_object(path: str) -> Any:
-    """Import ``package.module:name``.
+    """Import the object ``package.module:name`` that ``model.kind`` names.
 
     Raises:
-        UserError: if there is no such module or name.
+        UserError: if the module cannot be imported or has no such name.
     """
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"model.kind={path}: {error}; give package.module:Class, importable from PYTHONPATH") from error
 
 
 def _fault(schema: Any, plain: Any, error: dict[str, Any]) -> str:
-    """One sentence on an error of pydantic, whose ``loc`` also names union members and list items."""
+    """Return one sentence for an error of pydantic, whose ``loc`` also contains union members and list indices."""
     key: list[str] = []
     node: Any = schema
     annotation: Any = None
@@ -120,7 +124,7 @@ def _fault(schema: Any, plain: Any, error: dict[str, Any]) -> str:
             return f"{'.'.join([*key, str(part)])} is not a key of this configuration"
         else:
             break
-    if error["type"].startswith("union_tag"):  # the member of a union is named wrongly
+    if error["type"].startswith("union_tag"):  # the discriminator is missing or names no member of the union
         tag = error["ctx"]["discriminator"].strip("'")
         value = value.get(tag) if isinstance(value, Mapping) else value
         names = ", ".join(name for option in dataclasses_in(annotation) for name in _tags(option))
@@ -133,7 +137,7 @@ def _fault(schema: Any, plain: Any, error: dict[str, Any]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as YAML has it on one line."""
+    """Return a value as YAML writes it on one line; dictionaries are abbreviated."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(show, value))}]"
     if isinstance(value, Mapping):
@@ -142,7 +146,7 @@ def show(value: Any) -> str:
 
 
 def describe(annotation: Any) -> str:
-    """What a value of a field must be, in words.
+    """Return in words what a value of a field must be.
 
     >>> describe(Annotated[int, at.Ge(1)] | Literal["auto"] | None)
     'a whole number of at least 1, auto or null'
@@ -189,7 +193,7 @@ def _range(metadata: Sequence[Any]) -> str:
 
 
 def _unpack(annotation: Any) -> tuple[list[Any], list[Any]]:
-    """Metadata that matters to :func:`describe`, and the members of the union, of an annotation."""
+    """Return the metadata of an annotation that :func:`describe` uses, and the members of its union."""
     metadata: list[Any] = []
     while get_origin(annotation) is Annotated:
         annotation, *found = get_args(annotation)
@@ -199,7 +203,7 @@ def _unpack(annotation: Any) -> tuple[list[Any], list[Any]]:
 
 
 def dataclasses_in(annotation: Any) -> Iterator[Any]:
-    """The schemas that an annotation allows: one, several for a union, none for a leaf."""
+    """Yield the schemas that an annotation allows: one, several for a union, none for a leaf."""
     if get_origin(annotation) is Annotated:
         yield from dataclasses_in(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):
@@ -210,7 +214,7 @@ def dataclasses_in(annotation: Any) -> Iterator[Any]:
 
 
 def _tags(option: Any) -> tuple[str, ...]:
-    """Values of the field that tells a member of a union from the others: its only ``Literal`` of one value."""
+    """Return the values of a schema's discriminator, a ``Literal`` named ``kind`` or ``name``; empty without one."""
     hints = _hints(option)
     found = [hints[name] for name in ("kind", "name") if name in hints]
     return tuple(value for annotation in found if get_origin(annotation) is Literal for value in get_args(annotation))
@@ -218,7 +222,7 @@ def _tags(option: Any) -> tuple[str, ...]:
 
 @cache
 def _hints(schema: Any) -> dict[str, Any]:
-    """Annotations of the fields; ``get_type_hints`` of a pydantic dataclass trips over pydantic's own."""
+    """Return the annotations of the fields; ``get_type_hints`` fails on those that pydantic adds to its dataclasses."""
     names = {field.name for field in fields(schema)}
     hints: dict[str, Any] = {}
     for base in reversed(schema.__mro__[:-1]):
@@ -234,9 +238,9 @@ def leaves(
 
     Args:
         schema: dataclass of a configuration.
-        plain: a configuration that says which members of unions count; by default all do, each key once.
+        plain: a configuration that selects members of unions; without it, those of all members are yielded once each.
         above: prefix of the keys.
-        role: of keys that say nothing else.
+        role: role of keys that have none of their own.
     """
     seen = set()
     for name, annotation in _hints(schema).items():
@@ -260,7 +264,7 @@ def _role(annotation: Any, default: Role) -> Role:
 
 
 def role_of(schema: Any, key: str) -> Role:
-    """The role of a full key; one that the schema does not have, as in runs of other versions, has its parent's."""
+    """Return the role of a full key; a key that the schema lacks, as in a run of another version, has its parent's."""
     role: Role = "result"
     node = schema
     for part in key.split("."):
@@ -271,7 +275,7 @@ def role_of(schema: Any, key: str) -> Role:
 
 
 def flatten(config: Any, above: str = "") -> dict[str, Any]:
-    """Return nested dictionaries by full keys; lists are leaves.
+    """Flatten nested dictionaries to a dictionary of values by full key; lists are values.
 
     >>> flatten({"trainer": {"max_steps": 4}, "seed": 0})
     {'trainer.max_steps': 4, 'seed': 0}

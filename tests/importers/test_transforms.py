@@ -103,7 +103,11 @@ def test_lists_of_nerfstudio(scene, views):
     lists = {"train_filenames": names[:3], "val_filenames": ["./" + names[3]], "test_filenames": names[3:5]}
     write_json(folder, meta | lists | {"applied_transform": [[1, 0, 0, 0]]})
     found = read_transforms(folder)
-    assert {split: len(photographs) for split, photographs in found.splits.items()} == {"train": 3, "validation": 1, "test": 2}
+    assert {split: len(photographs) for split, photographs in found.splits.items()} == {
+        "train": 3,
+        "validation": 1,
+        "test": 2,
+    }
     assert len(found.left_out) == 1
     assert found.provenance["applied_transform"] == [[1, 0, 0, 0]]
     write_json(folder, meta | {"train_filenames": ["nowhere.png"]})

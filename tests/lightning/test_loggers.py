@@ -1,4 +1,4 @@
-"""Contents of W&B's offline files. As for a user, every run is a process of its own."""
+"""Contents of W&B's offline files. Every run is a separate process, as for a user."""
 
 import csv
 import json
@@ -117,7 +117,8 @@ def test_images_are_logged_at_their_size(finished_run):
         assert points.shape == (51, 6)  # a tenth of the voxels
         assert np.abs(points[:, :3]).max() <= 0.5
         assert (
-            f"element vertex {len(points)}\n".encode() in (finished_run / f"pictures/voxels_{step + 1:07d}.ply").read_bytes()
+            f"element vertex {len(points)}\n".encode()
+            in (finished_run / f"pictures/voxels_{step + 1:07d}.ply").read_bytes()
         )
 
 
@@ -147,7 +148,8 @@ def test_the_end_of_a_run_logs_validation_views_video_and_checkpoint(finished_ru
 def test_logging_does_not_change_the_training(finished_run, train, tmp_path):
     assert train(f"hydra.run.dir={tmp_path}", logger=["logger=csv"]).returncode == 0
     ours, theirs = (
-        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (finished_run, tmp_path)
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for folder in (finished_run, tmp_path)
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -206,7 +208,7 @@ def test_an_interrupted_run_resumes_as_the_same_run(train, environment, argument
     time.sleep(1)
     (before,) = runs(folder)
     assert before.run.display_name == "run"
-    assert before.exit_codes == ([143] if signum == signal.SIGTERM else [])  # W&B shows a run without an exit code as failed
+    assert before.exit_codes == ([143] if signum == signal.SIGTERM else [])  # without exit code, W&B shows a failure
     if signum == signal.SIGTERM:
         assert_has_metrics([before], folder)
     steps = len(before.rows("train/psnr")) + 6

@@ -42,14 +42,18 @@ def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> 
         ("l1", 2, 1, 1, "32"),
     ],
 )
-def test_ranks_take_the_same_step_as_one_process(command, ball_overrides, tmp_path, loss, ranks, batch_size, rounds, precision):
+def test_ranks_take_the_same_step_as_one_process(
+    command, ball_overrides, tmp_path, loss, ranks, batch_size, rounds, precision
+):
     """The grid is computed before the optimiser's update, from the initial weights, and is compared, too."""
     base = [*ball_overrides, *NO_DROPOUT, f"trainer.precision={precision}-true", f"loss={loss}", "trainer.max_steps=1"]
     base += [f"trainer.accumulate_grad_batches={rounds}"] + ["loss.border=4"] * (loss == "l1_gan")
     single, shared = tmp_path / "alone", tmp_path / "shared"
     result = command("train", *base, f"data.batch_size={batch_size * ranks}", f"hydra.run.dir={single}")
     assert result.code == 0, result.err
-    result = command("train", *base, f"data.batch_size={batch_size}", f"trainer.processes={ranks}", f"hydra.run.dir={shared}")
+    result = command(
+        "train", *base, f"data.batch_size={batch_size}", f"trainer.processes={ranks}", f"hydra.run.dir={shared}"
+    )
     assert result.code == 0, result.err
     tolerance = 1e-9 if precision == "64" else 1e-5
     ours, theirs = first_step(shared), first_step(single)

@@ -31,9 +31,7 @@ def test_the_output_depends_on_direction_and_is_proportional_to_opacity():
 @pytest.mark.parametrize(
     ("view_degree", "decoder_degree", "reflection_degree"), [(0, 1, 0), (0, 2, 0), (2, 1, 2), (1, 2, 4), (0, 0, 1)]
 )
-def test_only_the_decoder_makes_colours_view_dependent(
-    view_degree, decoder_degree, reflection_degree
-):
+def test_only_the_decoder_makes_colours_view_dependent(view_degree, decoder_degree, reflection_degree):
     torch.manual_seed(0)
     degrees = {"decoder_degree": decoder_degree, "reflection_degree": reflection_degree}
     sizes = RadianceSizes(8, 8, view_degree, decoder_features=2, **degrees)

@@ -30,7 +30,7 @@ POSE = look_at(torch.tensor([0.0, -2, 1]), torch.zeros(3), torch.tensor([0.0, 0,
 
 
 def test_a_pixel_is_the_mean_of_four_pixels_of_an_image_of_twice_the_side(grid):
-    """With pixel centres at 0.5, the pixels of a camera of twice the side are this camera's four subpixels per pixel."""
+    """With pixel centres at 0.5, the pixels of a camera of twice the side are the four subpixels of each pixel."""
     camera = Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
     output = grid.render_pixels(POSE.expand(SIDE**2, 4, 4), pixel_grid(SIDE), camera)
     fine = pixel_grid(2 * SIDE)

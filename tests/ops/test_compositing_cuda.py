@@ -16,9 +16,7 @@ compositing_cuda = pytest.importorskip("dv.ops.compositing_cuda", reason="Triton
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
 
-@pytest.mark.filterwarnings(
-    "ignore:(divide by zero|invalid value):RuntimeWarning"
-)  # where rays are perpendicular to an axis
+@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")  # for rays perpendicular to an axis
 @pytest.mark.parametrize("seed", [0, 1])
 def test_gpu_kernels_equal_a_loop_over_samples(seed):
     density, features, index, rays = scene(seed)
@@ -42,6 +40,6 @@ def test_no_rays_and_no_features_are_allowed():
     ]
     three_rays = Rays(*(x[:3].float().to(DEVICE) for x in rays))
     assert compositing_cuda.composite(*inputs, three_rays, STEP_SIZE, INTERVAL).features.shape == (3, 0)
-    assert compositing_cuda.composite(*inputs, Rays(*(x[:0] for x in three_rays)), STEP_SIZE, INTERVAL).transmittance.shape == (
-        0,
-    )
+    assert compositing_cuda.composite(
+        *inputs, Rays(*(x[:0] for x in three_rays)), STEP_SIZE, INTERVAL
+    ).transmittance.shape == (0,)

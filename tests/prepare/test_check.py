@@ -110,12 +110,18 @@ FAULTS = {
     "origin far off": (lambda r: calibrate(r, origin="0 0 0.62"), "the views converge at"),
     "small grid": (lambda r: calibrate(r, scale="0.1", near="1.4"), "the grid's side 0.1 does not fit"),
     "misses the object": (lambda r: calibrate(r, scale="0.5", near="1.2"), "it would fit into a side of"),
-    "in the grid": (lambda r: change_pose(train_folder(r), 3, lambda m: closer(m, 0.2)), "train/000003: cameras inside the grid"),
+    "in the grid": (
+        lambda r: change_pose(train_folder(r), 3, lambda m: closer(m, 0.2)),
+        "train/000003: cameras inside the grid",
+    ),
     "brighter": (
         lambda r: change_image(train_folder(r), 5, lambda x: (x / 3).astype(np.uint8)),
         "000005: much brighter or darker than the neighbouring views",
     ),
-    "blurred": (lambda r: change_image(train_folder(r), 5, blur), "000005: blurred compared with the neighbouring views"),
+    "blurred": (
+        lambda r: change_image(train_folder(r), 5, blur),
+        "000005: blurred compared with the neighbouring views",
+    ),
     "blank": (lambda r: change_image(train_folder(r), 5, lambda x: x * 0 + 200), "000005: of one colour"),
     "other images": (
         lambda r: [change_image(train_folder(r), i, dark_corner) for i in range(1, 24, 2)],

@@ -22,7 +22,7 @@ WINDOW = Window(-0.3, 0.3, -0.3, 0.3)
 
 
 def cameras(count=40, center=(0.0, 0, 0), distance=(2.0, 2.0), seed=0, elevation=(5, 70), jitter=0.0, roll=0.0):
-    """Return poses on a hemisphere around a point, aimed at it up to ``jitter``, rolled by ``roll`` quarter turns."""
+    """Return poses on a hemisphere, aimed at its centre with error ``jitter``, rolled by ``roll`` quarter turns."""
     rng = np.random.default_rng(seed)
     poses = []
     for i in range(count):

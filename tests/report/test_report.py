@@ -181,7 +181,7 @@ def test_unfinished_failed_and_damaged_runs(command, tmp_path):
     write_run(runs / "deep" / "down" / "good", {"seed": 1}, psnr=21.0)
     unfinished = write_run(runs / "going", {"seed": 2}, psnr=23.456, state=None)
     with (unfinished / "metrics.csv").open("a") as file:
-        file.write("59,,99.")  # the process was killed here
+        file.write("59,,99.")  # the process was killed while writing this line
     failed = write_run(runs / "failed", {"seed": 3}, state="failed")
     (failed / "metrics.csv").write_bytes(b"step,val/psnr\n\x00\xff,x\n5,nan\n")
     early = write_run(runs / "early", {"seed": 4}, state="failed")
@@ -243,7 +243,7 @@ def test_a_report_replaces_a_report_but_nothing_else(command, tmp_path):
         (["runs={runs}", "sort=psnr"], "sort=psnr must be one of test/psnr"),
     ],
 )
-def test_error_messages_are_one_line(command, tmp_path, arguments, expected):
+def test_error_messages_have_one_line(command, tmp_path, arguments, expected):
     (tmp_path / "empty").mkdir()
     for seed in range(2):
         write_run(tmp_path / "runs" / str(seed), {"seed": seed})

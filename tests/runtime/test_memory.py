@@ -8,7 +8,9 @@ import pytest
 from dv.runtime.memory import keep_freed_memory, peak_memory, reset_peak_memory
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="resetting the peak needs clear_refs of proc(5), which only Linux has")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="resetting the peak needs clear_refs of proc(5), which only Linux has"
+)
 def test_the_peak_is_measured_since_the_last_reset():
     keep_freed_memory()  # freed memory stays in the process, as in a training
     reset_peak_memory()

@@ -126,7 +126,9 @@ def test_highlights_move_with_the_camera(ball: MeshShape) -> None:
     """Points of a ball have the same colours in two views, unless the ball is glossy."""
     side = 48
     focal, centre, _ = SyntheticSettings(image_side=side).intrinsics
-    first_pose, second_pose = (render.look_at_centre(2 * np.array([np.cos(a), np.sin(a), 1]) / np.sqrt(2)) for a in (0.3, 0.9))
+    first_pose, second_pose = (
+        render.look_at_centre(2 * np.array([np.cos(a), np.sin(a), 1]) / np.sqrt(2)) for a in (0.3, 0.9)
+    )
     changes = {}
     for variant in render.VARIANTS:
         scene = load_scene([ball], variant)

@@ -1,4 +1,4 @@
-"""Scoring and rendering through the real entry points, from both kinds of checkpoint."""
+"""Evaluation and rendering through the entry points, from checkpoints of dv and of the reference."""
 
 import json
 import shutil
@@ -29,16 +29,16 @@ def test_evaluate_writes_metrics_and_prints_a_table(command, ball, trained):
         assert metrics[key].keys() >= {"psnr", "ssim"}
     assert metrics["mean"]["psnr"] == pytest.approx(np.mean([v["psnr"] for v in metrics["views"]]))
     assert (run / "test_views.png").is_file()
-    # the baseline, by hand
+    # the baseline, computed from its definition
     source = ObjectSource(ball, "ball", image_side=32)
     test, train = source.views("test"), source.views("train")
     nearest = (test.poses[:, :3, 2] @ train.poses[:, :3, 2].T).argmax(1)
-    by_hand = psnr(train.images[nearest].double() / 255, test.images.double() / 255).mean().item()
-    assert metrics["baseline"]["psnr"] == pytest.approx(by_hand, abs=1e-4)
+    expected = psnr(train.images[nearest].double() / 255, test.images.double() / 255).mean().item()
+    assert metrics["baseline"]["psnr"] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("split", ["validation", "train"])
-def test_evaluate_other_splits(command, trained, tmp_path, split):
+def test_other_splits_are_evaluated(command, trained, tmp_path, split):
     result = command("evaluate", f"ckpt={trained}", f"split={split}", f"output_dir={tmp_path / 'out'}")
     assert result.code == 0, result.err
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -77,7 +77,7 @@ def test_grid_is_inpainted_once(command, trained, tmp_path, monkeypatch):
 
 
 def reference_object(root: Path, case: str) -> tuple[Path, dict]:
-    """The camera and the first target of a recorded case as an object folder without images."""
+    """Write the camera and the target poses of a recorded case as an object folder without images."""
     tensors = np.load(PARITY / case / "tensors.npz")
     folder = root / "test" / "recorded"
     (folder / "pose").mkdir(parents=True)
@@ -126,7 +126,7 @@ def test_a_reference_checkpoint_is_evaluated_into_the_hydra_run_folder(command, 
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 
-def test_lpips_asked_for_but_not_there(command, trained):
+def test_lpips_is_computed_or_its_package_is_named(command, trained):
     from importlib.util import find_spec
 
     result = command("evaluate", f"ckpt={trained}", "lpips=true")
@@ -137,8 +137,8 @@ def test_lpips_asked_for_but_not_there(command, trained):
         assert "LPIPS" in result.out
 
 
-def spoiled(tmp_path: Path, kind: str, trained: Path) -> str:
-    path = tmp_path / "spoiled.ckpt"
+def damaged_checkpoint(tmp_path: Path, kind: str, trained: Path) -> str:
+    path = tmp_path / "damaged.ckpt"
     if kind == "truncated":
         path.write_bytes(trained.read_bytes()[:5000])
     elif kind == "text":
@@ -165,7 +165,7 @@ def spoiled(tmp_path: Path, kind: str, trained: Path) -> str:
 @pytest.mark.parametrize("task", ["render", "evaluate"])
 def test_bad_checkpoints(command, ball, trained, tmp_path, task, kind, expected):
     custom = ["object=custom", f"object.root={ball}", "object.name=ball"]
-    result = command(task, spoiled(tmp_path, kind, trained), *custom, f"output_dir={tmp_path / 'out'}")
+    result = command(task, damaged_checkpoint(tmp_path, kind, trained), *custom, f"output_dir={tmp_path / 'out'}")
     assert result.code == 1
     lines = [line for line in result.err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1, result.err
@@ -173,13 +173,13 @@ def test_bad_checkpoints(command, ball, trained, tmp_path, task, kind, expected)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_reference_checkpoint_without_object_says_what_to_type(command):
+def test_a_reference_checkpoint_needs_an_object(command):
     result = command("render", f"ckpt={PARITY / 'occlusion' / 'checkpoint.pth'}")
     assert result.code == 1
     assert "give its object" in result.err
 
 
-def test_render_without_poses(command, trained, ball, tmp_path):
+def test_rendering_without_poses_is_refused(command, trained, ball, tmp_path):
     root = tmp_path / "object"
     shutil.copytree(ball, root)
     shutil.rmtree(root / "test" / "ball" / "pose")
@@ -189,7 +189,7 @@ def test_render_without_poses(command, trained, ball, tmp_path):
     assert "contains no poses (*.txt)" in result.err
 
 
-def test_processes_share_the_views_and_score_what_one_does(command, trained, tmp_path):
+def test_several_processes_give_the_same_scores_as_one(command, trained, tmp_path):
     results = []
     for processes in (1, 2):
         out = tmp_path / str(processes)
@@ -198,8 +198,8 @@ def test_processes_share_the_views_and_score_what_one_does(command, trained, tmp
         assert "3 test views" in done.out
         names = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
         results.append((json.loads((out / "metrics.json").read_text()), names, (out / "test_views.png").read_bytes()))
-    (one, *pictures), (two, *others) = results
-    assert pictures == others
+    (one, *files), (two, *other_files) = results
+    assert files == other_files
     assert [view["name"] for view in two["views"]] == [view["name"] for view in one["views"]]
     for key in ("mean", "mean_border", "baseline", "baseline_border"):
         assert two[key] == pytest.approx(one[key], rel=1e-6)

@@ -1,4 +1,4 @@
-"""Both models on a GPU: training, resuming, pictures on the way; scores and a video after it."""
+"""Both models on a GPU: training with images, resuming, evaluation and rendering."""
 
 import pytest
 import torch
@@ -13,16 +13,18 @@ MODELS = {"deepvoxels": TINY, "radiance_grid": TINY_RADIANCE}
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_all_of_a_training_runs_on_a_gpu(command, ball, tmp_path, model, precision):
+def test_training_evaluation_and_rendering_run_on_a_gpu(command, ball, tmp_path, model, precision):
     arguments = ["object=custom", f"object.root={ball}", "object.name=ball", *MODELS[model], "trainer.gpus=1"]
-    run, precise = tmp_path / "run", f"trainer.precision={precision}"
+    run, precision_override = tmp_path / "run", f"trainer.precision={precision}"
     for steps, more in ((20, []), (40, ["resume=auto"])):
-        result = command("train", *arguments, precise, *step_overrides(20), f"trainer.max_steps={steps}", *more)
+        result = command(
+            "train", *arguments, precision_override, *step_overrides(20), f"trainer.max_steps={steps}", *more
+        )
         assert result.code == 0, result.err
         assert (run / "pictures" / f"views_{steps:07d}.png").is_file()
     assert all(value.isfinite().all() for value in read_weights(run / "checkpoints" / "last.ckpt").values())
     ckpt = f"ckpt={run / 'checkpoints' / 'last.ckpt'}"
-    for task, wanted in (("evaluate", "metrics.json"), ("render", "video.mp4")):
+    for task, expected in (("evaluate", "metrics.json"), ("render", "video.mp4")):
         result = command(task, ckpt, "trainer.gpus=1", f"output_dir={tmp_path / task}")
         assert result.code == 0, result.err
-        assert (tmp_path / task / wanted).stat().st_size
+        assert (tmp_path / task / expected).stat().st_size

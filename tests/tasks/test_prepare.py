@@ -1,4 +1,4 @@
-"""`prepare.py`: the same object through every format, what it prints, and what it refuses."""
+"""`prepare.py`: the same object in every format, printed commands and refused input."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ pycolmap = pytest.importorskip("pycolmap")
 
 @pytest.fixture(scope="module")
 def vase(tmp_path_factory):
-    """Twelve training views of the synthetic vase, and nothing else."""
+    """Root of the synthetic vase with twelve training views and no other split."""
     pytest.importorskip("mitsuba")
     from dv.synthetic.render import SyntheticSettings, render_synthetic
 
@@ -84,14 +84,14 @@ def as_folder(vase: Path, folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def first_losses() -> dict[str, float]:
-    """First loss by format: filled as the formats go through."""
+    """First loss by format, which the test below fills, one format at a time."""
     return {}
 
 
-@pytest.mark.parametrize("make", [as_folder, as_transforms, as_nsvf, as_colmap])
-def test_every_format_gives_the_same_cameras_and_the_same_first_loss(command, vase, tmp_path, make, first_losses):
+@pytest.mark.parametrize("convert", [as_folder, as_transforms, as_nsvf, as_colmap])
+def test_every_format_gives_the_same_cameras_and_the_same_first_loss(command, vase, tmp_path, convert, first_losses):
     out = tmp_path / "again"
-    result = command("prepare", *make(vase, tmp_path / "made"), f"output_dir={out}")
+    result = command("prepare", *convert(vase, tmp_path / "made"), f"output_dir={out}")
     assert result.code == 0, result.err
     source = ObjectSource(out, "again")
     truth = {path.stem: (pose, iio.imread(path)) for path, pose in views_of(vase)}
@@ -109,13 +109,13 @@ def test_every_format_gives_the_same_cameras_and_the_same_first_loss(command, va
     np.testing.assert_allclose(
         [*placement.origin, placement.scale, placement.near], [0, 0, 0, 1, 2 - np.sqrt(3) / 2], atol=1e-9
     )
-    # the printed command trains on it, to the same loss whatever the format
+    # the printed command trains on it, with the same loss for every format
     _, _, *arguments = shlex.split(result.out.split("next: ")[1].splitlines()[0])
     trained = command("train", *arguments, *TINY, "loss=l1", "trainer.max_steps=1")
     assert trained.code == 0, trained.err
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
-    first_losses[make.__name__] = next(float(row["train/loss/l1"]) for row in rows if row["train/loss/l1"])
-    assert first_losses[make.__name__] == pytest.approx(first_losses["as_folder"], rel=1e-6)
+    first_losses[convert.__name__] = next(float(row["train/loss/l1"]) for row in rows if row["train/loss/l1"])
+    assert first_losses[convert.__name__] == pytest.approx(first_losses["as_folder"], rel=1e-6)
 
 
 def test_fewer_views_and_noisy_poses_of_a_prepared_object(command, vase, tmp_path):
@@ -135,7 +135,7 @@ def test_fewer_views_and_noisy_poses_of_a_prepared_object(command, vase, tmp_pat
     assert record["settings"]["noise_angle"] == 3
 
 
-def test_the_grid_can_be_given(command, vase, tmp_path):
+def test_given_grid_values_are_used(command, vase, tmp_path):
     arguments = [*as_nsvf(vase, tmp_path / "made"), f"output_dir={tmp_path / 'out'}", "object.name=x"]
     result = command("prepare", *arguments, "grid.origin=[0.1,0,0]", "grid.scale=0.8", "grid.near=1.3")
     assert result.code == 0, result.err
@@ -144,7 +144,7 @@ def test_the_grid_can_be_given(command, vase, tmp_path):
     assert "as given: grid centre (0.1, 0, 0), side 0.8, near plane 1.3" in result.out
 
 
-def test_again_has_nothing_to_do_and_other_settings_are_refused(command, vase, tmp_path):
+def test_a_repeated_command_does_nothing_and_other_settings_are_refused(command, vase, tmp_path):
     arguments = [*as_nsvf(vase, tmp_path / "made"), f"output_dir={tmp_path / 'out'}"]
     assert command("prepare", *arguments).code == 0
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
@@ -192,10 +192,10 @@ def test_bad_input_gets_one_clear_line(command, arguments, message):
     assert message in result.err
 
 
-def test_where_to_write_must_be_said(command, vase, tmp_path):
+def test_output_dir_is_required(command, vase, tmp_path):
     made = as_nsvf(vase, tmp_path / "made")
     assert "output_dir is not set" in command("prepare", *made).err
-    assert "cannot name a folder" in command("prepare", *made, "output_dir=x", "object.name=a/b").err
+    assert "must name a folder" in command("prepare", *made, "output_dir=x", "object.name=a/b").err
 
 
 def test_next_commands_are_ready_to_paste():

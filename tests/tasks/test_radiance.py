@@ -1,4 +1,4 @@
-"""The radiance grid through the real entry points: learning, resuming, ranks, scores and pictures."""
+"""The radiance grid through the entry points: learning, resuming, ranks, scores and images."""
 
 import csv
 import json
@@ -61,34 +61,36 @@ def rows(run: Path, column: str) -> list[float]:
         return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
 
 
-def test_it_learns_an_object_and_prunes_around_it(learned):
+def test_training_learns_an_object_and_prunes_empty_space(learned):
     psnr = rows(learned, "train/psnr")
     assert sum(psnr[-10:]) > sum(psnr[:10]) + 80  # 8 dB
     state = read_weights(learned / "checkpoints" / "last.ckpt")
     assert state["model.voxels.index"].shape == (32, 32, 32)
-    assert len(state["model.voxels.density"]) < 0.6 * 32**3  # the ball itself has 0.38, and its inside is not seen
+    assert (
+        len(state["model.voxels.density"]) < 0.6 * 32**3
+    )  # the ball fills 0.38 of the grid, and its inside is not seen
     assert int(state["changes"]) == 5
     for name in ("pictures/views_0000800.png", "pictures/voxels_0000800.ply", "checkpoints/best.ckpt", "config.yaml"):
         assert (learned / name).is_file(), name
 
 
-def test_vertices_get_normals_of_the_surface_that_has_been_learned(command, arguments, tmp_path):
-    """The ball lies in the middle of the grid."""
+def test_vertices_get_normals_of_the_learned_surface(command, arguments, tmp_path):
+    """The ball is at the centre of the grid, so its normals point away from there."""
     steps = [*step_overrides(300), "optimizer.learning_rate=0.1", "grid.side=32", "model.rays=1024"]
     assert command("train", *arguments, *steps, "model.view_from=0.98").code == 0
     state = read_weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
     index, density, features = (state[f"model.voxels.{name}"] for name in ("index", "density", "features"))
-    assert features.shape[1] == 3 + 5 + 3, "colour, what the decoder reads, normal"
-    there = torch.nonzero(index)
-    rows = index[tuple(there.T)].long()
-    away = torch.nn.functional.normalize(there.flip(1) - (len(index) - 1) / 2, dim=1)
+    assert features.shape[1] == 3 + 5 + 3, "colour, features of the decoder, normal"
+    vertices = torch.nonzero(index)
+    rows = index[tuple(vertices.T)].long()
+    outwards = torch.nn.functional.normalize(vertices.flip(1) - (len(index) - 1) / 2, dim=1)
     seen = (features[rows, -3:] != 0).any(1) & (density[rows] > 0)
     assert seen.sum() > 100
-    assert (features[rows, -3:] * away).sum(1)[seen].median() > 0.8
+    assert (features[rows, -3:] * outwards).sum(1)[seen].median() > 0.8
 
 
-def test_scores_pictures_and_depth(command, ball, learned, tmp_path):
-    """The ball has radius 0.45: where its middle is, depth is known."""
+def test_scores_images_and_depth(command, ball, learned, tmp_path):
+    """The ball has radius 0.45, which gives the depth at its centre."""
     ckpt = f"ckpt={learned / 'checkpoints' / 'best.ckpt'}"
     result = command("evaluate", ckpt, f"output_dir={tmp_path / 'scores'}")
     assert result.code == 0, result.err
@@ -105,11 +107,11 @@ def test_scores_pictures_and_depth(command, ball, learned, tmp_path):
         depth = cv2.imread(str(tmp_path / f"depth/{i:06d}.png"), cv2.IMREAD_UNCHANGED) * units
         distance = float(pose[:3, 3].norm())
         assert depth.shape == (32, 32)
-        assert np.median(depth[14:18, 14:18]) == pytest.approx(distance - 0.45, abs=0.06)  # two vertices
-        assert depth[0, 0] > distance  # nothing there
+        assert np.median(depth[14:18, 14:18]) == pytest.approx(distance - 0.45, abs=0.06)  # two vertices apart
+        assert depth[0, 0] > distance  # background
 
 
-def test_density_can_change_as_much_in_few_steps_as_in_many(command, arguments, tmp_path):
+def test_density_rates_have_the_same_sum_for_any_number_of_steps(command, arguments, tmp_path):
     sums = []
     for steps in (20, 40):
         run = tmp_path / str(steps)
@@ -122,35 +124,35 @@ def test_density_can_change_as_much_in_few_steps_as_in_many(command, arguments, 
     assert sums[0] == pytest.approx(sums[1], rel=0.05)
 
 
-def test_density_learns_by_the_part_of_the_time_that_a_step_takes(command, arguments, tmp_path, monkeypatch):
-    """A clock of which the start takes three tenths, and each of 20 steps a twentieth of the rest."""
+def test_density_rate_is_proportional_to_the_time_fraction_of_a_step(command, arguments, tmp_path, monkeypatch):
+    """Starting takes three tenths of the time limit, and each of 20 steps a twentieth of the rest."""
     monkeypatch.setattr(RadianceGridModule, "progress", lambda self: 0.3 + 0.7 * self.global_step / 20)
     clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=31", "model.density_rate=10"]
     result = command("train", *arguments, *clock, f"hydra.run.dir={tmp_path / 'run'}")
     assert result.code == 0, result.err
     density, features = (rows(tmp_path / "run", f"train/learning_rate/{name}") for name in ("density", "features"))
-    shares = [
+    fractions = [
         d / f / 10 / 4.5 ** (0.3 + 0.7 * step / 20) for step, (f, d) in enumerate(zip(features, density, strict=True))
     ]
-    assert shares[: IGNORED_STEPS + 2] == pytest.approx([1 / 31] * (IGNORED_STEPS + 2), rel=1e-4), (
-        "of all that are allowed"
+    assert fractions[: IGNORED_STEPS + 2] == pytest.approx([1 / 31] * (IGNORED_STEPS + 2), rel=1e-4), (
+        "at first, one of all allowed steps"
     )
-    assert shares[IGNORED_STEPS + 2 : 20] == pytest.approx([0.7 / 20] * (18 - IGNORED_STEPS), rel=1e-4)
+    assert fractions[IGNORED_STEPS + 2 : 20] == pytest.approx([0.7 / 20] * (18 - IGNORED_STEPS), rel=1e-4)
 
 
 def test_a_slow_start_prunes_nothing(command, arguments, tmp_path, monkeypatch):
-    """Half of the time is over before the first step, and nothing dense yet."""
+    """Half of the time is over before the first step, when no vertex is dense yet."""
     monkeypatch.setattr(RadianceGridModule, "progress", lambda self: 0.5 + 0.5 * self.global_step / 80)
     vertices = []
-    before = RadianceGridModule._change_vertices
+    change_vertices = RadianceGridModule._change_vertices
 
-    def watched(self, *given):
-        before(self, *given)
+    def stop_after_change(self, *given):
+        change_vertices(self, *given)
         vertices.append(len(self.model.voxels.density) - 1)
         if len(vertices) > FIRST_CHANGE:
             raise Interrupted("seen enough")
 
-    monkeypatch.setattr(RadianceGridModule, "_change_vertices", watched)
+    monkeypatch.setattr(RadianceGridModule, "_change_vertices", stop_after_change)
     clock = ["trainer.max_time=00:01:00:00", "trainer.max_steps=10000", "model.initial_density=-9"]
     result = command("train", *arguments, *clock, f"hydra.run.dir={tmp_path / 'run'}")
     assert "seen enough" in result.err
@@ -158,8 +160,8 @@ def test_a_slow_start_prunes_nothing(command, arguments, tmp_path, monkeypatch):
     assert vertices[FIRST_CHANGE] != vertices[0]
 
 
-def test_steps_bring_changes_about_at_once_where_they_end_the_training(command, arguments, tmp_path):
-    """Also if a clock runs that would be later."""
+def test_steps_schedule_vertex_changes_if_they_end_the_training(command, arguments, tmp_path):
+    """A time limit that would be reached later does not matter."""
     result = command("train", *arguments, "trainer.max_time=00:01:00:00", "trainer.max_steps=20")
     assert result.code == 0, result.err
     state = read_weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
@@ -167,15 +169,15 @@ def test_steps_bring_changes_about_at_once_where_they_end_the_training(command, 
     assert len(state["model.voxels.index"]) == 16
 
 
-def test_a_training_goes_on_with_the_changes_that_it_was_begun_with(command, arguments):
+def test_resuming_with_other_vertex_changes_is_refused(command, arguments):
     assert command("train", *arguments).code == 0
     result = command("train", *arguments, "resume=auto", "trainer.max_steps=100", "model.refine_at=[]")
     assert result.code == 1
     assert "was trained with model.refine_at=[0.1, 0.3], not []; add 'model.refine_at=[0.1, 0.3]'" in result.err
 
 
-def test_exposures_of_the_training_views_are_found(command, tmp_path):
-    """And the object is as bright as they are on average."""
+def test_exposures_of_the_training_views_are_learned(command, tmp_path):
+    """The object gets the average brightness of the views."""
     many = write_object(tmp_path / "many", train=30)
     uneven = ["source=folder", f"source.path={many}", "source.object=ball", "source.mask=uniform"]
     result = command("prepare", *uneven, "noise.exposure=0.5", f"output_dir={tmp_path / 'uneven'}", "object.name=ball")
@@ -196,7 +198,7 @@ def test_exposures_of_the_training_views_are_found(command, tmp_path):
     assert scores[0.1] > scores[0.0] + 1
 
 
-def test_exposures_are_those_of_the_training_that_goes_on(command, arguments, tmp_path):
+def test_resuming_with_other_exposures_is_refused(command, arguments, tmp_path):
     assert command("train", *arguments, "model.exposure_rate=0.1").code == 0
     result = command("train", *arguments, "resume=auto", "trainer.max_steps=100")
     assert result.code == 1
@@ -205,11 +207,11 @@ def test_exposures_are_those_of_the_training_that_goes_on(command, arguments, tm
 
 
 @pytest.mark.parametrize(("stop", "exposure_rate"), [(2, 0), (5, 0.1), (7, 0)])
-def test_a_resumed_run_equals_an_undisturbed_one(command, arguments, tmp_path, stop, exposure_rate):
-    """Also when it was stopped between refinements, with fewer vertices than it began with."""
+def test_a_resumed_run_equals_an_uninterrupted_one(command, arguments, tmp_path, stop, exposure_rate):
+    """One of the stops is between refinements, with fewer vertices than at the start."""
     base = [*arguments, "trainer.save_every_steps=1", "trainer.validate_every_steps=4", "seed=3"]
     base += [f"model.exposure_rate={exposure_rate}"]
-    assert command("train", *base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'whole'}").code == 0
+    assert command("train", *base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'uninterrupted'}").code == 0
     stopped = [*base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'stopped'}"]
     with pytest.MonkeyPatch.context() as patch:
         learn = RadianceGridModule.training_step
@@ -224,10 +226,10 @@ def test_a_resumed_run_equals_an_undisturbed_one(command, arguments, tmp_path, s
     assert read_checkpoint(tmp_path / "stopped" / "checkpoints" / "last.ckpt").step == stop
     result = command("train", *stopped, "resume=auto")
     assert result.code == 0, result.err
-    assert_equal_runs(tmp_path / "stopped", tmp_path / "whole")
+    assert_equal_runs(tmp_path / "stopped", tmp_path / "uninterrupted")
 
 
-def test_ranks_make_the_step_of_one_process(command, arguments, tmp_path):
+def test_ranks_take_the_same_steps_as_one_process(command, arguments, tmp_path):
     base = [*arguments, "trainer.max_steps=6", "trainer.precision=64-true", "model.exposure_rate=0.1"]
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert command("train", *base, "data.batch_size=2", f"hydra.run.dir={alone}").code == 0
@@ -243,7 +245,7 @@ def test_ranks_make_the_step_of_one_process(command, arguments, tmp_path):
     assert rows(shared, "val/psnr") == pytest.approx(rows(alone, "val/psnr"), rel=1e-6)
 
 
-def test_it_trains_and_renders_in_bf16(command, arguments, tmp_path):
+def test_bf16_trains_and_evaluates(command, arguments, tmp_path):
     precision = "trainer.precision=bf16-mixed"
     arguments = [*arguments, "optimizer.learning_rate=0.1"]
     result = command(
@@ -267,7 +269,7 @@ def test_depth_reaches_the_far_corner_from_any_distance(command, ball, learned, 
     assert result.code == 0, result.err
     units = json.loads((tmp_path / "depth.json").read_text())["world_units_per_count"]
     depth = cv2.imread(str(tmp_path / "depth/000000.png"), cv2.IMREAD_UNCHANGED) * units
-    assert depth[0, 0] > 3.2, "nothing there"
+    assert depth[0, 0] > 3.2, "the corner shows the background"
     assert np.median(depth[15:17, 15:17]) == pytest.approx(3.2 - 0.45, abs=0.1)
 
 
@@ -282,7 +284,7 @@ def test_wandb_shows_a_radiance_grid(command, arguments, tmp_path, monkeypatch):
     assert "model" in run.artifacts
 
 
-def test_frames_a_second_are_measured(learned):
+def test_frame_times_are_measured(learned):
     seconds = frame_seconds(learned / "checkpoints" / "best.ckpt", torch.device("cpu"), 3, "32-true")
     assert len(seconds) == 3
     assert all(s > 0 for s in seconds)
@@ -308,15 +310,15 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
     assert all(12 <= int(x) < 20 for x in (*(pixels % 32), *(pixels // 32)))
 
 
-def test_checkpoints_from_before_there_was_a_linear_share_have_none(learned):
+def test_older_checkpoints_load_with_a_linear_share_of_zero(learned):
     checkpoint = read_checkpoint(learned / "checkpoints" / "last.ckpt")
     share = float(checkpoint.model_state.pop("linear_share"))
-    assert share != 1, "it is learned"
+    assert share != 1, "the share is learned"
     model = RadianceGrid.from_state(checkpoint.sizes, checkpoint.placement, checkpoint.model_state)
     assert model.linear_share.detach() == 0
 
 
-def test_trainings_from_before_there_was_a_linear_share_do_not_go_on(command, arguments, tmp_path):
+def test_resuming_an_older_run_without_a_linear_share_is_refused(command, arguments, tmp_path):
     assert command("train", *arguments).code == 0
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     old = torch.load(path, weights_only=True)
@@ -368,14 +370,14 @@ def test_trainings_from_before_there_was_a_linear_share_do_not_go_on(command, ar
         ("model.kind=nerf", "model.kind=nerf must be one of deepvoxels, radiance_grid or package.module:Class"),
     ],
 )
-def test_what_cannot_be_is_said(command, arguments, override, message):
+def test_invalid_settings_are_named(command, arguments, override, message):
     arguments = [a for a in arguments if a.partition("=")[0] != override.partition("=")[0]]
     result = command("train", *arguments, *override.split(), *(["loss.border=4"] if override == "loss=l1_gan" else []))
     assert result.code == 1
     assert message in result.err
 
 
-def test_checkpoints_of_one_model_are_not_taken_for_the_other(command, arguments, ball_overrides, learned, trained):
+def test_a_checkpoint_of_the_other_model_is_refused(command, arguments, ball_overrides, learned, trained):
     ours = learned / "checkpoints" / "best.ckpt"
     result = command("train", *ball_overrides, "loss=l1", f"init_from={ours}")
     assert result.code == 1
@@ -385,15 +387,15 @@ def test_checkpoints_of_one_model_are_not_taken_for_the_other(command, arguments
     assert "holds a model of another kind; use model=deepvoxels" in result.err
 
 
-def test_training_goes_on_from_the_weights_of_another_run(command, arguments, learned, tmp_path):
+def test_training_starts_from_the_weights_of_another_run(command, arguments, learned, tmp_path):
     arguments += ["grid.side=32", "model.decoder_features=0"]
     result = command("train", *arguments, f"init_from={learned / 'checkpoints' / 'best.ckpt'}")
     assert result.code == 0, result.err
     assert rows(tmp_path / "run", "train/psnr")[0] > 20
 
 
-def test_weights_of_a_decoder_that_is_told_otherwise_are_not_taken(command, arguments, tmp_path):
-    """As every checkpoint has them that was written before directions were mirrored, and does not say so."""
+def test_resuming_with_another_reflection_degree_is_refused(command, arguments, tmp_path):
+    """Older checkpoints do not record the degree, which was 0."""
     assert command("train", *arguments, "model.reflection_degree=0").code == 0
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     old = torch.load(path, weights_only=True)
@@ -402,5 +404,5 @@ def test_weights_of_a_decoder_that_is_told_otherwise_are_not_taken(command, argu
     result = command("train", *arguments, "resume=auto", "trainer.max_steps=100")
     assert result.code == 1
     assert f"{path} has model.reflection_degree=0, not 4; add model.reflection_degree=0" in result.err
-    goes_on = command("train", *arguments, "resume=auto", "trainer.max_steps=100", "model.reflection_degree=0")
-    assert goes_on.code == 0, goes_on.err
+    resumed = command("train", *arguments, "resume=auto", "trainer.max_steps=100", "model.reflection_degree=0")
+    assert resumed.code == 0, resumed.err

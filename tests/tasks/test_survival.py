@@ -1,4 +1,4 @@
-"""Faults while training: nothing is lost but the steps since the last checkpoint, and resuming repeats them exactly."""
+"""Faults during training lose only the steps since the last checkpoint, and resuming repeats them exactly."""
 
 import json
 import os
@@ -20,11 +20,11 @@ LONG = ["trainer.max_steps=100000", "trainer.save_every_steps=3", "trainer.valid
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("loss", "processes"), [("l1", 1), ("l1_gan", 1), ("l1", 2), ("l1_gan", 2)])
-def test_killed_and_resumed_equals_undisturbed(command, ball_overrides, tmp_path, loss, processes):
-    """SIGKILL at a random moment, SIGTERM at another, of all processes; then the same command with resume=auto."""
+def test_killed_and_resumed_equals_uninterrupted(command, ball_overrides, tmp_path, loss, processes):
+    """SIGKILL to all processes at a random moment, then SIGTERM after resuming, then the same command again."""
     base = [*ball_overrides, f"loss={loss}", f"trainer.processes={processes}", "trainer.max_steps=14", "loss.border=4"]
     base += ["optimizer.schedule=cosine", "trainer.save_every_steps=2", "model.renderer_dropout=0.2"]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
     process = start_training(killed, *base)
     wait_for(lambda: saved_steps(killed) >= 2, process)
     time.sleep(float(torch.rand(1)))
@@ -40,18 +40,18 @@ def test_killed_and_resumed_equals_undisturbed(command, ball_overrides, tmp_path
     wait_for(lambda: saved_steps(killed) > reached or saved_steps(killed) == 14, process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    if process.returncode == -signal.SIGTERM:  # it came when there was no step left to stop before
+    if process.returncode == -signal.SIGTERM:  # the signal came after the last step
         assert saved_steps(killed) == 14, err
     elif process.returncode:
         assert process.returncode == 128 + signal.SIGTERM, err
         assert "resume=auto" in err
         assert err.count("error:") == 1
     assert all(has_ended(pid) for pid in victims)
-    for run, extra in ((killed, ["resume=auto"]), (whole, [])):
+    for run, extra in ((killed, ["resume=auto"]), (uninterrupted, [])):
         process = start_training(run, *base, *extra)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-    assert_equal_runs(killed, whole)
+    assert_equal_runs(killed, uninterrupted)
 
 
 def test_the_death_of_one_rank_ends_the_others_within_seconds(ball_overrides, tmp_path):
@@ -71,7 +71,7 @@ def test_the_death_of_one_rank_ends_the_others_within_seconds(ball_overrides, tm
 
 
 @pytest.mark.slow
-def test_ranks_end_when_who_started_them_is_killed(ball_overrides, tmp_path):
+def test_ranks_end_when_their_parent_is_killed(ball_overrides, tmp_path):
     process = start_training(tmp_path / "run", *ball_overrides, *LONG, "loss=l1", "trainer.processes=2")
     wait_for(lambda: saved_steps(tmp_path / "run") > 0, process)
     ranks = children(process.pid)
@@ -114,23 +114,23 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     base = [*ball_overrides, "loss=l1", "trainer.save_every_steps=1", "trainer.max_steps=3"]
     assert command("train", *base).code == 0
     last, before = run / "checkpoints" / "last.ckpt", read_checkpoint(run / "checkpoints" / "previous.ckpt").step
-    undisturbed = read_weights(last)
+    expected = read_weights(last)
     if damage == "absent":
         last.unlink()
     elif damage == "other":
         last.write_text("not a checkpoint")
     else:
         last.write_bytes(last.read_bytes()[: 0 if damage == "empty" else 30_000])
-    (run / "run.json").unlink()  # as if it had been killed at the end
+    (run / "run.json").unlink()  # as if the run had been killed at the end
     result = command("train", *base, "resume=auto")
     assert result.code == 0, result.err
-    said = result.out + result.err + caplog.text
-    assert f"going on from {run / 'checkpoints' / 'previous.ckpt'} (step {before})" in said or "best.ckpt" in said
-    assert "last.ckpt" in said
-    assert all(torch.equal(value, undisturbed[key]) for key, value in read_weights(last).items())
+    output = result.out + result.err + caplog.text
+    assert f"going on from {run / 'checkpoints' / 'previous.ckpt'} (step {before})" in output or "best.ckpt" in output
+    assert "last.ckpt" in output
+    assert all(torch.equal(value, expected[key]) for key, value in read_weights(last).items())
 
 
-def test_when_no_checkpoint_is_good_that_is_said(command, ball_overrides, tmp_path):
+def test_resuming_without_a_usable_checkpoint_is_refused(command, ball_overrides, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
     for name in ("last", "previous", "best"):
@@ -142,8 +142,8 @@ def test_when_no_checkpoint_is_good_that_is_said(command, ball_overrides, tmp_pa
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_gradient_that_is_not_finite_does_not_get_into_the_weights(ball_overrides, tmp_path, processes):
-    """One NaN in one gradient of one rank, at step 3."""
+def test_a_nonfinite_gradient_does_not_reach_the_weights(ball_overrides, tmp_path, processes):
+    """One gradient of one rank gets a NaN at step 3."""
     inject = tmp_path / "sitecustomize.py"
     inject.write_text(
         "import sys\n"
@@ -188,7 +188,7 @@ def test_a_gradient_that_is_not_finite_does_not_get_into_the_weights(ball_overri
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own: `mount(options)` makes it; the test is skipped where mounting is not allowed."""
+    """Return `mount(options)`, which mounts a separate file system or skips the test where that is not allowed."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -210,7 +210,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(ball_overrides, tmp_path, sm
     base = [*ball_overrides, *LONG, "loss=l1", f"trainer.processes={processes}"]
     process = start_training(disk / "run", *base)
     wait_for(lambda: (disk / "run" / "checkpoints" / "previous.ckpt").is_file(), process)
-    with (disk / "filler").open("wb") as filler:  # all that is left
+    with (disk / "filler").open("wb") as filler:  # fill the rest of the disk
         try:
             while True:
                 filler.write(bytes(2**16))
@@ -232,7 +232,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(ball_overrides, tmp_path, sm
     assert saved_steps(disk / "run") == reached + 2
 
 
-def test_a_read_only_folder_is_one_line(ball_overrides, small_disk):
+def test_a_read_only_folder_gives_one_line(ball_overrides, small_disk):
     disk = small_disk("ro")
     process = start_training(disk / "run", *ball_overrides, "loss=l1")
     _, err = process.communicate(timeout=60)
@@ -243,7 +243,7 @@ def test_a_read_only_folder_is_one_line(ball_overrides, small_disk):
     assert "Read-only file system" in lines[0]
 
 
-def test_the_death_of_a_loader_worker_is_one_line(ball_overrides, tmp_path):
+def test_the_death_of_a_loader_worker_gives_one_line(ball_overrides, tmp_path):
     run = tmp_path / "run"
     process = start_training(run, *ball_overrides, *LONG, "loss=l1", "data.workers=2")
     wait_for(lambda: saved_steps(run) > 0, process)

@@ -1,4 +1,4 @@
-"""Training through the real entry point: what a run leaves, how it resumes, stops and fails."""
+"""Training through the entry point: what a run writes, how it resumes, stops and fails."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(("loss", "model"), [("l1_gan", "deepvoxels"), ("l1", "no_occlusion")])
-def test_a_run_leaves_checkpoints_metrics_config_and_pictures(command, ball_overrides, tmp_path, loss, model):
+def test_a_run_writes_checkpoints_metrics_config_and_images(command, ball_overrides, tmp_path, loss, model):
     result = command("train", *ball_overrides, f"loss={loss}", f"model={model}", "grid.feature_side=32")
     assert result.code == 0, result.err
     run = tmp_path / "run"
@@ -45,7 +45,7 @@ def test_a_run_leaves_checkpoints_metrics_config_and_pictures(command, ball_over
 
 
 @pytest.mark.parametrize("model", [TINY, TINY_RADIANCE])
-def test_every_third_step_is_logged_whatever_step_was_resumed_from(command, ball, tmp_path, model):
+def test_every_third_step_is_logged_after_resuming_too(command, ball, tmp_path, model):
     arguments = ["object=custom", f"object.root={ball}", "object.name=ball", *model, *step_overrides(4)]
     for steps, more in ((4, []), (8, ["resume=auto"])):
         result = command("train", *arguments, f"trainer.max_steps={steps}", "trainer.log_every_steps=3", *more)
@@ -65,17 +65,17 @@ def test_every_part_of_the_network_is_trained(command, ball_overrides, tmp_path)
     command("train", *ball_overrides, "loss=l1_gan", "trainer.max_steps=1", "loss.border=4")
     moments = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
     moved = sum(bool(m["exp_avg"].any()) for m in moments.values())
-    assert moved > 0.95 * len(moments)  # a ReLU may close a channel on so tiny a net, no more
+    assert moved > 0.95 * len(moments)  # a ReLU may switch off a channel of such a small network
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ball, tmp_path_factory):
-    """Run folder of an undisturbed training of 6 steps, by loss."""
+def uninterrupted_run(ball, tmp_path_factory):
+    """Return a function that trains 6 steps without interruption, once per loss, and returns the run folder."""
     runs = {}
 
     def run(command, arguments, loss):
         if loss not in runs:
-            runs[loss] = tmp_path_factory.mktemp("undisturbed") / loss
+            runs[loss] = tmp_path_factory.mktemp("uninterrupted") / loss
             assert command("train", *arguments, f"hydra.run.dir={runs[loss]}").code == 0
         return runs[loss]
 
@@ -83,11 +83,11 @@ def undisturbed(ball, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("loss", "stop"), [("l1", 1), ("l1", 2), ("l1_gan", 3), ("l1_gan", 4), ("l1", 5)])
-def test_a_resumed_run_equals_an_undisturbed_one(
-    command, ball_overrides, tmp_path, undisturbed, loss, stop, monkeypatch
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    command, ball_overrides, tmp_path, uninterrupted_run, loss, stop, monkeypatch
 ):
     base = [*ball_overrides, f"loss={loss}", "optimizer.schedule=cosine", "trainer.max_steps=6"]
-    whole, parts = undisturbed(command, base, loss), tmp_path / "parts"
+    uninterrupted, resumed = uninterrupted_run(command, base, loss), tmp_path / "resumed"
     from dv.lightning.callbacks import LastCheckpoint
 
     original = LastCheckpoint.on_train_batch_start
@@ -99,19 +99,22 @@ def test_a_resumed_run_equals_an_undisturbed_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(LastCheckpoint, "on_train_batch_start", interrupt)
-        result = command("train", *base, f"hydra.run.dir={parts}")
+        result = command("train", *base, f"hydra.run.dir={resumed}")
     assert result.code == 128 + signal.SIGINT
-    assert f"interrupted at step {stop}; continue with the same command and hydra.run.dir={parts}" in result.err
-    result = command("train", *base, f"hydra.run.dir={parts}", "resume=auto")
+    assert f"interrupted at step {stop}; continue with the same command and hydra.run.dir={resumed}" in result.err
+    result = command("train", *base, f"hydra.run.dir={resumed}", "resume=auto")
     assert result.code == 0, result.err
     for name in ("last", "best"):
-        a, b = read_weights(whole / f"checkpoints/{name}.ckpt"), read_weights(parts / f"checkpoints/{name}.ckpt")
+        a, b = (
+            read_weights(uninterrupted / f"checkpoints/{name}.ckpt"),
+            read_weights(resumed / f"checkpoints/{name}.ckpt"),
+        )
         assert a.keys() == b.keys()
         for key in a:
             assert torch.equal(a[key], b[key]), (name, key)
-    for column in ("train/loss/l1", "train/psnr", "val/psnr"):  # the log goes on where it was
-        ours = [(r["step"], r[column]) for r in rows(parts) if r[column]]
-        assert ours == [(r["step"], r[column]) for r in rows(whole) if r[column]], column
+    for column in ("train/loss/l1", "train/psnr", "val/psnr"):  # the log continues where it stopped
+        ours = [(r["step"], r[column]) for r in rows(resumed) if r[column]]
+        assert ours == [(r["step"], r[column]) for r in rows(uninterrupted) if r[column]], column
 
 
 @pytest.mark.parametrize(
@@ -139,13 +142,13 @@ def test_double_precision_trains(command, ball_overrides, tmp_path):
 
 
 @pytest.fixture
-def sixteen_bits_anywhere(monkeypatch):
-    """bf16 also where the CPU has to emulate it."""
+def bf16_on_any_cpu(monkeypatch):
+    """Allow bf16 even where the CPU has to emulate it."""
     for module in ("train", "restore"):
         monkeypatch.setattr(f"dv.tasks.{module}.supported_precision", lambda precision, _gpus: precision)
 
 
-@pytest.mark.usefixtures("sixteen_bits_anywhere")
+@pytest.mark.usefixtures("bf16_on_any_cpu")
 def test_mixed_precision_trains_evaluates_and_renders(command, ball_overrides, tmp_path):
     result = command("train", *ball_overrides, "loss=l1_gan", "trainer.precision=bf16-mixed")
     assert result.code == 0, result.err
@@ -161,7 +164,7 @@ def test_mixed_precision_trains_evaluates_and_renders(command, ball_overrides, t
     assert abs(scores[0] - scores[1]) < 0.3
 
 
-def test_a_cpu_without_bf16_computes_in_fp32_and_says_so(command, ball_overrides, monkeypatch, caplog):
+def test_a_cpu_without_bf16_computes_in_fp32_with_a_warning(command, ball_overrides, monkeypatch, caplog):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     result = command("train", *ball_overrides, "loss=l1", "trainer.precision=bf16-mixed")
     assert result.code == 0, result.err
@@ -178,7 +181,7 @@ def test_signals_leave_a_loadable_checkpoint(ball_overrides, tmp_path, signum):
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.time() + 60
-    while not (run / "pictures").is_dir() and time.time() < deadline:  # some steps have been made
+    while not (run / "pictures").is_dir() and time.time() < deadline:  # some steps are done
         time.sleep(0.1)
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
@@ -188,7 +191,7 @@ def test_signals_leave_a_loadable_checkpoint(ball_overrides, tmp_path, signum):
     assert read_checkpoint(run / "checkpoints" / "last.ckpt").step > 0
 
 
-def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     from dv.checkpoint import write_checkpoint
     from dv.errors import UserError
 
@@ -206,7 +209,7 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nan_stops_naming_step_views_and_the_last_good_checkpoint(command, ball_overrides, tmp_path):
+def test_nan_stops_the_training_and_names_the_last_good_checkpoint(command, ball_overrides, tmp_path):
     result = command("train", *ball_overrides, "optimizer.learning_rate=1e30", "trainer.max_steps=50")
     assert result.code == 1
     last = [line for line in result.err.splitlines() if line.startswith("error:")]
@@ -218,7 +221,7 @@ def test_nan_stops_naming_step_views_and_the_last_good_checkpoint(command, ball_
         assert all(torch.isfinite(v).all() for v in read_weights(path).values() if v.is_floating_point())
 
 
-def test_init_from_our_checkpoint_and_from_the_reference(command, ball, trained, tmp_path):
+def test_init_from_a_dv_checkpoint(command, ball, trained, tmp_path):
     base = ["object=custom", f"object.root={ball}", "object.name=ball", *TINY]
     first = command(
         "train", *base, "loss=l1", f"init_from={trained}", "trainer.max_steps=1", "optimizer.learning_rate=0"
@@ -230,7 +233,7 @@ def test_init_from_our_checkpoint_and_from_the_reference(command, ball, trained,
 
 
 @pytest.mark.parametrize("case", ["occlusion", "no_occlusion"])
-def test_training_goes_on_from_a_reference_checkpoint(command, tmp_path, case):
+def test_init_from_a_reference_checkpoint(command, tmp_path, case):
     root = write_object(tmp_path / "objects", side=64)
     model = "deepvoxels" if case == "occlusion" else "no_occlusion"
     result = command(
@@ -272,7 +275,7 @@ def test_training_goes_on_from_a_reference_checkpoint(command, tmp_path, case):
         (["trainer.gpus=many"], "trainer.gpus=many must be a whole number of at least 0 or auto"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(command, ball_overrides, tmp_path, arguments, expected):
+def test_bad_input_gives_one_line_and_writes_nothing(command, ball_overrides, tmp_path, arguments, expected):
     ball_overrides = [
         a for a in ball_overrides if a.split("=")[0] not in {x.split("=")[0] for x in arguments} or "loss" in a
     ]
@@ -293,7 +296,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(command, ball_overrides, trai
     assert "does not fit the configured model" in result.err
 
 
-def test_an_output_folder_that_cannot_be_written(command, ball_overrides, tmp_path):
+def test_an_unwritable_output_folder_gives_one_line(command, ball_overrides, tmp_path):
     (tmp_path / "file").write_text("")
     result = command("train", *ball_overrides, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
     assert result.code == 1
@@ -313,7 +316,7 @@ def test_sweep_over_grid_and_loss(command, ball_overrides, tmp_path):
     assert found == {(16, 0), (16, 1), (32, 0), (32, 1)}
 
 
-def test_tensorboard_holds_scalars_and_pictures(command, ball_overrides, tmp_path):
+def test_tensorboard_holds_scalars_and_images(command, ball_overrides, tmp_path):
     assert command("train", *ball_overrides, "loss=l1", "logger=tensorboard").code == 0
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -21,8 +21,8 @@ def job(monkeypatch):
     """Pretend to be a Hydra job."""
 
     def pretend(mode, overrides):
-        of_hydra = {"mode": mode, "job": {"override_dirname": overrides}, "sweep": {"dir": "outputs/sweep/2026-01-01"}}
-        monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": of_hydra}))
+        hydra = {"mode": mode, "job": {"override_dirname": overrides}, "sweep": {"dir": "outputs/sweep/2026-01-01"}}
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
 
     return pretend
 

@@ -1,4 +1,4 @@
-"""The W&B workspace as it would be saved."""
+"""The W&B workspace in the form in which it is saved."""
 
 import json
 import sys

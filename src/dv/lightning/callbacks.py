@@ -1,4 +1,4 @@
-"""What happens around the training steps: checkpoints, signals, timing, pruning of trials, the progress bar."""
+"""Lightning callbacks: checkpoints and signals, timing, pruning of trials, grid statistics, the progress bar."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENDLESS = 10**9  # maximum number of steps of a training that the clock ends
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints atomically; of ``last.ckpt`` the version before is kept in case the new one is damaged."""
+    """Writes checkpoints atomically, and keeps the ``last.ckpt`` before as ``previous.ckpt`` in case of damage."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``."""
@@ -39,16 +39,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class LastCheckpoint(Callback):
     """Writes ``last.ckpt`` at intervals, at the end, on Ctrl-C or SIGTERM, and when the parent process has died.
 
-    It writes before a step starts, when the previous one is logged and validated completely; therefore a resumed run
-    equals an uninterrupted one. Signals that have a handler already, such as SLURM's warnings, are passed on to it once
-    the checkpoint is written.
+    It writes before a step starts, when the previous step has been logged and validated; therefore a resumed run equals
+    an uninterrupted one. Signals that have a handler already, such as SLURM's warnings, are passed on to it once the
+    checkpoint is written.
 
     Args:
-        folder: of the checkpoints.
-        every_steps: interval.
-        resumed: checkpoint that the run continues from, the last good one until the first is written.
-        how_to_resume: end of the message of an interruption.
-        orphaned: whether the process that started this one has died.
+        folder: folder of the checkpoints.
+        every_steps: number of steps between checkpoints.
+        resumed: checkpoint that the run continues from, named in error messages until the first one is written.
+        how_to_resume: overrides that the message of an interruption recommends.
+        orphaned: function that returns whether the process that started this one has died.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class LastCheckpoint(Callback):
         finally:
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
-        if self._signal is not None:  # it came after the last step had started
+        if self._signal is not None:  # received after the last step had started
             signal.raise_signal(self._signal)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the handlers again: Lightning has installed its own, which exchange messages between ranks."""
         self._first_step = trainer.global_step
-        # Lightning expects checkpoints from the end of a batch; ours are from the start of the next, counted already
+        # Lightning expects checkpoints written at the end of a batch; ours are written when the next is counted already
         total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         total.ready = total.started = total.processed = total.completed
         self._install_handlers()
@@ -111,9 +111,9 @@ class LastCheckpoint(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Write at the interval, or when any rank was asked to stop."""
+        """Write at the interval, and when any rank has received a signal or lost its parent."""
         step = trainer.global_step
-        trainer.fit_loop.epoch_loop._batches_that_stepped = step  # for the loggers, as in on_train_start
+        trainer.fit_loop.epoch_loop._batches_that_stepped = step  # numbers the rows of the loggers
         if trainer.strategy.reduce_boolean_decision(self._signal is not None or self.orphaned(), all=False):
             self._write(trainer)
             signum, self._signal = self._signal, None
@@ -141,7 +141,7 @@ class LastCheckpoint(Callback):
 class Clock(Callback):
     """Logs wall-clock seconds: of each training step, and of the whole training including validation and saving.
 
-    A resumed run counts on from its checkpoint.
+    A resumed run continues from the time in its checkpoint.
     """
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class Clock(Callback):
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training so far."""
+        """Seconds of training so far, before and after resuming."""
         return self._before + time.perf_counter() - self._started
 
     def state_dict(self) -> dict[str, Any]:
@@ -230,9 +230,9 @@ class GridScalars(Callback):
 
 
 def grid_scalars(grid: Tensor, before: Tensor, gates: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
-    """Statistics of a grid ``[1, F, G, G, G]``: mean, standard deviation, fraction of zero voxels, norm of its change.
+    """Return statistics of a grid ``[1, F, G, G, G]``: mean, deviation, fraction of zero voxels, norm of its change.
 
-    With ``gates``, the update and reset gate ``[1, 1, G, G, G]``, also their means.
+    With ``gates``, the update and reset gates ``[1, 1, G, G, G]``, their means are included.
     """
     values = grid.float()
     scalars = {
@@ -263,7 +263,7 @@ class ProgressBar(TQDMProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Text behind the bar."""
+        """Return the text beside the bar."""
         metrics = trainer.callback_metrics
         shown = {"psnr": metrics.get("train/psnr"), "val_psnr": metrics.get("val/psnr")}
         text: dict[str, int | str | float | dict[str, float]] = {

@@ -78,7 +78,7 @@ class DeepVoxelsModule(ObjectModule):
         return [GridScalars()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One Adam, a parameter group for the generator and one for the discriminator."""
+        """One Adam with a parameter group for the generator and, if there is one, for the discriminator."""
         networks = {"generator": self.model, "discriminator": self.discriminator}
         groups: list[dict[str, Any]] = [
             {"params": list(cast(nn.Module, networks[name]).parameters()), "lr": rate}
@@ -104,7 +104,7 @@ class DeepVoxelsModule(ObjectModule):
         """
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         self._set_learning_rates(optimizer)
-        optimizer.zero_grad()  # before the forward pass, which can reuse their memory
+        optimizer.zero_grad()  # before the forward pass, which can reuse the memory of the gradients
         samples = sum(len(samples_of_round) for samples_of_round in batch)
         alone = samples == self.trainer.world_size == 1
         state = SharedState(self.model, *filter(None, [self.discriminator]))
@@ -147,7 +147,7 @@ class DeepVoxelsModule(ObjectModule):
         Returns:
             The updated grid, and metrics by name.
         """
-        # dropout depends on seed and sample alone: a resumed run equals an uninterrupted one, and N ranks one process
+        # dropout depends on seed and sample only: a resumed run equals an uninterrupted one, and N ranks one process
         torch.manual_seed(self.seed * 1_000_000_007 + sample.number)
         truth = to_model_range(sample.target_images)
         rendering, integrated = self.model(
@@ -156,7 +156,7 @@ class DeepVoxelsModule(ObjectModule):
             self.projector.resampling(sample.target_poses),
         )
         image = rendering.image
-        del rendering  # frees the frustums as soon as the backward pass has used them
+        del rendering  # depth map and visibility would keep the frustums alive in the backward pass
         losses = deepvoxels_losses(
             image,
             truth,
@@ -202,11 +202,11 @@ class DeepVoxelsModule(ObjectModule):
         self._inpainted = None
 
     def render(self, pose: Tensor) -> Rendering:
-        """Render one view ``[4, 4]`` from the stored grid, inpainting it unless a validation has done so already."""
+        """Render the view of a pose ``[4, 4]`` from the stored grid, inpainted for this view or once per validation."""
         inpainted = self.model.inpaint() if self._inpainted is None else self._inpainted
         return self.model.render(inpainted, self.validation_projector.resampling([pose]))
 
     def render_validation_view(self, pose: Tensor) -> RenderedView:
-        """Render a validation view; its depth is the occlusion network's, in [-1/2, 1/2)."""
+        """Render a validation view; its depth is the occlusion network's depth map, in [-1/2, 1/2)."""
         rendering = self.render(pose)
         return RenderedView(rendering.image[0], None if rendering.depth_map is None else rendering.depth_map[0])

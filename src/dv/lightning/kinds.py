@@ -12,7 +12,7 @@ MODULES: dict[str, type[ObjectModule]] = {"deepvoxels": DeepVoxelsModule, "radia
 
 
 def module_class(kind: str) -> type[ObjectModule]:
-    """The class of a ``model.kind``: a name, or ``package.module:Class`` of a model of your own.
+    """Return the class of a ``model.kind``: a name, or ``package.module:Class`` for a model of your own.
 
     Raises:
         UserError: if there is no such class.

@@ -1,4 +1,4 @@
-"""Loggers of a run: metrics.csv always, TensorBoard or W&B beside it.
+"""Loggers of a run: always ``metrics.csv``, and TensorBoard or W&B if configured.
 
 Rows are numbered by the step that has just ended, from 0: values after N steps belong to row N - 1.
 """
@@ -74,7 +74,7 @@ class RunWandbLogger(WandbLogger):
     Args:
         run_dir: the run's folder.
         config: logged as the run's configuration.
-        settings: of W&B.
+        settings: the ``logger`` group.
         kept: rows of metrics.csv before the checkpoint; None in a new run.
     """
 
@@ -145,7 +145,7 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End the W&B run as failed unless ``status`` is success; then :meth:`close` ends it, after the results."""
+        """End the W&B run as failed unless ``status`` is success; :meth:`close` ends a successful one, later."""
         if status != "success" and self._experiment is not None:
             self._experiment.finish(getattr(sys.exception(), "exit_code", 1))
 
@@ -158,7 +158,7 @@ class RunWandbLogger(WandbLogger):
 
 
 def _last_rows(files: Sequence[Path], uploaded: int) -> dict[str, int]:
-    """Last row of every name in a run's files; of rows logged online only the first ``uploaded`` ones count."""
+    """Return the last row of every name in a run's files; of rows logged online only the first ``uploaded`` count."""
     last: dict[str, int] = {}
     for file in files:
         truncate_incomplete_record(file)
@@ -181,7 +181,7 @@ def wandb_key_exists() -> bool:
 
 
 def _wandb_mode(wanted: str | None, run_dir: Path, run_id: str) -> str:
-    """Mode as requested, else online with a key and offline without one; offline if rows would be lost."""
+    """Return the mode: as requested, else online with a key and offline without one; offline if rows would be lost."""
     mode = wanted or os.environ.get("WANDB_MODE") or ("online" if wandb_key_exists() else "offline")
     files = (run_dir / "wandb").glob(f"offline-run-*-{run_id}/*.wandb")
     if mode == "online" and any(not file.with_name(f"{file.name}.synced").exists() for file in files):
@@ -226,7 +226,7 @@ def log_image(loggers: Sequence[Logger], name: str, image: Tensor, steps: int) -
 
 
 def log_point_cloud(loggers: Sequence[Logger], name: str, points: Tensor, colors: Tensor, steps: int) -> None:
-    """Log ``points`` and their ``colors`` in [0, 1], ``[N, 3]`` each, likewise; beside metrics.csv as PLY."""
+    """Log ``points`` and ``colors`` in [0, 1], ``[N, 3]`` each, as :func:`log_image` does; as PLY in ``pictures/``."""
     bytes_ = (colors.clamp(0, 1) * 255).round()
     for logger in loggers:
         if isinstance(logger, RunCsvLogger):
@@ -247,5 +247,5 @@ def _image_folder(logger: RunCsvLogger) -> Path:
 
 
 def _without_epoch(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what Lightning adds to every row, which is in none of the namespaces train, val, test, time and grid."""
+    """Return the metrics without ``epoch``, which Lightning adds to every row."""
     return {name: value for name, value in metrics.items() if name != "epoch"}

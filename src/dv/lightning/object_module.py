@@ -1,4 +1,4 @@
-"""What the training of any model of one object shares: validation, learning rates, averages over ranks."""
+"""The part of the training that all models share: validation, learning rates, averages over ranks."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from dv.object_model import ObjectModel, RenderedView
 
 
 class ObjectModule(pl.LightningModule):
-    """Manual optimisation of an :class:`~dv.object_model.ObjectModel`. A batch is one optimiser step.
+    """Manual optimisation of an :class:`~dv.object_model.ObjectModel`. A batch holds the samples of one optimiser step.
 
     Gradients are averaged over the samples of a step, whichever rank computes them. A subclass is constructed as
     ``Module(config, views, calibration, validation_intrinsics, samples_per_step)``, makes its ``model`` and passes the
-    rest on.
+    other arguments on.
 
     Args:
-        config: of the training.
-        model: to train.
+        config: configuration of the training.
+        model: the model to train.
         calibration: intrinsics and grid placement of the training views.
-        validation_intrinsics: of the validation views.
+        validation_intrinsics: intrinsics of the validation views.
         samples_per_step: number of samples per optimiser step, on all ranks.
     """
 
     config_class: ClassVar[type[ModelConfig]]  # the schema of the `model` group
     model_class: ClassVar[type[ObjectModel]]
-    needs_views: ClassVar[bool] = True  # in its batches; otherwise they hold sample numbers only
+    needs_views: ClassVar[bool] = True  # whether batches hold views; otherwise they hold sample numbers
     fixed_keys: ClassVar[tuple[str, ...]] = ("object.name", "seed")  # must be the same when a run is resumed
-    max_learning_rates: ClassVar[Mapping[str, float]] = {}  # by name of the parameter group
+    max_learning_rates: ClassVar[Mapping[str, float]] = {}  # by parameter group, after scaling
     model: ObjectModel
 
     def __init__(
@@ -71,7 +71,7 @@ class ObjectModule(pl.LightningModule):
         self.about = description(
             config.model.kind, model.sizes, calibration.intrinsics, calibration.placement, asdict(config)
         )
-        # without a warning about NaN, the SSIM of images smaller than its window
+        # "disable": no warning about NaN, which is the SSIM of images smaller than its window
         self.val_psnr, self.val_ssim = (MeanMetric("disable").set_dtype(torch.float64) for _ in range(2))
 
     @abstractmethod
@@ -84,10 +84,10 @@ class ObjectModule(pl.LightningModule):
 
     @abstractmethod
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
-        """Learning rate of each parameter group of the optimiser, by name, before the common schedule."""
+        """Learning rates by parameter group, in the optimiser's order, before batch scaling and the common schedule."""
 
     def validation_step(self, view: View, batch_idx: int) -> None:
-        """Score one validation view by PSNR and SSIM, without the border that training does not see."""
+        """Score one validation view by PSNR and SSIM, without the border that the loss leaves out."""
         output = to_unit(self.render_validation_view(view.pose).image[None])
         truth = to_unit(to_model_range(view.image[None]))
         output, truth = cut_border(output, self.loss.border), cut_border(truth, self.loss.border)
@@ -102,7 +102,7 @@ class ObjectModule(pl.LightningModule):
             metric.reset()
 
     def is_logged(self, steps: int) -> bool:
-        """Whether the last of ``steps`` steps is logged; ``self.log`` costs as much where its values are not used."""
+        """Return whether to log after ``steps`` steps; ``self.log`` takes time even if Lightning drops its values."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it without declaring it
         return bool(every) and steps % every == 0
 
@@ -125,7 +125,7 @@ class ObjectModule(pl.LightningModule):
         checkpoint[KEY] = self.about
 
     def progress(self) -> float:
-        """Fraction of the training that is over, in [0, 1]: by steps or, if ``max_time`` is nearer, by the clock."""
+        """Return the fraction of the training that is over, in [0, 1]: by steps or, if that is more, by the clock."""
         done = self.global_step / max(1, self.trainer.max_steps)
         if timer := self._timer:
             elapsed, remaining = timer.time_elapsed(), timer.time_remaining()
@@ -140,20 +140,20 @@ class ObjectModule(pl.LightningModule):
         return next((c for c in callbacks if isinstance(c, Timer)), None)
 
     def _set_learning_rates(self, optimizer: torch.optim.Optimizer) -> float:
-        """Set the learning rates of this step; returns the progress that they follow, the same on all ranks."""
+        """Set the learning rates of this step and return the progress that they follow, equal on all ranks."""
         progress = self.progress()
         if self._timer and self.trainer.world_size > 1:  # clocks differ, learning rates must not
             now = torch.tensor(progress, device=self.device, dtype=torch.float64)
             progress = float(cast(Tensor, self.trainer.strategy.reduce(now, reduce_op="max")))
         factor = schedule_factor(self.config.optimizer, self.global_step, progress)
-        # computed anew, since a checkpoint may hold the rates of another configuration
+        # not from the optimiser's state: a checkpoint may hold the rates of another configuration
         for group, (name, rate) in zip(optimizer.param_groups, self.learning_rates(progress).items(), strict=True):
             scheduled = scaled_learning_rate(self.config.optimizer, rate, self.samples_per_step) * factor
             group["lr"] = min(scheduled, self.max_learning_rates.get(name, math.inf))
         return progress
 
     def _reduce_results(self, results: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Mean over the samples of all ranks; of ``range/…_min`` and ``range/…_max`` the extremes."""
+        """Average results over the samples of all ranks; take the extremes of ``range/…_min`` and ``range/…_max``."""
         names = list(results[0])
         table = torch.stack(
             [torch.stack([result[name].to(torch.get_default_dtype()) for name in names]) for result in results]
@@ -172,7 +172,7 @@ class ObjectModule(pl.LightningModule):
         return cast(Tensor, self.trainer.strategy.reduce(tensor, reduce_op="mean"))
 
     def _without_reduction(self) -> AbstractContextManager[None]:
-        """Accumulate gradients on this rank only, for all samples but the last."""
+        """Return a context in which backward passes do not average gradients over the ranks."""
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
@@ -195,7 +195,7 @@ class ObjectModule(pl.LightningModule):
         return norm
 
     def _loss_scale(self) -> float | None:
-        """Factor of the gradients until the optimiser's step, with fp16."""
+        """Return the factor by which fp16 training scales its gradients; None in other precisions."""
         scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
         return scaler.get_scale() if scaler else None
 

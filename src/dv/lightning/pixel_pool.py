@@ -11,16 +11,16 @@ from dv.radiance import RadianceGrid
 
 @torch.no_grad()
 def find_pixels(model: RadianceGrid, poses: Tensor, intrinsics: Intrinsics, border: int) -> Tensor:
-    """Number the pixels whose central rays hit a vertex of the grid.
+    """Find the pixels whose central rays pass through a cell with a stored vertex, and return their numbers.
 
-    The other rays of such a pixel's neighbours hit nothing dense either, since pruning keeps the vertices around every
-    dense one.
+    The other rays of the pixels that are left out hit nothing dense either, since pruning keeps the neighbours of every
+    dense vertex.
 
     Args:
         model: the grid.
         poses: camera-to-world ``[V, 4, 4]`` of the training views.
-        intrinsics: of these views.
-        border: px at the edge of the images that are left out.
+        intrinsics: intrinsics of these views.
+        border: number of pixels along each edge of the images that are left out.
 
     Returns:
         ``[N]``: ``(view · S + row) · S + column``, as int32 where that suffices.
@@ -39,7 +39,7 @@ def find_pixels(model: RadianceGrid, poses: Tensor, intrinsics: Intrinsics, bord
 
 
 def view_and_pixel(numbers: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return the views ``[P]``, and columns and rows ``[P, 2]``, of numbers of :func:`find_pixels`.
+    """Convert numbers of :func:`find_pixels` to views ``[P]`` and to columns and rows ``[P, 2]``.
 
     >>> view_and_pixel(torch.tensor([21]), 4)
     (tensor([1]), tensor([[1, 1]]))

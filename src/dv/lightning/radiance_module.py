@@ -26,22 +26,22 @@ from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RadianceSizes, 
 
 UPDATE_EMPTY_SPACE_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
-FIRST_CHANGE = 50  # step before which the clock changes no vertices
+FIRST_CHANGE = 50  # steps before which vertices change by the step count, not by the clock
 
 
 class RadianceGridModule(ObjectModule):
     """Training and validation of a radiance grid.
 
-    A sample is a batch of random pixels with ``config.model.rays`` rays in total. It is drawn by the seed and the
-    sample's number alone, among the pixels whose central rays hit a vertex. Parameters change their size during the
-    training; their gradients are therefore averaged over the ranks here, and not by DDP.
+    A sample is a batch of random pixels with at most ``config.model.rays`` rays in total. It depends only on the seed
+    and the sample's number, and is drawn among the pixels whose central rays hit a stored vertex. Parameters change
+    their size during the training; therefore this module, not DDP, averages their gradients over the ranks.
     """
 
     config_class = RadianceGridConfig
     model_class: ClassVar = RadianceGrid
     needs_views = False
     fixed_keys = (*ObjectModule.fixed_keys, "model.refine_at", "model.prune_at", "model.view_from")
-    max_learning_rates: ClassVar = {"density": 0.5}  # raw
+    max_learning_rates: ClassVar = {"density": 0.5}  # in raw density
     model: RadianceGrid
     changes: Tensor
     exposure: nn.Parameter | None
@@ -65,7 +65,7 @@ class RadianceGridModule(ObjectModule):
         self.views = views
         self.intrinsics = calibration.intrinsics.at_side(sizes.image_side)
         check_initial_density(model.voxels, sizes.initial_density)
-        self.model.voxels.resize_features(sizes.coefficients)  # until colours depend on the view: it is faster
+        self.model.voxels.resize_features(sizes.coefficients)  # faster until colours depend on the view
         # [V, 3], logarithmic gain of each training view's channels; renderings have the mean gain, 0
         self.exposure = nn.Parameter(torch.zeros(len(views), 3)) if settings.exposure_rate else None
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # number of vertex changes made
@@ -83,7 +83,7 @@ class RadianceGridModule(ObjectModule):
             "exposure": [self.exposure],
         }
         groups = [{"params": parameters[name], "lr": rate} for name, rate in self.learning_rates().items()]
-        # ε is far below the gradients of a mean over thousands of rays; β₂ forgets the gradients of coarser surfaces
+        # ε is far below the gradients of a mean over thousands of rays; β₂ forgets gradients from a coarser grid soon
         return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
     def samples_per_epoch(self, views: Views) -> int:
@@ -96,10 +96,10 @@ class RadianceGridModule(ObjectModule):
         return self.settings.rays // self.model.sizes.rays_per_pixel
 
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
-        """Learning rates of features, density, background, linear share and, if there are any, decoder and exposures.
+        """Learning rates of features, density, background, linear share and, if they exist, decoder and exposures.
 
-        The density learning rates of all steps have the same sum however many steps there are, unless one reaches its
-        maximum.
+        The learning rates of density have the same sum over the training however many steps it has, unless they reach
+        their maximum.
         """
         rate, s = self.config.optimizer.learning_rate, self.settings
         density_rate = rate * s.density_rate * self._step_fraction.value * s.density_rise**progress
@@ -183,7 +183,7 @@ class RadianceGridModule(ObjectModule):
         self.log_dict({f"train/{name}": value for name, value in values.items()})
 
     def _add_gradients(self, number: int, samples: int, step_size: float) -> dict[str, Tensor]:
-        """Add a sample's share of the gradients of a step of ``samples``; returns metrics by name."""
+        """Add one sample's share of the gradients of a step of ``samples`` samples; return metrics by name."""
         generator, count = torch.Generator(self.device), self.pixels_per_sample
         generator.manual_seed(self.seed * 1_000_000_007 + number)
         drawn = torch.randint(len(self._pixels), (count,), generator=generator, device=self.device)
@@ -199,9 +199,9 @@ class RadianceGridModule(ObjectModule):
         return {name: value.detach() for name, value in values.items()}
 
     def _expose(self, output: RayOutput, view: Tensor) -> Tensor:
-        """Apply the exposures of the training views ``[P]`` to colours; returns ``[P, 3]``, about [-0.5, 0.5].
+        """Apply the exposures of the training views ``[P]`` to rendered pixels; return ``[P, 3]``, about [-0.5, 0.5].
 
-        A gain of sRGB values is nearly a power of linear light. The background keeps its colour.
+        Exposures multiply sRGB values, which is nearly a gain of linear light. The background keeps its colour.
         """
         if self.exposure is None:
             return output.colors
@@ -209,7 +209,7 @@ class RadianceGridModule(ObjectModule):
         return output.colors + (output.colors + 0.5 - background) * self.exposure[view].expm1()
 
     def _finish_gradients(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
-        """Average gradients over the ranks, add the sparsity term of the density, and mask what must not change."""
+        """Average gradients over the ranks, add the sparsity term, and zero the gradients that must have no effect."""
         # the decoder has no gradients until it is used
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self.trainer.world_size > 1:
@@ -227,10 +227,10 @@ class RadianceGridModule(ObjectModule):
                 self.model.decoder.zero_grad(set_to_none=False)
 
     def _change_vertices(self, progress: float, optimizer: torch.optim.Optimizer) -> None:
-        """Make the changes that are due. Moments stay with pruned vertices; those of refined ones start from zero.
+        """Make the changes that are due. Pruning keeps Adam's moments; refinement restarts them from zero.
 
-        After a slow start the clock may be past several of them, but nothing is dense yet and all would be pruned;
-        therefore steps count at first.
+        If the first steps are slow, changes may be due by the clock before any vertex is dense, and pruning would
+        remove them all; therefore the first changes follow the step count.
         """
         if self._timer and self.global_step < FIRST_CHANGE:
             progress = self.global_step / self.trainer.max_steps
@@ -247,10 +247,10 @@ class RadianceGridModule(ObjectModule):
             side = grid_side(self.settings, self.model.sizes.grid_side, refinements)
             if change == "refine" and side > voxels.side:  # with init_from= the grid can be fine already
                 change_parameters(optimizer, voxels, partial(voxels.refine, side))
-            self._pixels = self._find_pixels()  # as a run resumed from here does
+            self._pixels = self._find_pixels()  # as on_train_start of a resumed run does
 
     def _add_view_features(self, optimizer: torch.optim.Optimizer) -> None:
-        """Add the features that the decoder reads, unless vertices have them: zeros, and normals of the density."""
+        """Add the decoder's features, which are zero, and normals of the surfaces, unless vertices have them."""
         voxels, sizes = self.model.voxels, self.model.sizes
         if voxels.features.shape[1] < sizes.features:
             change_parameters(optimizer, voxels, partial(voxels.resize_features, sizes.features))
@@ -258,7 +258,7 @@ class RadianceGridModule(ObjectModule):
                 voxels.features.data[:, -3:] = self._normals()
 
     def _normals(self) -> Tensor:
-        """Normals of the vertices ``[N, 3]``, on the side of the training views that see them."""
+        """Return normals of the vertices ``[N, 3]`` that point towards the training views that see them."""
         voxels, generator = self.model.voxels, torch.Generator().manual_seed(self.seed)
         drawn = torch.randint(len(self._pixels), (RAYS_PER_CHUNK,), generator=generator).to(self.device)
         view, pixels = view_and_pixel(self._pixels[drawn], self.model.sizes.image_side)
@@ -289,6 +289,6 @@ class RadianceGridModule(ObjectModule):
 
 
 def _corner_color(views: Views) -> Tensor:
-    """Median colour ``[3]`` in [-0.5, 0.5] of the corners of all images."""
+    """Return the median colour ``[3]``, in [-0.5, 0.5], of the corner pixels of all images."""
     corners = views.images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
     return to_model_range(corners.transpose(1, 2).flatten(0, 1).float().median(0).values)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, and how large a part of the training one step is."""
+"""Learning-rate schedules, and an estimate of the fraction of the training that one step takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WINDOW = 51  # steps whose median duration counts: durations drift, and some ste
 
 
 def scaled_learning_rate(config: OptimizerConfig, rate: float, samples: int) -> float:
-    """Scale a learning rate to steps that average the gradients of ``samples``.
+    """Scale a learning rate for steps that average the gradients of ``samples`` samples.
 
     >>> scaled_learning_rate(OptimizerConfig(1e-3, 1e-3, batch_scaling="sqrt"), 1e-3, 4)
     0.002
@@ -23,11 +23,11 @@ def scaled_learning_rate(config: OptimizerConfig, rate: float, samples: int) -> 
 
 
 def schedule_factor(config: OptimizerConfig, step: int, progress: float) -> float:
-    """Return the factor of all learning rates at a step.
+    """Return the factor by which the schedule multiplies all learning rates at a step.
 
     Args:
-        config: with the schedule, its warm-up and the final fraction.
-        step: from 0.
+        config: schedule, warm-up steps and final fraction.
+        step: number of the step, from 0.
         progress: fraction of the training that is over, in [0, 1].
 
     >>> config = OptimizerConfig(1e-3, 1e-3, schedule="exponential", final_fraction=0.01)
@@ -46,7 +46,7 @@ def schedule_factor(config: OptimizerConfig, step: int, progress: float) -> floa
 class StepFraction:
     """Estimated fraction of the whole training, in (0, 1], that one step takes.
 
-    It is one of ``max_steps`` steps or, where that is more, the median fraction of the time that recent steps took.
+    It is 1 / ``max_steps`` or, if that is more, the median progress of recent steps, which the clock may determine.
 
     Args:
         max_steps: number of steps after which the training ends in any case.
@@ -64,7 +64,7 @@ class StepFraction:
         return max(self._minimum, median(self._recent)) if self._recent else self._minimum
 
     def update(self, progress: float) -> None:
-        """Note, before each step, the fraction of the time that is over, in [0, 1]."""
+        """Record the fraction of the training that is over, in [0, 1]; to be called before each step."""
         if self._ignored:
             self._ignored -= 1
         else:

@@ -1,4 +1,4 @@
-"""Merging the state that the samples of a round leave beside the weights, in one process or many."""
+"""Merging the buffers that the samples of a round change, in one process or many."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dv.ops.norm import ViewNorm
 
 
 class SharedState:
-    """The state that a step leaves beside the weights: the voxel grid and the running averages of the norms.
+    """The buffers that a step changes: the voxel grid and the running averages of the norms.
 
     All samples of a round start from the same state. A sample renders its targets from the grid that it has updated
     itself, so its loss and gradient are those of the paper's step with one sample. After the round the state becomes
     the mean of the states that the samples left, which does not depend on how samples are spread over processes.
 
     Args:
-        model: with the voxel grid.
+        model: the model with the voxel grid.
         others: further networks with norms.
     """
 
@@ -45,7 +45,7 @@ class SharedState:
         torch._foreach_copy_(self.averages, self._initial)
 
     def end(self, mean_over_ranks: Callable[[Tensor], Tensor]) -> None:
-        """Store the mean state after the last sample of a round; ``mean_over_ranks`` gets it as one vector."""
+        """Store the mean state after the last sample of a round; ``mean_over_ranks`` averages it as one vector."""
         merged = mean_over_ranks(torch.cat([tensor.flatten() for tensor in self._sum]) / self._count)
         tensors = [self.grid, *self.averages]
         parts = torch.split(merged, [tensor.numel() for tensor in tensors])

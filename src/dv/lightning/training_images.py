@@ -1,4 +1,4 @@
-"""Images of the training: a validation view, the gates, and the model as a point cloud."""
+"""Images logged during the training: a validation view, the gates, and the model as a point cloud."""
 
 from __future__ import annotations
 

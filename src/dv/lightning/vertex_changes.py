@@ -17,7 +17,7 @@ MIN_SIDE = 8  # vertices along an edge
 
 
 def vertex_changes(config: RadianceGridConfig) -> list[tuple[float, str]]:
-    """List the fraction of the training at which each change happens, and the change: prune, refine or view.
+    """List when each change happens, as a fraction of the training, and its kind: prune, refine or view.
 
     ``view`` gives vertices the features that depend on the view.
     """
@@ -35,7 +35,7 @@ def check_initial_density(voxels: SparseVoxels, initial_density: float) -> None:
     """Refuse an initial raw density below which samples are skipped, so that nothing would ever have a gradient.
 
     Raises:
-        UserError: with the least density that works.
+        UserError: with the minimum density.
     """
     minimum = min_raw_density(voxels.interval(1.0))
     if initial_density < minimum:
@@ -46,13 +46,13 @@ def check_initial_density(voxels: SparseVoxels, initial_density: float) -> None:
 
 
 def change_parameters(optimizer: torch.optim.Optimizer, voxels: nn.Module, change: Callable[[], Tensor | None]) -> None:
-    """Replace the parameters of the voxels, in the optimiser too.
+    """Change the parameters of the voxels and replace them in the optimiser.
 
     Args:
-        optimizer: of the voxels.
-        voxels: whose ``density`` and ``features`` change.
-        change: makes new parameters and returns the rows that are kept ``[N']``, whose moments are kept too; None
-            where moments start from zero.
+        optimizer: the optimiser of the voxels.
+        voxels: the module whose ``density`` and ``features`` change.
+        change: makes new parameters. It returns the old rows ``[N']`` that they consist of, whose moments are kept, or
+            None if moments restart from zero.
     """
     names = ("density", "features")
     before = {name: getattr(voxels, name) for name in names}

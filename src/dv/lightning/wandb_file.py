@@ -14,7 +14,7 @@ FULL, FIRST, LAST = 1, 2, 4  # kinds of chunks; a record that does not fit into 
 
 
 def records(path: Path) -> Iterator[Any]:
-    """Return every complete ``wandb_internal_pb2.Record``; stops at one that a killed process left incomplete."""
+    """Iterate over the complete ``wandb_internal_pb2.Record``s, up to one that a killed process left incomplete."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     return (Record.FromString(record) for _, record in _raw_records(path.read_bytes()))
@@ -45,7 +45,7 @@ def _raw_records(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def history(path: Path) -> Iterator[dict[str, Any]]:
-    """Return the history rows of a file: logged values by name, and ``_step``, W&B's row number."""
+    """Iterate over the history rows of a file: logged values by name, and ``_step``, W&B's row number."""
     return (nested_values(record.history.item) for record in records(path) if record.HasField("history"))
 
 

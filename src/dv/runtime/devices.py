@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def count_gpus(gpus: int | Literal["auto"]) -> int:
-    """Number of GPUs to use: 0 is the CPU, ``auto`` all that this machine has.
+    """Return the number of GPUs to use: 0 for the CPU; ``auto`` selects all of this machine.
 
     Raises:
         UserError: if this machine has fewer.
@@ -30,12 +30,12 @@ def count_gpus(gpus: int | Literal["auto"]) -> int:
 
 
 def device_of(gpus: int) -> torch.device:
-    """The device on which this process computes."""
+    """Return the device of this process: its own GPU if there are ``gpus``, else the CPU."""
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
 
 
 def supported_precision(precision: str, gpus: int) -> str:
-    """The precision to compute in: fp32 instead of bf16 on CPUs without bf16 arithmetic, 100 times slower there."""
+    """Return the precision to compute in: fp32 for bf16 on CPUs without bf16 arithmetic, 100 times slower there."""
     if not gpus and precision == "bf16-mixed" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         log.warning("this CPU has no bf16 arithmetic; trainer.precision=bf16-mixed computes in fp32 here")
         return "32-true"

@@ -41,7 +41,7 @@ END = "end"
 
 
 class RankInfo(NamedTuple):
-    """This process among those of its job: its rank, the number of ranks, and the number on this machine."""
+    """Position of this process in its job: its rank, the number of ranks, and the number of ranks on this machine."""
 
     rank: int = 0
     ranks: int = 1
@@ -63,7 +63,7 @@ def run_on_ranks(task: Task, config: Any, ranks_here: int, nodes: int = 1, keep:
     """Call ``task`` with ``config`` on every rank.
 
     Args:
-        task: a function at the top of a module.
+        task: a function at the top level of a module.
         config: a dataclass of :mod:`dv.config`.
         ranks_here: number of processes on this machine.
         nodes: number of machines; on several, torchrun or srun must have started the processes.
@@ -73,8 +73,8 @@ def run_on_ranks(task: Task, config: Any, ranks_here: int, nodes: int = 1, keep:
         The result of rank 0, as JSON preserves it.
 
     Raises:
-        UserError: that of the first rank that failed; the other ranks end within seconds.
-        RuntimeError: with the traceback of another exception.
+        UserError: the error of the first rank that failed; the other ranks end within seconds.
+        RuntimeError: with its traceback, if the first rank that failed raised another exception.
     """
     here = rank_info()
     if here.ranks > 1:
@@ -113,7 +113,7 @@ def gather(items: list[Any]) -> list[Any]:
 
 
 def serve_jobs() -> None:
-    """Do the jobs that rank 0 sends until it sends no more: the life of the other ranks under torchrun or srun."""
+    """Do the jobs that rank 0 sends until it sends the end, as the other ranks under torchrun or srun."""
     store, number = _store(), 0
     while (message := _wait_for(store, _job(number))) != END:
         _do_job(store, message)
@@ -221,7 +221,7 @@ def _do_job(store: Store, message: str) -> Any:
 
 
 def _is_set(store: Store, key: str, within: timedelta) -> bool:
-    """Whether another rank sets ``key`` within this time."""
+    """Return whether another rank sets ``key`` within a time."""
     try:
         store.wait([key], within)
     except RuntimeError:
@@ -230,7 +230,7 @@ def _is_set(store: Store, key: str, within: timedelta) -> bool:
 
 
 def main() -> None:
-    """Be a rank that :func:`run_on_ranks` has started."""
+    """Run a rank that :func:`run_on_ranks` has started."""
     store = _store()
     result = _do_job(store, _wait_for(store, FIRST_JOB))
     if rank_info().rank == 0:

@@ -12,7 +12,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library reuse large blocks instead of returning them to the kernel; returns whether it can.
+    """Let the C library reuse large blocks instead of returning them to the kernel; return whether it can.
 
     By default glibc maps every tensor above 32 MB anew, and the kernel clears each page at the first write: copying
     140 MB then takes seven times as long. On other systems than Linux with glibc this does nothing.
@@ -24,7 +24,7 @@ def keep_freed_memory() -> bool:
 
 
 def reset_peak_memory() -> None:
-    """Let :func:`peak_memory` count from now on: the runs of a sweep may share their process.
+    """Restart :func:`peak_memory` from the present memory, since the runs of a sweep may share their process.
 
     Only Linux can reset the peak (proc(5), ``clear_refs``); elsewhere it counts from the start of the process.
     """
@@ -38,7 +38,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int:
-    """Peak main memory of this process in bytes, since :func:`reset_peak_memory`."""
+    """Return the peak main memory of this process in bytes, since :func:`reset_peak_memory`."""
     if sys.platform == "linux":  # getrusage starts from the peak of the parent process
         return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def revision() -> str | None:
-    """Return the commit of the clone that holds this package, with ``-dirty`` if files differ; None outside a clone."""
+    """Return the commit of this package's clone, with ``-dirty`` if files have changed; None outside a clone."""
     folder = Path(__file__).resolve().parents[3]
     if not (folder / ".git").exists():  # an installed package, perhaps below a clone of another project
         return None

@@ -17,8 +17,8 @@ from typing import Any
 from dv.errors import Interrupted, UserError
 from dv.runtime.watchdog import PARENT_VARIABLE
 
-GRACE_SECONDS = 10.0  # that the other ranks have to end cleanly after one has failed
-FIRST_JOB = "job/0"  # key of the store
+GRACE_SECONDS = 10.0  # time for the other ranks to end cleanly after one has failed
+FIRST_JOB = "job/0"  # key in the store
 STOPPED = "interrupted; the same command with resume=auto continues from the last checkpoint"
 
 
@@ -51,7 +51,7 @@ def supervise(message: str, count: int, keep: Sequence[int]) -> Any:
             for rank in range(count):  # in their own sessions: Ctrl-C reaches them once, through this process
                 own = env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
                 ranks.append(subprocess.Popen(command, env=own, start_new_session=True, pass_fds=keep))
-            if received:  # before all were started
+            if received:  # possibly before all ranks were started
                 raise Interrupted(STOPPED, received[0])
             _wait(ranks)
     finally:
@@ -63,7 +63,7 @@ def supervise(message: str, count: int, keep: Sequence[int]) -> Any:
         return json.loads(store.get("result"))
     killed = None if received else next((rank for rank, code in enumerate(codes) if code and code < 0), None)
     failure = json.loads(store.get("failure")) if store.check(["failure"]) else None
-    # ranks that lose a killed one fail with messages that say nothing; a failing rank can be killed at its exit
+    # if a rank is killed, the others only report a lost connection; a rank that has failed can be killed as it exits
     if failure and killed in (None, failure["rank"]):
         if "traceback" in failure:
             raise RuntimeError(failure["message"])
@@ -80,9 +80,9 @@ def supervise(message: str, count: int, keep: Sequence[int]) -> Any:
 
 @contextmanager
 def _forwarding_signals(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """Forward SIGINT and SIGTERM to the ranks, a second one as SIGKILL; yields the list of received signals.
+    """Forward SIGINT and SIGTERM to the ranks, a second one as SIGKILL; yield the list of received signals.
 
-    If a cluster's warning has a handler, which requeues the job, the ranks end before it is called.
+    If a handler for a cluster's warning exists, which requeues the job, it is called after the ranks have ended.
     """
     received: list[int] = []
     previous: dict[int, Any] = {}

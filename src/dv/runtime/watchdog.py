@@ -1,4 +1,4 @@
-"""Exit when the parent process has died: a rank whose supervisor, or a joblib worker whose sweep, is gone."""
+"""Detection of a dead parent process: the supervisor of a rank, or the sweep of a joblib worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _job_running = threading.Lock()
 
 
 def is_orphaned() -> bool:
-    """Whether the process that started this one, and would collect its results, has died."""
+    """Return whether the process that started this one, and would collect its results, has died."""
     if PARENT_VARIABLE in os.environ:
         return os.getppid() != int(os.environ[PARENT_VARIABLE])
     return _is_joblib_worker() and os.getppid() == 1
@@ -24,7 +24,7 @@ def is_orphaned() -> bool:
 
 @contextmanager
 def running_job() -> Iterator[None]:
-    """Mark a job of this process. A joblib worker whose sweep has died exits after its job, or at once without one.
+    """Mark that a job is running. A joblib worker whose sweep has died exits after its job, or at once if it is idle.
 
     Otherwise it would wait five minutes for another job, and keep the sweep's output open.
     """
@@ -37,7 +37,7 @@ def running_job() -> Iterator[None]:
 @cache
 def _exit_with_sweep() -> None:
     def watch() -> None:
-        while not is_orphaned():  # a worker of joblib has no handle of its parent to wait for
+        while not is_orphaned():  # a joblib worker has no handle of its parent to wait for
             time.sleep(POLL_SECONDS)
         with _job_running:  # a training notices by itself, and saves a checkpoint first
             os._exit(1)

@@ -187,7 +187,7 @@ def _write_settings(config: PrepareConfig, source: ImportSource) -> WriteSetting
 def _write(
     config: PrepareConfig, settings: WriteSettings, record: dict[str, Any], read: Callable[[], PhotographSet]
 ) -> None:
-    """Write the photographs that ``read`` returns, unless they are written already; print notes and the next command."""
+    """Write the photographs that ``read`` returns unless they are written already; print notes and a next command."""
     root, name = _output(config)
     if already_written(root, name, record):
         print(f"{name} in {root} is already prepared from this with these settings: nothing to do")
@@ -211,7 +211,7 @@ def _output(config: PrepareConfig) -> tuple[Path, str]:
         raise UserError("output_dir is not set; give output_dir=DIR, which gets DIR/{train,validation,test}/NAME")
     name = config.object.name or Path(root).resolve().name
     if not name or name.startswith(".") or set(name) & set("/\\"):
-        raise UserError(f"object.name={name} cannot name a folder")
+        raise UserError(f"object.name={name} must name a folder: without / or \\, and not starting with a dot")
     return Path(root), name
 
 

@@ -58,7 +58,7 @@ def train(config: TrainConfig) -> float:
         if best is None:
             if config.resume == "auto" and in_sweep() and (changed := changed_keys(run_dir, config, {"result"})):
                 raise UserError(
-                    f"{run_dir} holds a run with {', '.join(changed)}: not this sweep; use another hydra.sweep.dir"
+                    f"{run_dir} holds a run of another sweep, with {', '.join(changed)}; use another hydra.sweep.dir"
                 )
             resume = checkpoint_to_resume(config.resume, run_dir)
             config = replace(config, resume=str(resume.path) if resume else None)

@@ -161,7 +161,7 @@ def _write_video(restored: Restored, settings: WandbConfig, path: Path) -> None:
 
 
 def _log_checkpoint(logger: RunWandbLogger, best: Path, metadata: dict[str, Any]) -> None:
-    """Log ``best`` as an artifact through a hard link, since a resumed training may replace the file before W&B reads it."""
+    """Log ``best`` as an artifact through a hard link, since a resumed training may replace it before W&B reads it."""
     import wandb
 
     kept = best.parents[1].resolve() / "wandb" / f"{logger.version}-{metadata['steps']}.ckpt"

@@ -31,7 +31,7 @@ INTRODUCTION = """# Configuration
 
 Every key is an override on the command line: `python train.py grid.side=16 trainer.max_steps=500`. A group is chosen by
 the name of its file: `grid=16` is `conf/grid/16.yaml`. `key=null` clears a key that may be null. A configuration with
-faults ends with one line that names all of them, before anything is created.
+faults ends with one line that names all of them, before anything is created; in a sweep the job with the faults fails.
 
 The role of a key says what a change of it means:
 

@@ -160,3 +160,9 @@ def test_the_reference_page_is_current():
         for key, _, _ in leaves(schema):
             tag = key in namespace["TAGS"] or key.startswith("trial.")
             assert tag or f"`{key}`" in page, key
+
+
+def test_up_is_refused_where_the_world_stays_as_it_is(command, tmp_path):
+    result = command("prepare", "source=nsvf", "source.path=x", "output_dir=y", "grid.up=[0,0,1]")
+    assert result.code == 1
+    assert "grid.up is for source=capture, not for source=nsvf" in result.err

@@ -126,10 +126,10 @@ class OptimizerConfig:
 
     learning_rate: NonNegative
     discriminator_learning_rate: NonNegative
-    batch_scaling: Literal["none", "sqrt", "linear"] = "none"
-    schedule: Literal["constant", "cosine", "exponential"] = "constant"
-    warmup_steps: NonNegativeInt = 0
-    final_fraction: NonNegative = 0.02
+    batch_scaling: Literal["none", "sqrt", "linear"]
+    schedule: Literal["constant", "cosine", "exponential"]
+    warmup_steps: NonNegativeInt
+    final_fraction: NonNegative
 
 
 @dataclass(config=STRICT)
@@ -148,7 +148,7 @@ class LossConfig:
     l1_weight: NonNegative
     gan_weight: NonNegative
     border: NonNegativeInt
-    l2_weight: NonNegative = 0.0
+    l2_weight: NonNegative = 0.0  # group files of users may lack it
 
 
 @dataclass(config=STRICT)
@@ -651,6 +651,8 @@ class PrepareConfig:
         """Yield one sentence per fault between fields."""
         if self.views.random and self.views.farthest:
             yield "give views.random or views.farthest, not both"
+        if self.grid.up and not isinstance(self.source, CaptureSource):
+            yield f"grid.up is for source=capture, not for source={self.source.name}, whose world stays as it is"
 
 
 # --- report.py --------------------------------------------------------------------------------------------------------

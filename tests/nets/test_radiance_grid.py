@@ -72,3 +72,12 @@ def test_the_linear_share_is_learned_from_images(grid, share):
         (grid.render_pixels(*pixels).colors - truth).square().mean().backward()
         optimizer.step()
     assert abs(grid.linear_share.item() - share) < 0.02
+
+
+def test_a_rendered_view_has_the_opacity_of_its_rays(grid):
+    camera = Intrinsics(SIDE * 0.4, SIDE / 2, SIDE / 2, SIDE, 0.5)  # wide: the corners miss the grid
+    view = next(grid.render_views(POSE[None], camera, 1))
+    assert view.opacity.shape == view.depth.shape == (1, SIDE, SIDE)
+    assert view.opacity[0, 0, 0] == 0
+    assert view.opacity[0, SIDE // 2, SIDE // 2] > 0.2
+    torch.testing.assert_close(view.image[:, 0, 0], grid.background)

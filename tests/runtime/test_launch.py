@@ -104,6 +104,6 @@ def test_invalid_settings_give_one_line(command, ball_overrides, arguments, expe
 
 
 def test_learning_rates_grow_with_the_samples_per_step():
-    configs = [OptimizerConfig(1e-3, 1e-3, batch_scaling=name) for name in ("none", "sqrt", "linear")]
+    configs = [OptimizerConfig(1e-3, 1e-3, name, "constant", 0, 0.02) for name in ("none", "sqrt", "linear")]
     rates = [scaled_learning_rate(config, 1e-3, 4) for config in configs]
     assert rates == pytest.approx([1e-3, 2e-3, 4e-3])

@@ -16,7 +16,7 @@ WINDOW = 51  # steps whose median duration counts: durations drift, and some ste
 def scaled_learning_rate(config: OptimizerConfig, rate: float, samples: int) -> float:
     """Scale a learning rate for steps that average the gradients of ``samples`` samples.
 
-    >>> scaled_learning_rate(OptimizerConfig(1e-3, 1e-3, batch_scaling="sqrt"), 1e-3, 4)
+    >>> scaled_learning_rate(OptimizerConfig(1e-3, 1e-3, "sqrt", "constant", 0, 0.02), 1e-3, 4)
     0.002
     """
     return rate * float(samples ** SCALING_POWERS[config.batch_scaling])
@@ -30,7 +30,7 @@ def schedule_factor(config: OptimizerConfig, step: int, progress: float) -> floa
         step: number of the step, from 0.
         progress: fraction of the training that is over, in [0, 1].
 
-    >>> config = OptimizerConfig(1e-3, 1e-3, schedule="exponential", final_fraction=0.01)
+    >>> config = OptimizerConfig(1e-3, 1e-3, "none", "exponential", 0, 0.01)
     >>> [round(schedule_factor(config, 100, progress), 3) for progress in (0.0, 0.5, 1.0)]
     [1.0, 0.1, 0.01]
     """

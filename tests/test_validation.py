@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from dv.config import SCHEMAS, TrainConfig
 from dv.errors import UserError
-from dv.validation import describe, flatten, leaves, parse, role_of, show
+from dv.validation import describe, flatten, is_same, leaves, parse, role_of, show
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -166,3 +166,39 @@ def test_up_is_refused_where_the_world_stays_as_it_is(command, tmp_path):
     result = command("prepare", "source=nsvf", "source.path=x", "output_dir=y", "grid.up=[0,0,1]")
     assert result.code == 1
     assert "grid.up is for source=capture, not for source=nsvf" in result.err
+
+
+def test_a_group_cannot_be_null(command, tmp_path):
+    for override, values in (
+        ("model=null", "deepvoxels, no_occlusion, radiance_grid"),
+        ("loss=null", "l1, l1_gan, l2"),
+    ):
+        result = command("train", override)
+        assert result.code == 1
+        assert result.err == f"error: {override} must be one of {values}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_faults_that_all_jobs_of_a_sweep_share_end_it_before_it_starts(command, tmp_path):
+    result = command("train", "-m", "grid=16,32", "loss.border=-1", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert result.code == 1
+    assert result.err == "error: loss.border=-1 must be a whole number of at least 0\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_rules_are_not_applied_to_defaults_of_swept_keys(command, ball_overrides, tmp_path):
+    """The default of the swept ``max_steps``, null, would leave a training without an end."""
+    overrides = [a for a in ball_overrides if a != "trainer=debug"] + ["trainer.gpus=0", "trainer.validation_views=1"]
+    overrides += ["trainer.max_epochs=null", "trainer.max_steps=1,2", "loss=l1"]
+    sweep = tmp_path / "sweep"
+    result = command("train", "-m", *overrides, f"hydra.sweep.dir={sweep}")
+    assert result.code == 0, result.err
+    assert (sweep / "1" / "run.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "same"),
+    [(7, "7", True), (1, 1.0, True), ([0.1], [0.1], True), (None, "auto", False), (0, 1, False)],
+)
+def test_values_that_mean_the_same(value, other, same):
+    assert is_same(value, other) == same

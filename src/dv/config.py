@@ -92,7 +92,7 @@ class ObjectConfig:
     root: Annotated[Text | None, SPEED]
     name: Text | None
     pixel_center: PixelCenter | None
-    how_to_get: Annotated[str, BOOKKEEPING] = ""
+    how_to_get: Annotated[str | None, BOOKKEEPING] = None
 
 
 @dataclass(config=STRICT)
@@ -110,7 +110,7 @@ class ReadConfig:
 class DataConfig:
     """Selection, size and pose noise of the views, and how many samples a process takes at once."""
 
-    image_side: PowerOfTwo | Literal["auto"]
+    image_side: PowerOfTwo | Literal["auto"] | None  # null means auto
     background: Color
     skip: NonNegativeInt
     training_views: Annotated[int, Strict(), Ge(2)] | None
@@ -183,7 +183,7 @@ class DeepVoxelsConfig(ModelConfig):
             if side & (side - 1):
                 yield f"{key}={side} must be a power of two with model.kind=deepvoxels"
         image_side = config.data.image_side
-        if image_side != "auto" and image_side < config.grid.feature_side:
+        if isinstance(image_side, int) and image_side < config.grid.feature_side:
             yield f"data.image_side={image_side} must not be smaller than grid.feature_side={config.grid.feature_side}"
 
 
@@ -400,7 +400,7 @@ class TestTrajectory:
     """The poses of the test split."""
 
     name: Literal["test"]
-    fps: Count
+    fps: Positive
 
 
 @dataclass(config=STRICT)
@@ -408,7 +408,7 @@ class PosesTrajectory:
     """The poses of a folder without images."""
 
     name: Literal["poses"]
-    fps: Count
+    fps: Positive
 
 
 @dataclass(config=STRICT)
@@ -417,7 +417,7 @@ class OrbitTrajectory:
 
     name: Literal["orbit"]
     frames: Annotated[int, Strict(), Ge(2)]
-    fps: Count
+    fps: Positive
 
 
 @dataclass(config=STRICT)
@@ -427,7 +427,7 @@ class SpiralTrajectory:
     name: Literal["spiral"]
     frames: Annotated[int, Strict(), Ge(2)]
     turns: Float
-    fps: Count
+    fps: Positive
 
 
 @dataclass(config=STRICT)
@@ -437,7 +437,7 @@ class InterpolateTrajectory:
     name: Literal["interpolate"]
     frames: Annotated[int, Strict(), Ge(2)]
     key_poses: Annotated[int, Strict(), Ge(2)]
-    fps: Count
+    fps: Positive
 
 
 Trajectory = Annotated[

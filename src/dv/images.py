@@ -146,7 +146,7 @@ class Video:
         min_side: frames of smaller height, in px, are enlarged by an integer factor, so that they can be watched.
     """
 
-    def __init__(self, path: Path, fps: int, min_side: int = 256) -> None:
+    def __init__(self, path: Path, fps: float, min_side: int = 256) -> None:
         self.min_side = min_side
         self._writer = imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2)
 

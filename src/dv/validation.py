@@ -42,6 +42,7 @@ class Requirement:
     """Words that complete "KEY=VALUE must be …" for a rule that ``Ge``, ``Le`` and the like cannot express."""
 
     text: str
+    alternatives: tuple[str, ...] = ()
 
 
 def one_of(*numbers: float) -> tuple[AfterValidator, Requirement]:
@@ -52,10 +53,11 @@ def one_of(*numbers: float) -> tuple[AfterValidator, Requirement]:
             raise ValueError
         return value
 
-    return AfterValidator(check), Requirement(" or ".join(f"{number:g}" for number in numbers))
+    first, *others = (f"{number:g}" for number in numbers)
+    return AfterValidator(check), Requirement(first, tuple(others))
 
 
-def parse(schema: type[Config], plain: Mapping[str, Any], above: str = "") -> Config:
+def parse(schema: type[Config], plain: Mapping[str, Any], above: str = "", *, rules: bool = True) -> Config:
     """Return ``plain`` as an object of ``schema``, a pydantic dataclass with the configuration ``STRICT``.
 
     A ``model`` of the form ``{"kind": "package.module:Class", …}`` is checked against ``Class.config_class``. Rules
@@ -65,6 +67,7 @@ def parse(schema: type[Config], plain: Mapping[str, Any], above: str = "") -> Co
         schema: the dataclass.
         plain: the configuration as nested dictionaries, lists and values.
         above: prefix of the keys in messages.
+        rules: whether to check the rules between fields too.
 
     Raises:
         UserError: one line with every fault and its full key.
@@ -72,7 +75,7 @@ def parse(schema: type[Config], plain: Mapping[str, Any], above: str = "") -> Co
     faults: list[str] = []
     try:
         config = TypeAdapter(schema).validate_python(_with_model(schema, plain))
-        faults = list(getattr(config, "rules", tuple)())
+        faults = list(getattr(config, "rules", tuple)()) if rules else []
     except ValidationError as error:
         faults = list(dict.fromkeys(above + _fault(schema, plain, dict(item)) for item in error.errors()))
     if faults:
@@ -157,9 +160,10 @@ def describe(annotation: Any) -> str:
 
 def _alternatives(annotation: Any) -> Iterator[str]:
     metadata, kinds = _unpack(annotation)
-    texts = [item.text for item in metadata if isinstance(item, Requirement)]
-    if texts:
-        yield " and ".join(texts)
+    requirements = [item for item in metadata if isinstance(item, Requirement)]
+    for item in requirements:
+        yield from (item.text, *item.alternatives)
+    if requirements:
         kinds = [kind for kind in kinds if kind is NoneType]
     for kind in kinds:
         if get_origin(kind) in (Annotated, Union, UnionType):
@@ -272,6 +276,11 @@ def role_of(schema: Any, key: str) -> Role:
         role = _role(annotation, role)
         node = next(dataclasses_in(annotation), None)
     return role
+
+
+def is_same(value: Any, other: Any) -> bool:
+    """Whether two values of a key mean the same, such as 1 and 1.0 or the names 7 and "7"."""
+    return bool(value == other) or str(value) == str(other)
 
 
 def flatten(config: Any, above: str = "") -> dict[str, Any]:

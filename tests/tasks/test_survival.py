@@ -103,7 +103,7 @@ def test_two_trainings_do_not_share_a_folder(ball_overrides, tmp_path, command, 
     process.kill()
     process.communicate()
     assert result.code == 1
-    assert f"is being trained in by process {process.pid}" in result.err
+    assert f"is in use by the training of process {process.pid}" in result.err
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "other", "absent"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from conftest import TINY, TINY_RADIANCE, step_overrides, write_object
 from dv.checkpoint import read_checkpoint
@@ -133,6 +134,28 @@ def test_resume_with_another_configuration_is_refused(command, ball_overrides, t
     assert result.code == 1
     assert expected in result.err
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_numbers_of_other_types_are_no_other_run(command, ball, tmp_path):
+    """A configuration may have had an object name or a fraction as an int."""
+    for split in ("train", "validation", "test"):
+        (tmp_path / "objects" / split).mkdir(parents=True)
+        (tmp_path / "objects" / split / "7").symlink_to(ball / split / "ball")
+    overrides = ["object=custom", f"object.root={tmp_path / 'objects'}", "object.name=7", *TINY_RADIANCE]
+    overrides += ["model.view_from=0", "data.image_side=null"]
+    assert command("train", *overrides).code == 0
+    config = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    config.object.name, config.model.view_from = 7, 0
+    OmegaConf.save(config, tmp_path / "run" / "config.yaml")
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["dv"]["config"]["object"]["name"], checkpoint["dv"]["config"]["model"]["view_from"] = 7, 0
+    torch.save(checkpoint, path)
+    result = command("train", *overrides, "resume=auto")
+    assert "is finished" in result.out
+    result = command("train", *overrides, "resume=auto", "trainer.max_steps=6")
+    assert result.code == 0, result.err
+    assert read_checkpoint(path).step == 6
 
 
 def test_double_precision_trains(command, ball_overrides, tmp_path):

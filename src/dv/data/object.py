@@ -53,7 +53,7 @@ class ObjectSource:
         return cls(
             Path(str(config.root)),
             str(config.name),
-            config.how_to_get,
+            config.how_to_get or "",
             pixel_center=config.pixel_center,
             **reading,
         )

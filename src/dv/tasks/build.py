@@ -37,7 +37,7 @@ def training_object(config: TrainConfig) -> ObjectSource:
     data = config.data
     return ObjectSource.from_config(
         config.object,
-        image_side=None if data.image_side == "auto" else data.image_side,
+        image_side=data.image_side if isinstance(data.image_side, int) else None,
         background=data.background,
         skip=data.skip,
         training_views=data.training_views,

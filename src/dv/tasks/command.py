@@ -52,7 +52,7 @@ def fail(error: BaseException) -> None:
     sys.exit(getattr(error, "exit_code", 1))
 
 
-def typed(name: str, config: DictConfig) -> Any:
+def typed(name: str, config: DictConfig, *, rules: bool = True) -> Any:
     """Parse a composed configuration into the schema of a command.
 
     Raises:
@@ -67,19 +67,27 @@ def typed(name: str, config: DictConfig) -> Any:
                 groups.object[key] = None
     plain = OmegaConf.to_container(groups, resolve=True)
     assert isinstance(plain, dict)
-    return parse(SCHEMAS[name], {str(key): value for key, value in plain.items()})
+    return parse(SCHEMAS[name], {str(key): value for key, value in plain.items()}, rules=rules)
 
 
 class CheckConfig(Callback):
-    """Hydra callback that checks the configuration of a single run before Hydra creates its folder."""
+    """Hydra callback that checks the configuration before Hydra creates a folder."""
 
     def __init__(self, command: str) -> None:
         self.command = command
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """End the process with one line if the configuration has faults; Hydra would only warn of an exception."""
+        """Check the configuration of a single run."""
+        self._check(config, rules=True)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Check what all jobs of a sweep share: swept keys have their defaults here, so rules may not hold yet."""
+        self._check(config, rules=False)
+
+    def _check(self, config: DictConfig, *, rules: bool) -> None:
+        """End the process with one line if there are faults; of an exception Hydra would only warn."""
         try:
-            typed(self.command, config)
+            typed(self.command, config, rules=rules)
         except (UserError, OmegaConfBaseException) as error:
             fail(error)
 
@@ -137,6 +145,12 @@ def run(name: str) -> None:
         fail(UserError(" ".join(f"{error}{cause}".split())))
     except (UserError, OSError) as error:
         fail(error)
+    except ValueError as error:
+        empty = [a.partition("=")[0] for a in arguments if a.endswith("=null") and (conf / a[:-5]).is_dir()]
+        if not empty or "Config group override" not in str(error):
+            raise
+        values = ", ".join(sorted(path.stem for path in (conf / empty[0]).glob("*.yaml")))
+        fail(UserError(f"{empty[0]}=null must be one of {values}"))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -20,7 +20,7 @@ from dv.config import TrainConfig
 from dv.errors import UserError
 from dv.runtime.files import atomic_file
 from dv.tasks.record import read_run
-from dv.validation import Role, flatten, role_of
+from dv.validation import Role, flatten, is_same, role_of
 
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT = 60.0  # seconds to wait for an earlier process that may be about to release the folder
@@ -75,7 +75,7 @@ def changed_keys(run_dir: Path, config: TrainConfig, roles: set[Role]) -> list[s
     if not path.is_file():
         return []
     before, now = (flatten(c) for c in (OmegaConf.to_container(OmegaConf.load(path)), asdict(config)))
-    differing = [key for key in before if before.get(key) != now.get(key) and role_of(TrainConfig, key) in roles]
+    differing = [key for key in before if not is_same(before[key], now.get(key)) and role_of(TrainConfig, key) in roles]
     return [f"{key}={before.get(key)}" for key in differing]
 
 

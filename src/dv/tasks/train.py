@@ -33,7 +33,7 @@ from dv.tasks.record import recording_failure
 from dv.tasks.resume import changed_keys, checkpoint_to_resume, finished_psnr, locked_run
 from dv.tasks.trainer import make_trainer
 from dv.tasks.wandb_results import log_test_scores
-from dv.validation import flatten
+from dv.validation import flatten, is_same
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _check_resume(resume: Checkpoint, config: TrainConfig, module: ObjectModule)
         raise UserError(f"resume={resume.path} was trained on another grid placement; resume with its object")
     own, trained = flatten(asdict(config)), flatten(resume.config or {})
     for key in module.fixed_keys:
-        if str(own[key]) != str(trained.get(key)):
+        if not is_same(own[key], trained.get(key)):
             wanted = shlex.quote(f"{key}={trained.get(key)}")
             raise UserError(
                 f"resume={resume.path} was trained with {key}={trained.get(key)}, not {own[key]}; add {wanted}"

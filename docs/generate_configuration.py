@@ -37,7 +37,7 @@ The role of a key says what a change of it means:
 
 - *result*: another value makes another run;
 - *resumable*: it shapes the result, but a run may be resumed with another value;
-- *speed*: the result is the same; reports show the key, names of runs do not;
+- *execution*: where and how the run executes, with the same result; reports show the key, names of runs do not;
 - *bookkeeping*: neither reports nor names of runs show it.
 """
 

@@ -142,7 +142,7 @@ def test_broken_rules_between_keys_are_listed_together():
 
 def test_roles_of_keys():
     roles = {key: role for key, _, role in leaves(TrainConfig)}
-    assert roles["trainer.gpus"] == roles["object.root"] == roles["trainer.save_every_steps"] == "speed"
+    assert roles["trainer.gpus"] == roles["object.root"] == roles["trainer.save_every_steps"] == "execution"
     assert roles["trainer.max_steps"] == roles["trainer.precision"] == "resumable"
     assert roles["trial.number"] == roles["logger.mode"] == roles["object.how_to_get"] == "bookkeeping"
     assert roles["seed"] == roles["model.refine_at"] == roles["object.name"] == "result"

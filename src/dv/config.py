@@ -78,8 +78,8 @@ Color = Annotated[
     str | list[Float], AfterValidator(_color), Requirement("white, grey, black or three numbers from 0 to 1, [r,g,b]")
 ]
 PixelCenter = Annotated[float, Strict(), *one_of(0, 0.5)]
-Gpus = Annotated[NonNegativeInt | Literal["auto"], Affects("speed")]
-SPEED, BOOKKEEPING, RESUMABLE = Affects("speed"), Affects("bookkeeping"), Affects("resumable")
+Gpus = Annotated[NonNegativeInt | Literal["auto"], Affects("execution")]
+EXECUTION, BOOKKEEPING, RESUMABLE = Affects("execution"), Affects("bookkeeping"), Affects("resumable")
 
 
 # --- groups that several commands share -------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ SPEED, BOOKKEEPING, RESUMABLE = Affects("speed"), Affects("bookkeeping"), Affect
 class ObjectConfig:
     """Where the images of an object lie."""
 
-    root: Annotated[Text | None, SPEED]
+    root: Annotated[Text | None, EXECUTION]
     name: Text | None
     pixel_center: PixelCenter | None
     how_to_get: Annotated[str | None, BOOKKEEPING] = None
@@ -117,7 +117,7 @@ class DataConfig:
     noise_angle: NonNegative
     noise_distance: NonNegative
     batch_size: Count
-    workers: Annotated[NonNegativeInt, SPEED]
+    workers: Annotated[NonNegativeInt, EXECUTION]
 
 
 @dataclass(config=STRICT)
@@ -235,8 +235,8 @@ class ProcessesConfig:
     """Processes that share the work of a command."""
 
     gpus: Gpus
-    processes: Annotated[Count, SPEED]
-    nodes: Annotated[Count, SPEED]
+    processes: Annotated[Count, EXECUTION]
+    nodes: Annotated[Count, EXECUTION]
 
     @property
     def processes_here(self) -> int:
@@ -258,13 +258,13 @@ class TrainerConfig(ProcessesConfig):
         Literal["32-true", "32", "16-mixed", "16-true", "16", "bf16-mixed", "bf16-true", "bf16", "64-true", "64"],
         BeforeValidator(_text),
     ]
-    compile: Annotated[Bool, SPEED]
+    compile: Annotated[Bool, EXECUTION]
     max_epochs: Count | None
     max_steps: Count | None
     accumulate_grad_batches: Count
     max_time: Annotated[str, AfterValidator(_duration), Requirement("a duration, DD:HH:MM:SS")] | None
-    operator_memory_gb: Annotated[NonNegative, SPEED]
-    save_every_steps: Annotated[Count, SPEED]
+    operator_memory_gb: Annotated[NonNegative, EXECUTION]
+    save_every_steps: Annotated[Count, EXECUTION]
     validate_every_steps: Count
     validation_views: (
         Annotated[int, Strict(), Ge(1), Requirement("a number of views, at least 1,")]

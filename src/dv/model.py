@@ -92,6 +92,13 @@ class DeepVoxels(ObjectModel):
         placement: placement of the grid in the world, which rendering views and point clouds requires.
         integration_dropout: probability of channel-wise dropout in the integration network.
         renderer_dropout: likewise in the rendering network.
+
+    >>> model = DeepVoxels(ModelSizes(8, 4, 4, 2, 2), GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5)).eval()
+    >>> pose = torch.eye(4)
+    >>> pose[2, 3] = -1.5  # looks along +z at the grid
+    >>> view = next(model.render_views(pose[None], Intrinsics(8.0, 4.0, 4.0, 8), batch_size=1))
+    >>> view.image.shape, view.depth.shape
+    (torch.Size([3, 8, 8]), torch.Size([1, 4, 4]))
     """
 
     sizes_class: ClassVar = ModelSizes

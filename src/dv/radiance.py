@@ -119,6 +119,13 @@ class RadianceGrid(ObjectModel):
         placement: placement of the cube in the world.
         background: initial RGB ``[3]`` in [-0.5, 0.5]; a parameter, like the voxels.
         side: initial number of vertices along an edge, by default the final one.
+
+    >>> grid = RadianceGrid(RadianceSizes(image_side=4, grid_side=8), GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5))
+    >>> pose = torch.eye(4)
+    >>> pose[2, 3] = -1.5  # looks along +z at the cube
+    >>> view = next(grid.render_views(pose[None], Intrinsics(4.0, 2.0, 2.0, 4), batch_size=1))
+    >>> view.image.shape, view.opacity.shape
+    (torch.Size([3, 4, 4]), torch.Size([1, 4, 4]))
     """
 
     sizes_class: ClassVar = RadianceSizes

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from dv.errors import UserError
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
-Role = Literal["result", "resumable", "speed", "bookkeeping"]
+Role = Literal["result", "resumable", "execution", "bookkeeping"]
 Config = TypeVar("Config")
 
 
@@ -30,7 +30,7 @@ class Affects:
 
     - ``result``, the default: another value makes another run.
     - ``resumable``: it shapes the result, but a run may be resumed with another value.
-    - ``speed``: the result is the same; reports show it, names of runs do not.
+    - ``execution``: where and how a run executes, with the same result; reports show it, names of runs do not.
     - ``bookkeeping``: neither reports nor names of runs show it.
     """
 

@@ -124,7 +124,7 @@ class OptunaSweeper(Sweeper):
     def _trial(self, study: Any, number: int, overrides: Sequence[Override]) -> Trial:
         """Return a new or an interrupted trial with its overrides.
 
-        The sampler is seeded per trial, so a resumed search proposes the same values as an undisturbed one.
+        The sampler is seeded per trial, so a resumed search proposes the same values as an uninterrupted one.
         """
         from hydra.utils import instantiate
         from optuna.trial import Trial

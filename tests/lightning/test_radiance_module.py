@@ -3,8 +3,11 @@
 import torch
 from torch import nn
 
+from conftest import TINY_RADIANCE, compose_config
 from dv.data.folder import Views
-from dv.lightning.radiance_module import _corner_color
+from dv.data.object import ObjectSource
+from dv.data.sampling import ViewDataset
+from dv.lightning.radiance_module import RadianceGridModule, _corner_color
 from dv.lightning.vertex_changes import change_parameters
 from dv.nets.voxels import SparseVoxels
 
@@ -27,3 +30,19 @@ def test_unchanged_parameters_keep_their_moments():
     assert optimizer.state[density]["exp_avg"].any()
     assert voxels.features in optimizer.param_groups[0]["params"]
     assert voxels.features not in optimizer.state, "a parameter of another shape starts without moments"
+
+
+def test_padded_views_do_not_count_in_a_validation(ball):
+    """Ranks without a view left evaluate one again, so that all ranks take part in every collective operation."""
+    source = ObjectSource(ball, "ball", image_side=32)
+    config = compose_config("train", *TINY_RADIANCE, "output_dir=x")
+    calibration = source.calibration()
+    module = RadianceGridModule(config, source.views("train"), calibration, calibration.intrinsics)
+    views = ViewDataset(source.views("validation"))
+    scores = []
+    for counted in ([(0, True)], [(0, True), (1, False)], [(0, True), (1, True)]):
+        for number, item in enumerate(counted):
+            module.validation_step(views[item], number)
+        scores.append(float(module.val_psnr.compute()))
+        module.val_psnr.reset()
+    assert scores[0] == scores[1] != scores[2]

@@ -82,40 +82,37 @@ def as_folder(vase: Path, folder: Path) -> list[str]:
     return ["source=folder", f"source.path={vase}", "source.object=vase"]
 
 
-@pytest.fixture(scope="module")
-def first_losses() -> dict[str, float]:
-    """First loss by format, which the test below fills, one format at a time."""
-    return {}
-
-
-@pytest.mark.parametrize("convert", [as_folder, as_transforms, as_nsvf, as_colmap])
-def test_every_format_gives_the_same_cameras_and_the_same_first_loss(command, vase, tmp_path, convert, first_losses):
-    out = tmp_path / "again"
-    result = command("prepare", *convert(vase, tmp_path / "made"), f"output_dir={out}")
-    assert result.code == 0, result.err
-    source = ObjectSource(out, "again")
-    truth = {path.stem: (pose, iio.imread(path)) for path, pose in views_of(vase)}
-    names = []
-    for split in SPLITS:
-        views = source.views(split)
-        names += views.names
-        for name, pose, image in zip(views.names, views.poses.numpy(), views.images, strict=True):
-            np.testing.assert_allclose(pose, truth[name][0], atol=1e-5)
-            np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), truth[name][1])
-    assert sorted(names) == sorted(truth)
-    k = source.calibration().intrinsics
-    np.testing.assert_allclose([k.f, k.cx, k.cy, k.side, k.pixel_center], [F, CENTER, CENTER, SIDE, 0.5], rtol=1e-9)
-    placement = source.calibration().placement
-    np.testing.assert_allclose(
-        [*placement.origin, placement.scale, placement.near], [0, 0, 0, 1, 2 - np.sqrt(3) / 2], atol=1e-9
-    )
-    # the printed command trains on it, with the same loss for every format
-    _, _, *arguments = shlex.split(result.out.split("next: ")[1].splitlines()[0])
-    trained = command("train", *arguments, *TINY, "loss=l1", "trainer.max_steps=1")
-    assert trained.code == 0, trained.err
-    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
-    first_losses[convert.__name__] = next(float(row["train/loss/l1"]) for row in rows if row["train/loss/l1"])
-    assert first_losses[convert.__name__] == pytest.approx(first_losses["as_folder"], rel=1e-6)
+def test_every_format_gives_the_same_cameras_and_the_same_first_loss(command, vase, tmp_path):
+    losses: list[float] = []
+    for convert in (as_folder, as_transforms, as_nsvf, as_colmap):
+        (tmp_path / convert.__name__).mkdir()
+        out = tmp_path / convert.__name__ / "again"
+        result = command("prepare", *convert(vase, tmp_path / convert.__name__ / "made"), f"output_dir={out}")
+        assert result.code == 0, result.err
+        source = ObjectSource(out, "again")
+        truth = {path.stem: (pose, iio.imread(path)) for path, pose in views_of(vase)}
+        names = []
+        for split in SPLITS:
+            views = source.views(split)
+            names += views.names
+            for name, pose, image in zip(views.names, views.poses.numpy(), views.images, strict=True):
+                np.testing.assert_allclose(pose, truth[name][0], atol=1e-5)
+                np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), truth[name][1])
+        assert sorted(names) == sorted(truth)
+        k = source.calibration().intrinsics
+        np.testing.assert_allclose([k.f, k.cx, k.cy, k.side, k.pixel_center], [F, CENTER, CENTER, SIDE, 0.5], rtol=1e-9)
+        placement = source.calibration().placement
+        np.testing.assert_allclose(
+            [*placement.origin, placement.scale, placement.near], [0, 0, 0, 1, 2 - np.sqrt(3) / 2], atol=1e-9
+        )
+        # the printed command trains on it, with the same loss for every format
+        _, _, *arguments = shlex.split(result.out.split("next: ")[1].splitlines()[0])
+        run = tmp_path / convert.__name__ / "run"
+        trained = command("train", *arguments, *TINY, "loss=l1", "trainer.max_steps=1", f"hydra.run.dir={run}")
+        assert trained.code == 0, trained.err
+        rows = list(csv.DictReader((run / "metrics.csv").open()))
+        losses.append(next(float(row["train/loss/l1"]) for row in rows if row["train/loss/l1"]))
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-6)
 
 
 def test_fewer_views_and_noisy_poses_of_a_prepared_object(command, vase, tmp_path):

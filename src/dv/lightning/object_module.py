@@ -91,8 +91,9 @@ class ObjectModule(pl.LightningModule):
         output = to_unit(self.render_validation_view(view.pose).image[None])
         truth = to_unit(to_model_range(view.image[None]))
         output, truth = cut_border(output, self.loss.border), cut_border(truth, self.loss.border)
-        self.val_psnr.update(psnr(output, truth).mean(), float(view.counts))
-        self.val_ssim.update(ssim(output, truth).mean(), float(view.counts))
+        if view.counts:  # not as a weight of 0: without its check for NaN, MeanMetric ignores weights
+            self.val_psnr.update(psnr(output, truth).mean())
+            self.val_ssim.update(ssim(output, truth).mean())
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the views of all ranks."""

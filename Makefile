@@ -49,4 +49,4 @@ bench: $(VENV)/.ready ## time and memory beside a plain baseline; ARGS="--sizes 
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 clean: ## remove the demo and the caches; data/, other runs and .venv stay
-	rm -rf outputs/demo outputs/demo_paper .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf outputs/demo outputs/demo_paper .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

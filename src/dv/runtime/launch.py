@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cache
@@ -35,7 +35,6 @@ from dv.validation import parse
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-Task = Callable[[Any], Any]  # of a configuration
 FOREVER, MOMENT = timedelta(days=365), timedelta(seconds=2)
 END = "end"
 
@@ -59,11 +58,11 @@ def rank_info() -> RankInfo:
     return RankInfo()
 
 
-def run_on_ranks(task: Task, config: Any, ranks_here: int, nodes: int = 1, keep: Sequence[int] = ()) -> Any:
+def run_on_ranks(task: str, config: Any, ranks_here: int, nodes: int = 1, keep: Sequence[int] = ()) -> Any:
     """Call ``task`` with ``config`` on every rank.
 
     Args:
-        task: a function at the top level of a module.
+        task: ``module:function`` of a configuration; imported only where it runs.
         config: a dataclass of :mod:`dv.config`.
         ranks_here: number of processes on this machine.
         nodes: number of machines; on several, torchrun or srun must have started the processes.
@@ -86,7 +85,7 @@ def run_on_ranks(task: Task, config: Any, ranks_here: int, nodes: int = 1, keep:
         store = _store()
         store.set(_job(store.add("jobs", 1) - 1), _message(task, config))
         try:
-            return task(config)
+            return _load(task)(config)
         except Exception:
             store.set("failure", "shown by rank 0")
             raise
@@ -96,7 +95,7 @@ def run_on_ranks(task: Task, config: Any, ranks_here: int, nodes: int = 1, keep:
             f"--nproc-per-node={ranks_here} --rdzv-backend=c10d --rdzv-endpoint=HOST:PORT train.py …, or srun python "
             "train.py …"
         )
-    return task(config) if ranks_here == 1 else supervise(_message(task, config), ranks_here, keep)
+    return _load(task)(config) if ranks_here == 1 else supervise(_message(task, config), ranks_here, keep)
 
 
 def gather(items: list[Any]) -> list[Any]:
@@ -168,7 +167,13 @@ def _wait_for(store: Store, key: str) -> str:
     return store.get(key).decode()
 
 
-def _message(task: Task, config: Any) -> str:
+def _load(path: str) -> Any:
+    """Import ``module:name``."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _message(task: str, config: Any) -> str:
     """Encode a job, with everything that Hydra has composed, for ranks that do not run Hydra."""
     hydra: dict[str, Any] = {}
     logs: Any = None
@@ -182,10 +187,8 @@ def _message(task: Task, config: Any) -> str:
         if node.mode.name == "MULTIRUN":
             hydra["job"]["num"] = node.job.num
             hydra["sweep"] = {"dir": node.sweep.dir}
-    module = sys.modules[task.__module__]
-    function = f"{module.__spec__.name if module.__spec__ else module.__name__}:{task.__name__}"  # also under python -m
     schema = f"{type(config).__module__}:{type(config).__name__}"
-    job = {"task": function, "schema": schema, "config": asdict(config), "hydra": hydra, "logging": logs}
+    job = {"task": task, "schema": schema, "config": asdict(config), "hydra": hydra, "logging": logs}
     return json.dumps(job)
 
 
@@ -203,10 +206,9 @@ def _do_job(store: Store, message: str) -> Any:
         warnings.simplefilter("ignore")
         os.environ["TQDM_DISABLE"] = "1"
     keep_freed_memory()
-    (module, function), (schemas, schema) = job["task"].split(":"), job["schema"].split(":")
     try:
-        config = parse(getattr(import_module(schemas), schema), job["config"])
-        return getattr(import_module(module), function)(config)
+        schema: Any = _load(job["schema"])
+        return _load(job["task"])(parse(schema, job["config"]))
     except KeyboardInterrupt:
         failure: dict[str, Any] = {"message": STOPPED, "code": 128 + signal.SIGINT}
     except (UserError, OSError) as error:

@@ -24,6 +24,7 @@ from dv.runtime.launch import gather, rank_info, run_on_ranks
 from dv.tasks.command import run
 from dv.tasks.restore import Restored, restore
 
+RANK_TASK = "dv.tasks.evaluate:evaluate_on_rank"
 SHEET_VIEWS = 6
 SCORE_NAMES = {
     "mean": "model, full frame",
@@ -53,7 +54,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     trainer = replace(config.trainer, gpus=count_gpus(config.trainer.gpus))
     config = replace(config, trainer=trainer)
-    metrics: dict[str, Any] = run_on_ranks(evaluate_on_rank, config, trainer.processes_here, trainer.nodes)
+    metrics: dict[str, Any] = run_on_ranks(RANK_TASK, config, trainer.processes_here, trainer.nodes)
     return metrics
 
 

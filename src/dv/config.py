@@ -157,7 +157,7 @@ class ModelConfig:
 
     kind: str
 
-    def rules_with(self, config: TrainConfig) -> Iterator[str]:  # noqa: ARG002
+    def rules_with(self, config: TrainConfig) -> Iterator[str]:  # noqa: ARG002  # for the schemas that have rules
         """Yield one sentence per fault between the keys of this model and those of other groups."""
         yield from ()
 
@@ -462,10 +462,9 @@ class RenderConfig:
 
 
 @dataclass(config=STRICT)
-class SyntheticSource:
-    """Procedural objects rendered with Mitsuba; sizes that are null come from ``preset``."""
+class RenderSource:
+    """Keys of everything that Mitsuba renders; sizes that are null come from ``preset``."""
 
-    name: Literal["synthetic"]
     shape: Literal["vase", "cube", "pedestal", "chair"] | None
     variant: Literal["diffuse", "specular"]
     preset: Literal["demo", "small", "paper"] | None
@@ -479,10 +478,17 @@ class SyntheticSource:
 
 
 @dataclass(config=STRICT)
-class MeshSource(SyntheticSource):
+class SyntheticSource(RenderSource):
+    """Procedural objects."""
+
+    name: Literal["synthetic"]
+
+
+@dataclass(config=STRICT)
+class MeshSource(RenderSource):
     """A mesh file rendered in the same way."""
 
-    name: Literal["mesh"]  # type: ignore[assignment]
+    name: Literal["mesh"]
     path: Text | None
     up: Literal["y", "z"] | None
 

@@ -213,7 +213,7 @@ class DeepVoxels(ObjectModel):
                     depths = placement.to_world_depth(rendering.depth_map.float(), s.grid_side)
                 yield from map(RenderedView, rendering.image, depths)
 
-    def max_depth(self, poses: Tensor) -> float:  # noqa: ARG002
+    def max_depth(self, poses: Tensor) -> float:  # noqa: ARG002  # frustums of all poses are equally deep
         """Camera z at which every frustum ends, world units."""
         assert self.placement is not None
         return self.placement.near + 2 * self.placement.scale

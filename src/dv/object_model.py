@@ -68,7 +68,7 @@ class ObjectModel(nn.Module, ABC):
     def compile_networks(self) -> None:
         """Compile with torch.compile what becomes faster by it; by default nothing."""
 
-    def load_saved(self, sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+    def load_saved(self, sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:  # noqa: ARG002  # for models that compare them
         """Load the state dict of a saved model, whose sizes had the fields ``sizes``.
 
         Raises:

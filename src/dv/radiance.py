@@ -254,6 +254,7 @@ class RadianceGrid(ObjectModel):
         image = colors.T.reshape(3, side, side).clamp(-0.5, 0.5)
         return RenderedView(image, depth.view(1, side, side), 1 - transmittance.view(1, side, side))
 
+    # one by one whatever the batch size, since each view uses all threads
     def render_views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[RenderedView]:  # noqa: ARG002
         """Render views one by one, since one view occupies the whole device."""
         for pose in poses:

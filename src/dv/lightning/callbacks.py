@@ -213,13 +213,10 @@ class Pruning(Callback):
 class GridScalars(Callback):
     """Logs statistics of DeepVoxels' grid as ``grid/…`` on rank 0; the grid is the same on all ranks."""
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Keep the grid from before a step that will be logged."""
-        assert isinstance(pl_module, ObjectModule)
         logged = trainer.is_global_zero and pl_module.is_logged(trainer.global_step + 1)
-        self._before = pl_module.model.grid.clone() if logged else None  # type: ignore[operator]
+        self._before = pl_module.model.grid.clone() if logged else None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the grid and its change in this step."""

@@ -89,7 +89,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = False) -> None:
         super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
 
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002  # as PyTorch's
         """Convolve ``[N, in_channels, H, W]`` to ``[N, out_channels, 2H, 2W]``."""
         if not _supported(x):
             return super().forward(x)

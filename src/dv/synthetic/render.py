@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 import dv
-from dv.config import SyntheticSource
+from dv.config import RenderSource
 from dv.data.record import RECORD_FILE, read_record, write_record
 from dv.errors import UserError
 from dv.runtime.files import atomic_file
@@ -81,7 +81,7 @@ class SyntheticSettings:
         return FOCAL_PER_SIDE * self.image_side, centre, centre
 
 
-def settings_from(source: SyntheticSource) -> SyntheticSettings:
+def settings_from(source: RenderSource) -> SyntheticSettings:
     """Return the settings of a ``source`` group: what is null comes from its ``preset``, by default "small"."""
     own = {field.name: getattr(source, field.name) for field in fields(SyntheticSettings)}
     return SyntheticSettings(**PRESETS[source.preset or "small"] | {k: v for k, v in own.items() if v is not None})

@@ -106,7 +106,7 @@ def _object(config: PrepareConfig) -> ObjectSource:
     return ObjectSource.from_config(config.object, background=config.data.background, skip=config.data.skip)
 
 
-def _render(config: PrepareConfig, source: SyntheticSource) -> None:
+def _render(config: PrepareConfig, source: MeshSource | SyntheticSource) -> None:
     root = Path(config.output_dir or config.object.root or DEFAULT_ROOT)
     if isinstance(source, MeshSource):
         path = _path(source, "mesh.path")

@@ -5,12 +5,12 @@ pydantic checks types, ranges and choices and reports all faults at once; here t
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from inspect import get_annotations
+from pkgutil import resolve_name
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -101,9 +101,8 @@ def import_object(path: str) -> Any:
     Raises:
         UserError: if the module cannot be imported or has no such name.
     """
-    module, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        return resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"model.kind={path}: {error}; give package.module:Class, importable from PYTHONPATH") from error
 

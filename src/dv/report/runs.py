@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dv.errors import UserError
+from dv.validation import flatten
 
 log = logging.getLogger(__name__)
 Value = str | int | float | bool | None  # of a leaf configuration key
@@ -128,7 +129,7 @@ def read_run(path: Path, name: str) -> Run:
         path,
         name,
         str(record.get("state", "unfinished")),
-        flat(config),
+        {key: value if isinstance(value, Value) else str(value) for key, value in flatten(config).items()},
         {str(group): choice for group, choice in hydra.get("runtime", {}).get("choices", {}).items()},
         [str(o).partition("=")[0].lstrip("+~") for o in hydra.get("overrides", {}).get("task", [])],
         measures,
@@ -139,17 +140,6 @@ def read_run(path: Path, name: str) -> Run:
         [view for view in metrics.get("views", []) if "psnr" in _finite_numbers(view)],
         side if isinstance(side, int) else None,
     )
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Value]:
-    """Flatten ``{"grid": {"side": 16}}`` to ``{"grid.side": 16}``; lists become text."""
-    leaves: dict[str, Value] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value if isinstance(value, Value) else str(value)
-    return leaves
 
 
 def _rows(path: Path) -> list[dict[str, float]]:

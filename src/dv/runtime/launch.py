@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cache
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
@@ -85,7 +85,7 @@ def run_on_ranks(task: str, config: Any, ranks_here: int, nodes: int = 1, keep: 
         store = _store()
         store.set(_job(store.add("jobs", 1) - 1), _message(task, config))
         try:
-            return _load(task)(config)
+            return resolve_name(task)(config)
         except Exception:
             store.set("failure", "shown by rank 0")
             raise
@@ -95,7 +95,7 @@ def run_on_ranks(task: str, config: Any, ranks_here: int, nodes: int = 1, keep: 
             f"--nproc-per-node={ranks_here} --rdzv-backend=c10d --rdzv-endpoint=HOST:PORT train.py …, or srun python "
             "train.py …"
         )
-    return _load(task)(config) if ranks_here == 1 else supervise(_message(task, config), ranks_here, keep)
+    return resolve_name(task)(config) if ranks_here == 1 else supervise(_message(task, config), ranks_here, keep)
 
 
 def gather(items: list[Any]) -> list[Any]:
@@ -167,12 +167,6 @@ def _wait_for(store: Store, key: str) -> str:
     return store.get(key).decode()
 
 
-def _load(path: str) -> Any:
-    """Import ``module:name``."""
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
-
-
 def _message(task: str, config: Any) -> str:
     """Encode a job, with everything that Hydra has composed, for ranks that do not run Hydra."""
     hydra: dict[str, Any] = {}
@@ -207,8 +201,8 @@ def _do_job(store: Store, message: str) -> Any:
         os.environ["TQDM_DISABLE"] = "1"
     keep_freed_memory()
     try:
-        schema: Any = _load(job["schema"])
-        return _load(job["task"])(parse(schema, job["config"]))
+        schema: Any = resolve_name(job["schema"])
+        return resolve_name(job["task"])(parse(schema, job["config"]))
     except KeyboardInterrupt:
         failure: dict[str, Any] = {"message": STOPPED, "code": 128 + signal.SIGINT}
     except (UserError, OSError) as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import hydra
@@ -73,21 +73,18 @@ def typed(name: str, config: DictConfig, *, rules: bool = True) -> Any:
 class CheckConfig(Callback):
     """Hydra callback that checks the configuration before Hydra creates a folder."""
 
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the configuration of a single run."""
-        self._check(config, rules=True)
+        self._check(config, kwargs["config_name"], rules=True)
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check what all jobs of a sweep share: swept keys have their defaults here, so rules may not hold yet."""
-        self._check(config, rules=False)
+        self._check(config, kwargs["config_name"], rules=False)
 
-    def _check(self, config: DictConfig, *, rules: bool) -> None:
+    def _check(self, config: DictConfig, command: str, *, rules: bool) -> None:
         """End the process with one line if there are faults; of an exception Hydra would only warn."""
         try:
-            typed(self.command, config, rules=rules)
+            typed(command, config, rules=rules)
         except (UserError, OmegaConfBaseException) as error:
             fail(error)
 
@@ -120,7 +117,7 @@ def run(name: str) -> None:
         try:
             with running_job():
                 # imported here: --help and faulty configurations need not wait for torch
-                return getattr(import_module(f"dv.tasks.{name}"), name)(typed(name, config))
+                return resolve_name(f"dv.tasks.{name}:{name}")(typed(name, config))
         except (UserError, OSError) as error:
             if not in_sweep() or isinstance(error, Interrupted) or rank_info().ranks > 1:
                 fail(error)  # ranks started by torchrun or srun may still be at this job when the next one starts

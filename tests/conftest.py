@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from dv.geometry.trajectory import look_at
+from dv.prepare.photographs import Lens, Photograph
 from dv.tasks.command import config_folder, typed
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -75,6 +76,21 @@ def write_views(folder: Path, count: int, side: int, *, seed: int = 0, size: tup
         iio.imwrite(folder / "rgb" / f"{i:06d}.png", (color.clip(0, 1) * 255).astype(np.uint8))
         (folder / "pose" / f"{i:06d}.txt").write_text(" ".join(f"{x:.9g}" for x in pose.reshape(-1)))
     (folder / "intrinsics.txt").write_text(f"{f} {cx} {cy} 0.\n0 0 0\n0.73\n1.0\n{height} {width}\n")
+
+
+def exact_rotation(view: Photograph) -> Photograph:
+    """Make the rotation of a view exact: pose files are rounded."""
+    pose = view.pose.copy()
+    u, _, v = np.linalg.svd(pose[:3, :3])
+    pose[:3, :3] = u @ v
+    return replace(view, pose=pose)
+
+
+def pinhole_numbers(lens: Lens) -> list[float]:
+    """Size, focal lengths and principal point of a lens without distortion."""
+    assert not lens.distortion
+    assert not lens.fisheye
+    return [lens.width, lens.height, lens.fx, lens.fy, lens.cx, lens.cy]
 
 
 def write_object(root: Path, side: int = 32, train: int = 8, name: str = "ball") -> Path:

@@ -2,14 +2,13 @@
 
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from conftest import write_views
+from conftest import exact_rotation, pinhole_numbers, write_views
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.importers.colmap import lens_of, photographs_of, read_colmap
@@ -43,19 +42,11 @@ def params_of(lens):
     return [lens.fx, lens.fy, lens.cx, lens.cy]
 
 
-def exact(view):
-    """Make the rotation of a view exact: pose files are rounded."""
-    pose = view.pose.copy()
-    u, _, v = np.linalg.svd(pose[:3, :3])
-    pose[:3, :3] = u @ v
-    return replace(view, pose=pose)
-
-
 @pytest.fixture
 def scene(tmp_path):
     """A project folder with images and the model in sparse/0, its photographs, and the model."""
     write_views(tmp_path / "train" / "ball", 12, 32, size=(32, 40))
-    views = [exact(view) for view in read_folder(tmp_path, "ball").splits["train"]]
+    views = [exact_rotation(view) for view in read_folder(tmp_path, "ball").splits["train"]]
     folder = tmp_path / "project"
     (folder / "sparse" / "0").mkdir(parents=True)
     shutil.copytree(tmp_path / "train" / "ball" / "rgb", folder / "images")
@@ -71,17 +62,11 @@ def refused(folder, **options) -> str:
     return str(error.value)
 
 
-def numbers(lens):
-    assert not lens.distortion
-    assert not lens.fisheye
-    return [lens.width, lens.height, lens.fx, lens.fy, lens.cx, lens.cy]
-
-
 def assert_same_cameras(found, views):
     assert [p.name for p in found] == [view.name for view in views]
     for one, other in zip(found, views, strict=True):
         np.testing.assert_allclose(one.pose, other.pose, rtol=0, atol=1e-9)
-        assert numbers(one.lens) == pytest.approx(numbers(other.lens), abs=1e-9)
+        assert pinhole_numbers(one.lens) == pytest.approx(pinhole_numbers(other.lens), abs=1e-9)
 
 
 @pytest.mark.parametrize("form", ["binary", "text"])
@@ -134,7 +119,7 @@ def test_the_lens_is_scaled_to_smaller_images(scene):
     full_size = views[0].lens
     for images in (Path("images_2"), folder / "images_2"):
         lens = read_colmap(folder, images).photographs[0].lens
-        assert numbers(lens) == pytest.approx(numbers(full_size.at_size(20, 16)), abs=1e-9)
+        assert pinhole_numbers(lens) == pytest.approx(pinhole_numbers(full_size.at_size(20, 16)), abs=1e-9)
     assert "no such folder" in refused(folder, images=folder / "images_4")
 
 

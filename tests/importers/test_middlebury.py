@@ -1,13 +1,12 @@
 """Importing images with *_par.txt, the format of the Middlebury multi-view stereo datasets."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from conftest import write_views
+from conftest import exact_rotation, pinhole_numbers, write_views
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.importers.folder import read_folder
@@ -27,19 +26,11 @@ def write_par(file, lines):
     file.write_text("\n".join([str(len(text)), *text]) + "\n")
 
 
-def exact(view):
-    """Make the rotation of a view exact: pose files are rounded."""
-    pose = view.pose.copy()
-    u, _, v = np.linalg.svd(pose[:3, :3])
-    pose[:3, :3] = u @ v
-    return replace(view, pose=pose)
-
-
 @pytest.fixture
 def scene(tmp_path):
     """A folder with ball_par.txt, its photographs, and the lines of the file."""
     write_views(tmp_path / "train" / "ball", 12, 32, size=(32, 40))
-    views = [exact(view) for view in read_folder(tmp_path, "ball").splits["train"]]
+    views = [exact_rotation(view) for view in read_folder(tmp_path, "ball").splits["train"]]
     folder = tmp_path / "middlebury"
     folder.mkdir()
     for view in views:
@@ -56,12 +47,6 @@ def refused(folder, **options) -> str:
     return str(error.value)
 
 
-def numbers(lens):
-    assert not lens.distortion
-    assert not lens.fisheye
-    return [lens.width, lens.height, lens.fx, lens.fy, lens.cx, lens.cy]
-
-
 @pytest.mark.parametrize("pixel_center", [0, 0.5])
 def test_cameras_are_read_back(scene, pixel_center):
     folder, views, _ = scene
@@ -70,7 +55,7 @@ def test_cameras_are_read_back(scene, pixel_center):
     assert [p.name for p in found] == [view.name for view in views]
     for one, other in zip(found, views, strict=True):
         np.testing.assert_allclose(one.pose, other.pose, rtol=0, atol=1e-9)
-        assert numbers(one.lens) == pytest.approx(numbers(other.lens), abs=1e-9)
+        assert pinhole_numbers(one.lens) == pytest.approx(pinhole_numbers(other.lens), abs=1e-9)
 
 
 def test_written_images_equal_the_originals(scene, tmp_path):

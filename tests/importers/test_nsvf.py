@@ -4,7 +4,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from conftest import write_object
+from conftest import pinhole_numbers, write_object
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.importers.folder import read_folder
@@ -41,12 +41,6 @@ def refused(folder) -> str:
     return str(error.value)
 
 
-def numbers(lens):
-    assert not lens.distortion
-    assert not lens.fisheye
-    return [lens.width, lens.height, lens.fx, lens.fy, lens.cx, lens.cy]
-
-
 @pytest.mark.parametrize("form", ["matrix", "3×3", "line"])
 def test_cameras_are_read_back(scene, form):
     folder, photographs = scene
@@ -60,7 +54,7 @@ def test_cameras_are_read_back(scene, form):
         assert [p.name for p in found.splits[split]] == [PREFIXES[split] + view.name for view in views]
         for one, other in zip(found.splits[split], views, strict=True):
             np.testing.assert_allclose(one.pose, other.pose, rtol=0, atol=1e-9)
-            assert numbers(one.lens) == pytest.approx(numbers(other.lens), abs=1e-9)
+            assert pinhole_numbers(one.lens) == pytest.approx(pinhole_numbers(other.lens), abs=1e-9)
     assert found.placement.origin == pytest.approx((-0.1, 0, 0.1))
     assert found.placement.scale == pytest.approx(0.8)
     assert found.placement.near == near_plane(found.poses, np.array(found.placement.origin), found.placement.scale)

@@ -213,6 +213,10 @@ class RadianceGridConfig(ModelConfig):
     exposure_rate: NonNegative
     smoothing: NonNegative
     sparsity: NonNegative
+    levels: Count | Literal["auto"] = "auto"
+    environment: NonNegativeInt = 0
+    environment_rate: NonNegative = 0.0
+    near: NonNegative = 0.0
 
     def rules_with(self, config: TrainConfig) -> Iterator[str]:
         """Check grid side, rays per sample, loss and precision, which rendering single rays restricts."""

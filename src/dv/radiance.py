@@ -34,6 +34,7 @@ from dv.nets.voxels import SparseVoxels
 from dv.object_model import ObjectModel, RenderedView
 from dv.ops.compositing import Rays
 from dv.ops.harmonics import spherical_harmonics
+from dv.ops.panorama import sample_panorama
 
 STEP_SIZE = 0.5  # vertices between the samples of a rendered image
 RAYS_PER_CHUNK = 1 << 18  # on CPUs, bounds the memory
@@ -62,12 +63,16 @@ class RadianceSizes:
     initial_density: float = -5.0  # raw, before the softplus
     supersampling: int = 1  # rays along a pixel's edge
     linear_share: float = 0.0  # at the start
+    levels: int = 1  # cubes, each twice as wide as the one before; the first is the box around the object
+    environment: int = 0  # rows of the panorama beyond the last level; 0: one colour
+    near: float = 0.0  # distance from the camera to the first samples, relative to the box's side
 
     def __post_init__(self) -> None:
         for name in ("view_degree", "decoder_degree", "reflection_degree"):
             if getattr(self, name) not in range(MAX_DEGREE + 1):
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 to {MAX_DEGREE}")
-        for name, minimum in (("grid_side", 8), ("decoder_features", 0), ("decoder_width", 1), ("supersampling", 1)):
+        minima = {"grid_side": 8, "decoder_features": 0, "decoder_width": 1, "supersampling": 1, "levels": 1}
+        for name, minimum in minima.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")
 
@@ -140,14 +145,16 @@ class RadianceGrid(ObjectModel):
         super().__init__()
         self.sizes = sizes
         self.placement = placement
-        self.voxels = SparseVoxels(side or sizes.grid_side, sizes.features, sizes.initial_density)
+        self.voxels = SparseVoxels(side or sizes.grid_side, sizes.features, sizes.initial_density, sizes.levels)
         self.decoder = (
             ViewDecoder(sizes.decoder_inputs, sizes.direction_channels, sizes.decoder_width)
             if sizes.decoder_features
             else None
         )
         self.linear_share = nn.Parameter(torch.tensor(float(sizes.linear_share)))
-        self.background = nn.Parameter(torch.zeros(3) if background is None else background.clone())
+        color = torch.zeros(3) if background is None else background.clone()
+        rows = sizes.environment
+        self.background = nn.Parameter(color[:, None, None].repeat(1, rows, 2 * rows) if rows else color)
         # buffers, since copying a tensor from the CPU in every step would keep a GPU waiting
         self.register_buffer("corner", torch.tensor(placement.origin) - placement.scale / 2, persistent=False)
         self.register_buffer("subpixel_offsets", subpixel_offsets(sizes.supersampling), persistent=False)
@@ -169,9 +176,10 @@ class RadianceGrid(ObjectModel):
             own, saved = getattr(self.sizes, key), getattr(RadianceSizes(**sizes), key)
             if own != saved:
                 raise ValueError(f"has model.{key}={saved}, not {own}; add model.{key}={saved}")
-        self.voxels.resize_to_state(state, "voxels.")
         srgb_mean = {"linear_share": torch.tensor(0.0)}  # what checkpoints without a linear share computed
-        super().load_saved(sizes, srgb_mean | dict(state))
+        complete = srgb_mean | dict(state)
+        self.voxels.resize_to_state(complete, "voxels.")
+        super().load_saved(sizes, complete)
 
     def rays(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Rays:
         """Transform world rays, ``[R, 3]`` origins and directions, to grid coordinates."""
@@ -188,7 +196,8 @@ class RadianceGrid(ObjectModel):
             offsets: position of the samples within a step ``[R]``, in [0, 1).
             step_size: distance between samples, vertices.
         """
-        output = self.voxels.composite(self.rays(origins, directions, offsets), step_size)
+        near = self.sizes.near * self.placement.scale
+        output = self.voxels.composite(self.rays(origins, directions, offsets), step_size, near)
         s = self.sizes
         decoder = self.decoder if output.features.shape[1] > s.coefficients else None
         degree = max(s.view_degree, s.decoder_degree if decoder else 0)
@@ -196,7 +205,8 @@ class RadianceGrid(ObjectModel):
         basis = spherical_harmonics(unit, degree)
         harmonics = torch.cat([basis[:, :1], VIEW_SCALE * basis[:, 1 : (s.view_degree + 1) ** 2]], 1)
         coefficients = output.features[:, : s.coefficients].view(len(origins), -1, 3)
-        colors = (coefficients * harmonics[..., None]).sum(1) + output.transmittance[:, None] * self.background
+        colors = (coefficients * harmonics[..., None]).sum(1)
+        colors = colors + output.transmittance[:, None] * self.background_color(unit)
         if decoder is not None:
             encoding = [basis[:, 1 : (s.decoder_degree + 1) ** 2]]
             if s.has_normals:
@@ -207,6 +217,10 @@ class RadianceGrid(ObjectModel):
             opacity = 1 - output.transmittance
             colors = colors + decoder(output.features[:, : s.decoder_inputs], torch.cat(encoding, 1), opacity)
         return RayOutput(colors, output.transmittance, output.depth)
+
+    def background_color(self, directions: Tensor) -> Tensor:
+        """Return the colour beyond the last level in unit ``directions`` ``[R, 3]``: ``[3]`` or ``[R, 3]``."""
+        return sample_panorama(self.background, directions) if self.sizes.environment else self.background
 
     def render_pixels(
         self,

@@ -18,13 +18,16 @@ STEP_SIZE, INTERVAL = 0.5, 1.3
 
 
 def scene(seed, dtype=torch.float64):
-    """Return random sparse voxels, and rays that start outside or inside, run parallel to the axes or miss the grid."""
+    """Return random sparse voxels, and rays that start outside or inside, run parallel to the axes or miss the grid.
+
+    Seeds 1 and 3 have two and three levels.
+    """
     g = torch.Generator().manual_seed(seed)
-    side, channels = 4 + 3 * seed, 1 + 2 * seed
-    stored = torch.rand(side, side, side, generator=g) < 0.4
-    stored[:, :, : side // 3] = False
+    side, channels, levels = 4 + 3 * seed, 1 + 2 * seed, (1, 2, 1, 3)[seed]
+    stored = torch.rand(levels, side, side, side, generator=g) < 0.4
+    stored[..., : side // 3] = False
     rows = int(stored.sum()) + 1
-    index = torch.zeros(side, side, side, dtype=torch.int32)
+    index = torch.zeros(levels, side, side, side, dtype=torch.int32)
     index[stored] = (1 + torch.randperm(rows - 1, generator=g)).to(torch.int32)
     density = torch.randn(rows, generator=g, dtype=dtype) * 4 + 1
     features = torch.randn(rows, channels, generator=g, dtype=dtype)
@@ -43,41 +46,53 @@ def scene(seed, dtype=torch.float64):
 
 
 def cells(vertices):
-    return F.max_pool3d(vertices.double()[None, None], 2, 1)[0, 0] > 0
+    return F.max_pool3d(vertices.double()[:, None], 2, 1)[:, 0] > 0
 
 
-def composite_by_loop(density, features, index, rays):
-    """Composite rays one by one, sample by sample, on a dense grid."""
-    side = len(index)
-    dense = torch.cat([density[:, None], features], 1)[index.long()].movedim(-1, 0)[None]
-    stored = (index != 0).to(density.dtype)[None, None]
+def spans_by_level(o, d, side, levels, near):
+    """Return (level, start, end) between all points where a ray crosses a cube, with the innermost cube around it."""
+    middle, crossings = (side - 1) / 2, {near}
+    for level, axis, sign in itertools.product(range(levels), range(3), (-1, 1)):
+        if d[axis] != 0:
+            crossings.add(float((middle + sign * middle * 2**level - o[axis]) / d[axis]))
+    crossings = sorted(t for t in crossings if t >= near)
+    spans = []
+    for start, end in itertools.pairwise(crossings):
+        point = o + (start + end) / 2 * d
+        distance = float((point - middle).abs().max())
+        inside = [level for level in range(levels) if distance <= middle * 2**level]
+        if inside and spans and spans[-1][0] == inside[0] and spans[-1][2] == start:
+            spans[-1] = (inside[0], spans[-1][1], end)  # the ray crossed the plane of a face beside the face
+        elif inside:
+            spans.append((inside[0], start, end))
+    return spans
+
+
+def composite_by_loop(density, features, index, rays, near=0.0):
+    """Composite rays one by one, sample by sample, on dense grids."""
+    levels, side = index.shape[:2]
+    dense = torch.cat([density[:, None], features], 1)[index.long()].movedim(-1, 1)
+    stored = index != 0
     composited, transmittances, depths = [], [], []
     for o, d, offset in zip(*rays, strict=True):
-        t_min, t_max = 0.0, math.inf
-        for axis in range(3):
-            if d[axis] != 0:
-                a, b = sorted([float(-o[axis] / d[axis]), float((side - 1 - o[axis]) / d[axis])])
-                t_min, t_max = max(t_min, a), min(t_max, b)
-            elif not 0 <= o[axis] <= side - 1:
-                t_max = -1.0
-        dt, n = STEP_SIZE / float(d.norm()), 0
         total, transmittance, depth = features.new_zeros(features.shape[1]), density.new_ones(()), math.inf
-        while (t := t_min + (n + float(offset)) * dt) < t_max:
-            n += 1
-            point = o + t * d
-            cell = point.long().clamp(0, side - 2)
-            x, y, z = cell.tolist()
-            if not stored[0, 0, z : z + 2, y : y + 2, x : x + 2].any():
-                continue
-            normalised = (point / (side - 1) * 2 - 1).view(1, 1, 1, 1, 3)
-            value = F.grid_sample(dense, normalised, align_corners=True)[0, :, 0, 0, 0]
-            alpha = 1 - torch.exp(-F.softplus(value[0]) * INTERVAL)
-            if alpha < MIN_ALPHA or transmittance < MIN_TRANSMITTANCE:
-                continue
-            total = total + transmittance * alpha * value[1:]
-            before, transmittance = float(transmittance.detach()), transmittance * (1 - alpha)
-            if before > 0.5 >= transmittance:  # transmittance falls exponentially around the sample
-                depth = t + (math.log(before / 0.5) / math.log(before / float(transmittance.detach())) - 0.5) * dt
+        for level, start, end in spans_by_level(o, d, side, levels, near):
+            dt, n = STEP_SIZE * 2**level / float(d.norm()), 0
+            while (t := start + (n + float(offset)) * dt) < end:
+                n += 1
+                point = (o + t * d - (side - 1) / 2) / 2**level + (side - 1) / 2
+                x, y, z = point.long().clamp(0, side - 2).tolist()
+                if not stored[level, z : z + 2, y : y + 2, x : x + 2].any():
+                    continue
+                normalised = (point / (side - 1) * 2 - 1).view(1, 1, 1, 1, 3)
+                value = F.grid_sample(dense[level][None], normalised, align_corners=True)[0, :, 0, 0, 0]
+                alpha = 1 - torch.exp(-F.softplus(value[0]) * INTERVAL)
+                if alpha < MIN_ALPHA or transmittance < MIN_TRANSMITTANCE:
+                    continue
+                total = total + transmittance * alpha * value[1:]
+                before, transmittance = float(transmittance.detach()), transmittance * (1 - alpha)
+                if before > 0.5 >= transmittance:  # transmittance falls exponentially around the sample
+                    depth = t + (math.log(before / 0.5) / math.log(before / float(transmittance.detach())) - 0.5) * dt
         composited.append(total), transmittances.append(transmittance), depths.append(depth)
     return torch.stack(composited), torch.stack(transmittances), torch.tensor(depths, dtype=density.dtype)
 
@@ -95,9 +110,10 @@ def with_gradients(function, density, features, *others):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("fast", [composite, composite_reference])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
+@pytest.mark.parametrize("near", [0.0, 3.1])
+def test_compositing_equals_a_loop_over_samples(seed, fast, dtype, near):
     density, features, index, rays = scene(seed)
-    slow = with_gradients(composite_by_loop, density, features, index, rays)
+    slow = with_gradients(composite_by_loop, density, features, index, rays, near)
     rays = Rays(*(x.to(dtype) for x in rays))
     inputs = (
         density.to(dtype),
@@ -107,6 +123,7 @@ def test_compositing_equals_a_loop_over_samples(seed, fast, dtype):
         rays,
         STEP_SIZE,
         INTERVAL,
+        near,
     )
     ours = with_gradients(fast, *inputs)
     assert slow[2].isfinite().sum() > 5
@@ -164,7 +181,9 @@ def test_a_sample_at_a_threshold_does_not_affect_others(monkeypatch, change):
 def test_no_cell_within_the_empty_space_distance_is_occupied():
     occupied = torch.zeros(6, 30, 50, dtype=torch.bool)
     occupied[1, 2, 3] = occupied[5, 20, 25] = True
-    distance = empty_space_distance(occupied)
+    both = empty_space_distance(torch.stack([occupied, torch.zeros_like(occupied)]))
+    assert (both[1] == 33).all(), "levels do not see each other"
+    distance = both[0]
     at = torch.stack(torch.meshgrid(*(torch.arange(n) for n in occupied.shape), indexing="ij"), -1)
     exact = (at[..., None, :] - torch.nonzero(occupied)).abs().amax(-1).amin(-1)
     steps = torch.tensor([0, 1, 2, 3, 5, 9, 17, 33])  # the result is the largest of these that is at most exact
@@ -239,7 +258,7 @@ def test_a_saved_state_of_another_size_can_be_loaded():
 @pytest.mark.parametrize("seed", range(3))
 def test_features_diffuse_to_stored_neighbours(seed):
     density, features, index, _ = scene(seed)
-    side = len(index)
+    side = index.shape[1]
     voxels = SparseVoxels(side, features.shape[1], 0.0).double()
     voxels.density, voxels.features = torch.nn.Parameter(density), torch.nn.Parameter(features.clone())
     voxels.index = index
@@ -249,8 +268,8 @@ def test_features_diffuse_to_stored_neighbours(seed):
         row = index[tuple(at)]
         for axis, offset in itertools.product(range(3), (-1, 1)):
             neighbour = [*at]
-            neighbour[axis] += offset
-            if 0 <= neighbour[axis] < side and index[tuple(neighbour)]:
+            neighbour[1 + axis] += offset
+            if 0 <= neighbour[1 + axis] < side and index[tuple(neighbour)]:
                 expected[row] += 0.4 / 6 * (features[index[tuple(neighbour)]] - features[row])
     assert torch.allclose(voxels.features, expected)
     assert not voxels.features[0].any()

@@ -17,14 +17,14 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 
 
 @pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")  # for rays perpendicular to an axis
-@pytest.mark.parametrize("seed", [0, 1])
-def test_gpu_kernels_equal_a_loop_over_samples(seed):
+@pytest.mark.parametrize(("seed", "near"), [(0, 0.0), (1, 0.0), (1, 3.1)])
+def test_gpu_kernels_equal_a_loop_over_samples(seed, near):
     density, features, index, rays = scene(seed)
-    slow = with_gradients(composite_by_loop, density, features, index, rays)
+    slow = with_gradients(composite_by_loop, density, features, index, rays, near)
     distance = empty_space_distance(cells(index != 0))
     inputs = [x.to(DEVICE) for x in (density.float(), features.float(), index, distance)]
     ours = with_gradients(
-        compositing_cuda.composite, *inputs, Rays(*(x.float().to(DEVICE) for x in rays)), STEP_SIZE, INTERVAL
+        compositing_cuda.composite, *inputs, Rays(*(x.float().to(DEVICE) for x in rays)), STEP_SIZE, INTERVAL, near
     )
     assert slow[3].any()
     for a, b in zip(ours, slow, strict=True):

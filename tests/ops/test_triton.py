@@ -12,15 +12,16 @@ pytest.importorskip("triton", reason="Triton is installed with PyTorch for CUDA,
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
-from dv.ops.compositing_cuda import RAYS, _backward_kernel, _forward_kernel
+from dv.ops.marching_cuda import RAYS, backward_kernel, forward_kernel
 
 POINTERS = {"index": "*i32", "distance": "*u8"}
-FLOATS = ("step_size", "interval", "min_raw", "min_transmittance")
-NUMBERS = {"count": "i32", "side": "i32"} | dict.fromkeys(FLOATS, "fp32")
-for kernel in (_forward_kernel, _backward_kernel):
+FLOATS = ("step_size", "interval", "min_raw", "min_transmittance", "near")
+NUMBERS = dict.fromkeys(("count", "side"), "i32") | dict.fromkeys(FLOATS, "fp32")
+for kernel in (forward_kernel, backward_kernel):
     for channels in (3, 11):
         stride = -(-(channels + 1) // 4) * 4
         sizes = {"CHANNELS": channels, "STRIDE": stride, "BLOCK": triton.next_power_of_2(stride), "RAYS": RAYS}
+        sizes["LEVELS"] = 1 if channels == 3 else 6
         types = {n: NUMBERS.get(n) or POINTERS.get(n, "*fp32") for n in kernel.arg_names}
         source = triton.compiler.ASTSource(kernel, types | dict.fromkeys(sizes, "constexpr"), sizes)
         compiled = triton.compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 1})
@@ -42,7 +43,7 @@ def test_gpu_kernels_in_the_interpreter():
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_gpu_kernels_compile_without_a_gpu(tmp_path):
@@ -52,4 +53,4 @@ def test_gpu_kernels_compile_without_a_gpu(tmp_path):
     script.write_text(COMPILE)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["_forward_kernel"] * 2 + ["_backward_kernel"] * 2
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["forward_kernel"] * 2 + ["backward_kernel"] * 2

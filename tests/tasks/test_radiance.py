@@ -65,7 +65,7 @@ def test_training_learns_an_object_and_prunes_empty_space(learned):
     psnr = rows(learned, "train/psnr")
     assert sum(psnr[-10:]) > sum(psnr[:10]) + 80  # 8 dB
     state = read_weights(learned / "checkpoints" / "last.ckpt")
-    assert state["model.voxels.index"].shape == (32, 32, 32)
+    assert state["model.voxels.index"].shape == (1, 32, 32, 32)
     assert (
         len(state["model.voxels.density"]) < 0.6 * 32**3
     )  # the ball fills 0.38 of the grid, and its inside is not seen
@@ -81,9 +81,9 @@ def test_vertices_get_normals_of_the_learned_surface(command, arguments, tmp_pat
     state = read_weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
     index, density, features = (state[f"model.voxels.{name}"] for name in ("index", "density", "features"))
     assert features.shape[1] == 3 + 5 + 3, "colour, features of the decoder, normal"
-    vertices = torch.nonzero(index)
-    rows = index[tuple(vertices.T)].long()
-    outwards = torch.nn.functional.normalize(vertices.flip(1) - (len(index) - 1) / 2, dim=1)
+    vertices = torch.nonzero(index[0])
+    rows = index[0][tuple(vertices.T)].long()
+    outwards = torch.nn.functional.normalize(vertices.flip(1) - (index.shape[1] - 1) / 2, dim=1)
     seen = (features[rows, -3:] != 0).any(1) & (density[rows] > 0)
     assert seen.sum() > 100
     assert (features[rows, -3:] * outwards).sum(1)[seen].median() > 0.8
@@ -166,7 +166,7 @@ def test_steps_schedule_vertex_changes_if_they_end_the_training(command, argumen
     assert result.code == 0, result.err
     state = read_weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert int(state["changes"]) == 5
-    assert len(state["model.voxels.index"]) == 16
+    assert state["model.voxels.index"].shape[1] == 16
 
 
 def test_resuming_with_other_vertex_changes_is_refused(command, arguments):

@@ -33,6 +33,9 @@ def find_pixels(model: RadianceGrid, poses: Tensor, intrinsics: Intrinsics, bord
     found = []
     for view, pose in enumerate(poses):
         rays = pixel_rays(pose.expand(len(inner), 4, 4), inner, intrinsics)
+        if model.sizes.environment:
+            found.append((view * side**2 + inner[:, 1] * side + inner[:, 0]).to(dtype))
+            continue
         hit = inner[voxels.hits_vertices(model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)), distance)]
         found.append((view * side**2 + hit[:, 1] * side + hit[:, 0]).to(dtype))
     return torch.cat(found)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dv.checkpoint import MODEL_PREFIX
 from dv.config import RadianceGridConfig, TrainConfig
+from dv.data.background import corner_color, has_plain_background
 from dv.data.calibration import Calibration
 from dv.data.folder import Views
 from dv.errors import UserError
@@ -26,6 +27,7 @@ from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RadianceSizes, 
 
 UPDATE_EMPTY_SPACE_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
+AUTO_LEVELS = 6  # of objects in surroundings: the outermost cube is 32 times as wide as the box
 FIRST_CHANGE = 50  # steps before which vertices change by the step count, not by the clock
 
 
@@ -57,9 +59,12 @@ class RadianceGridModule(ObjectModule):
         assert isinstance(config.model, RadianceGridConfig)
         settings = config.model
         shared: dict[str, Any] = {f.name: getattr(settings, f.name, None) for f in fields(RadianceSizes)}
-        sizes = RadianceSizes(**shared | {"image_side": views.images.shape[-1], "grid_side": config.grid.side})
+        levels = settings.levels if settings.levels != "auto" else 1 if has_plain_background(views) else AUTO_LEVELS
+        own = {"image_side": views.images.shape[-1], "grid_side": config.grid.side, "levels": levels}
+        own["environment"] = settings.environment if levels > 1 else 0
+        sizes = RadianceSizes(**shared | own)
         side = grid_side(settings, sizes.grid_side, 0)
-        model = RadianceGrid(sizes, calibration.placement, _corner_color(views), side)
+        model = RadianceGrid(sizes, calibration.placement, corner_color(views), side)
         super().__init__(config, model, calibration, validation_intrinsics.at_side(sizes.image_side), samples_per_step)
         self.settings = settings
         self.views = views
@@ -106,7 +111,7 @@ class RadianceGridModule(ObjectModule):
         rates = {
             "features": rate,
             "density": density_rate,
-            "background": rate * s.background_rate,
+            "background": rate * (s.environment_rate if self.model.sizes.environment else s.background_rate),
             "linear_share": rate * s.linear_share_rate,
         }
         if self.model.decoder:
@@ -286,9 +291,3 @@ class RadianceGridModule(ObjectModule):
     def render_validation_view(self, pose: Tensor) -> RenderedView:
         """Render a validation view, with depth in world units."""
         return self.model.render(pose, self.validation_intrinsics)
-
-
-def _corner_color(views: Views) -> Tensor:
-    """Return the median colour ``[3]``, in [-0.5, 0.5], of the corner pixels of all images."""
-    corners = views.images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
-    return to_model_range(corners.transpose(1, 2).flatten(0, 1).float().median(0).values)

@@ -1,8 +1,8 @@
-"""Sparse voxel grid: a raw density and features at those vertices of a cubic grid that are not empty."""
+"""Sparse voxel grid: a raw density and features at those vertices of nested cubic grids that are not empty."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dv.ops.compositing import CompositeOutput, Rays, composite, empty_space_distance, min_raw_density
 
 EMPTY_DENSITY = -10.0  # raw density of missing vertices
-UNITS_PER_SIDE = 100.0  # densities are per hundredth of the grid's side, whatever its resolution
+UNITS_PER_SIDE = 100.0  # densities are per hundredth of a level's side, whatever its resolution
 OPAQUE_DENSITY = 100.0  # raw density that absorbs everything within one cell
 MIN_OPACITY = 0.01  # per half a cell; vertices below it, and without neighbours above it, are pruned
 NORMALS_PER_BATCH = 1 << 16  # bounds the memory of each vertex's 27 neighbours
@@ -19,57 +19,68 @@ POWER_ITERATIONS = 16
 
 
 class SparseVoxels(nn.Module):
-    """Grid of ``side³`` vertices that spans a cube; the stored ones are rows of two parameters.
+    """Grid of ``side³`` vertices that spans a cube, and outer levels; the stored vertices are rows of two parameters.
 
-    Vertex (x, y, z) lies at (x, y, z) in grid coordinates, the corners of the cube at 0 and G - 1.
+    Vertex (x, y, z) lies at (x, y, z) in grid coordinates, the corners of the cube at 0 and G - 1. Each further level
+    has the same number of vertices and the same centre, and is twice as wide as the one before; it has no vertices
+    within that, where samples belong to the inner level.
 
     Attributes:
         density: raw densities ``[N]``; row 0 stands for all missing vertices and never changes.
         features: ``[N, F]``, by row likewise.
-        index: int32 ``[G, G, G]`` (z, y, x), the row of each vertex.
-        distance: uint8 ``[G-1, G-1, G-1]`` (z, y, x), lower bound of the distance from each cell to the nearest
-            occupied one, as of the last change of the vertices or call of :meth:`update_empty_space`.
+        index: int32 ``[L, G, G, G]`` (level, z, y, x), the row of each vertex.
+        distance: uint8 ``[L, G-1, G-1, G-1]``, lower bound of the distance from each cell to the nearest occupied one
+            of its level, as of the last change of the vertices or call of :meth:`update_empty_space`.
 
     Args:
         side: G, vertices along an edge.
         features: F, features per vertex, which start at zero.
         density: initial raw density of all vertices.
+        levels: L, number of nested cubes.
     """
 
     index: Tensor
     distance: Tensor
 
-    def __init__(self, side: int, features: int, density: float) -> None:
+    def __init__(self, side: int, features: int, density: float, levels: int = 1) -> None:
         super().__init__()
-        count = side**3
+        stored = _beyond_inner_level(levels, side)
+        count = int(stored.sum())
         rows = torch.full((count + 1,), float(density))
         rows[0] = EMPTY_DENSITY
         self.density, self.features = nn.Parameter(rows), nn.Parameter(torch.zeros(count + 1, features))
-        index = torch.arange(1, count + 1, dtype=torch.int32).view(side, side, side)
+        index = torch.zeros(stored.shape, dtype=torch.int32)
+        index[stored] = torch.arange(1, count + 1, dtype=torch.int32)
         self.register_buffer("index", index)
-        self.register_buffer("distance", torch.zeros((side - 1,) * 3, dtype=torch.uint8))
+        self.register_buffer("distance", torch.zeros((levels, *(side - 1,) * 3), dtype=torch.uint8))
         self.update_empty_space()
 
     @property
     def side(self) -> int:
         """G, vertices along an edge."""
+        return self.index.shape[1]
+
+    @property
+    def levels(self) -> int:
+        """L, number of nested cubes."""
         return len(self.index)
 
-    def composite(self, rays: Rays, step_size: float) -> CompositeOutput:
+    def composite(self, rays: Rays, step_size: float, near: float = 0.0) -> CompositeOutput:
         """Composite features along rays.
 
         Args:
             rays: R rays in grid coordinates.
             step_size: distance between samples, in vertices.
+            near: camera z of the first possible sample.
 
         Returns:
             Features ``[R, F]``, transmittance ``[R]`` and median depth ``[R]``.
         """
         interval = self.interval(step_size)
-        return composite(self.density, self.features, self.index, self.distance, rays, step_size, interval)
+        return composite(self.density, self.features, self.index, self.distance, rays, step_size, interval, near)
 
     def interval(self, step_size: float) -> float:
-        """Optical depth at density 1 of a step of ``step_size`` vertices."""
+        """Optical depth at density 1 of a step of ``step_size`` vertices, equal in all levels."""
         return step_size / (self.side - 1) * UNITS_PER_SIDE
 
     def distance_to_vertices(self) -> Tensor:
@@ -105,7 +116,7 @@ class SparseVoxels(nn.Module):
             The rows that were kept ``[N']``, row 0 among them.
         """
         opaque = -torch.expm1(-F.softplus(self.density) * self.interval(0.5)) > MIN_OPACITY
-        near = F.max_pool3d(self._dense(opaque.float()), 3, 1, 1)[0, 0] > 0
+        near = F.max_pool3d(self._dense(opaque.float()), 3, 1, 1)[:, 0] > 0
         return self._keep((self.index != 0) & near)
 
     @torch.no_grad()
@@ -113,15 +124,16 @@ class SparseVoxels(nn.Module):
         """Resample the grid to ``side`` vertices along an edge, by trilinear interpolation between stored vertices."""
         size = (side,) * 3
 
-        def upsample(dense: Tensor) -> Tensor:
-            return F.interpolate(dense, size=size, mode="trilinear", align_corners=True)
+        def upsample(rows: Tensor) -> Tensor:
+            return F.interpolate(self._dense(rows), size=size, mode="trilinear", align_corners=True)[:, 0]
 
-        stored = upsample((self.index != 0).to(self.density.dtype)[None, None])[0, 0] > 0
-        density = upsample(self._dense(self.density))[0, 0]
-        features = [upsample(self._dense(channel))[0, 0][stored] for channel in self.features.T]
-        self.index = torch.zeros(size, dtype=torch.int32, device=stored.device)
-        self.index[stored] = torch.arange(1, int(stored.sum()) + 1, dtype=torch.int32, device=stored.device)
-        self.density = nn.Parameter(torch.cat([self.density[:1], density[stored]]))
+        is_stored = (torch.arange(len(self.density), device=self.density.device) > 0).to(self.density.dtype)
+        stored = (upsample(is_stored) > 0) & _beyond_inner_level(self.levels, side).to(is_stored.device)
+        density = upsample(self.density)[stored]
+        features = [upsample(channel)[stored] for channel in self.features.T]
+        self.index = torch.zeros(stored.shape, dtype=torch.int32, device=stored.device)
+        self.index[stored] = torch.arange(1, len(density) + 1, dtype=torch.int32, device=stored.device)
+        self.density = nn.Parameter(torch.cat([self.density[:1], density]))
         table = torch.stack(features, 1)
         self.features = nn.Parameter(torch.cat([self.features[:1], table]))
         self.update_empty_space()
@@ -133,7 +145,7 @@ class SparseVoxels(nn.Module):
         A missing neighbour counts as equal to the vertex itself.
         """
         pairs = []
-        for axis in range(3):
+        for axis in (1, 2, 3):
             here, there = (self.index.narrow(axis, start, self.side - 1).flatten() for start in (0, 1))
             both = (here != 0) & (there != 0)
             pairs.append((here[both], there[both]))
@@ -184,13 +196,14 @@ class SparseVoxels(nn.Module):
         opacity = -torch.expm1(-F.softplus(self.density) * self.interval(1.0))
         index = F.pad(self.index, (1,) * 6)
         steps = torch.cartesian_prod(*[torch.arange(-1, 2, device=index.device)] * 3)  # [27, 3], z, y, x
+        around = F.pad(steps + 1, (1, 0))  # level, z, y, x in the padded index
         offsets = steps.flip(1).to(opacity.dtype)  # [27, 3], x, y, z
         products = (offsets[:, :, None] * offsets[:, None]).flatten(1)  # [27, 9]
         seen = towards.any(1)[self.index.flatten().long()].view_as(self.index)
         normals = torch.zeros_like(towards)
         for vertices in torch.split(torch.nonzero(seen), NORMALS_PER_BATCH):
             rows = self.index[vertices.unbind(1)].long()
-            neighbours = index[(vertices[:, None] + 1 + steps).unbind(-1)].long()
+            neighbours = index[(vertices[:, None] + around).unbind(-1)].long()
             weights = F.normalize(opacity[neighbours], p=1.0, dim=1)
             mean = weights @ offsets
             covariance = (weights @ products).view(-1, 3, 3) - mean[:, :, None] * mean[:, None]
@@ -199,8 +212,14 @@ class SparseVoxels(nn.Module):
             normals[rows] = (torch.linalg.matrix_power(inverted, POWER_ITERATIONS) @ towards[rows][..., None])[..., 0]
         return F.normalize(normals, dim=1, eps=torch.finfo(normals.dtype).tiny)
 
-    def resize_to_state(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
-        """Reallocate all tensors in the shapes of a state dict, so that it can be loaded."""
+    def resize_to_state(self, state: MutableMapping[str, Tensor], prefix: str = "") -> None:
+        """Reallocate all tensors in the shapes of a state dict, so that it can be loaded.
+
+        In state dicts without levels, index and distance get a first axis of one level.
+        """
+        for name in ("index", "distance"):
+            if state[prefix + name].ndim == 3:
+                state[prefix + name] = state[prefix + name][None]
         for name in ("density", "features", "index", "distance"):
             shape = state[prefix + name].shape
             old = getattr(self, name)
@@ -209,16 +228,17 @@ class SparseVoxels(nn.Module):
 
     def positions(self) -> Tensor:
         """Grid coordinates ``[N - 1, 3]`` (x, y, z) of the stored vertices, in the order of their rows."""
-        vertices = torch.nonzero(self.index).flip(1)
-        rows = self.index[self.index != 0].long()
-        return vertices[rows.argsort()].to(self.density.dtype)
+        vertices = torch.nonzero(self.index)
+        vertices = vertices[self.index[self.index != 0].argsort()]
+        level, middle = vertices[:, :1], (self.side - 1) / 2
+        return (vertices[:, 1:].flip(1).to(self.density.dtype) - middle) * 2**level + middle
 
     def _dense(self, rows: Tensor) -> Tensor:
-        """Scatter values ``[N]`` by row to values by vertex ``[1, 1, G, G, G]``."""
-        return rows[self.index.long()][None, None]
+        """Scatter values ``[N]`` by row to values by vertex ``[L, 1, G, G, G]``."""
+        return rows[self.index.long()][:, None]
 
     def _keep(self, vertices: Tensor) -> Tensor:
-        """Keep the given vertices ``[G, G, G]`` only; returns their old rows."""
+        """Keep the given vertices ``[L, G, G, G]`` only; returns their old rows."""
         kept = torch.cat([self.index.new_zeros(1), self.index[vertices]]).long()
         self.index = torch.zeros_like(self.index)
         self.index[vertices] = torch.arange(1, len(kept), dtype=torch.int32, device=kept.device)
@@ -228,8 +248,17 @@ class SparseVoxels(nn.Module):
 
 
 def _adjacent_cells(vertices: Tensor) -> Tensor:
-    """Cells ``[G-1, G-1, G-1]`` with at least one of the given ``vertices`` ``[G, G, G]`` at a corner."""
-    for axis in range(3):
+    """Cells ``[L, G-1, G-1, G-1]`` with at least one of the given ``vertices`` ``[L, G, G, G]`` at a corner."""
+    for axis in (1, 2, 3):
         count = vertices.shape[axis] - 1
         vertices = vertices.narrow(axis, 0, count) | vertices.narrow(axis, 1, count)
     return vertices
+
+
+def _beyond_inner_level(levels: int, side: int) -> Tensor:
+    """Return the vertices ``[L, G, G, G]`` of all cells that extend beyond the inner level; all those of level 0."""
+    position = torch.arange(side)
+    # coordinates that only cells within the inner level, from a quarter to three quarters of the side, have as a corner
+    inner = (position - 1 >= (side - 1) / 4) & (position + 1 <= (side - 1) * 3 / 4)
+    within = inner[:, None, None] & inner[:, None] & inner
+    return torch.stack([torch.ones_like(within), *[~within] * (levels - 1)])

@@ -31,35 +31,37 @@ __all__ = [
 
 
 def composite(
-    density: Tensor, features: Tensor, index: Tensor, distance: Tensor, rays: Rays, step_size: float, interval: float
-) -> CompositeOutput:
+    density: Tensor, features: Tensor, index: Tensor, distance: Tensor, rays: Rays, step_size: float, interval: float,
+    near: float = 0.0,
+) -> CompositeOutput:  # fmt: skip
     """Composite features along rays with the fastest implementation for the device.
 
     Args:
         density: ``[N]``, raw densities of the stored vertices; row 0 stands for all missing ones and is constant.
         features: ``[N, F]``, features by row likewise.
-        index: int32 ``[G, G, G]`` (z, y, x), the row of each vertex.
-        distance: uint8 ``[G-1, G-1, G-1]`` (z, y, x), the Chebyshev distance from each cell to the nearest occupied
-            one, in cells, or a lower bound of it: 0 for occupied cells, at least 1 for all others.
+        index: int32 ``[L, G, G, G]`` (level, z, y, x), the row of each vertex.
+        distance: uint8 ``[L, G-1, G-1, G-1]`` (level, z, y, x), the Chebyshev distance from each cell to the nearest
+            occupied one of its level, in cells, or a lower bound: 0 for occupied cells, at least 1 for all others.
         rays: R rays in grid coordinates.
-        step_size: distance between samples, in vertices.
+        step_size: distance between samples, in vertices of the level.
         interval: optical depth of one step at density 1.
+        near: camera z of the first possible sample.
 
     Returns:
         Features, transmittance and depth of the rays; gradients of the first two flow to ``density`` and ``features``.
 
     Example:
-        >>> index = torch.arange(1, 9, dtype=torch.int32).view(2, 2, 2)  # a single cell
+        >>> index = torch.arange(1, 9, dtype=torch.int32).view(1, 2, 2, 2)  # a single cell
         >>> density = torch.tensor([-10.0] + [2.0] * 8)
         >>> features = torch.tensor([[0.0]] + [[1.0]] * 8)
-        >>> distance = torch.zeros(1, 1, 1, dtype=torch.uint8)
+        >>> distance = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
         >>> directions = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])  # the second ray misses the grid
         >>> rays = Rays(torch.tensor([[0.5, 0.5, -1.0]] * 2), directions, torch.full((2,), 0.5))
         >>> composite(density, features, index, distance, rays, 0.5, 1.0)
         CompositeOutput(features=tensor([[0.9858],
                 [0.0000]]), transmittance=tensor([0.0142, 1.0000]), depth=tensor([1.1629,    inf]))
     """
-    arguments = density, features, index, distance, rays, step_size, interval
+    arguments = density, features, index, distance, rays, step_size, interval, near
     if density.device.type == "cpu":
         from dv.ops import compositing_cpu  # here, because importing numba takes half a second
 
@@ -78,11 +80,11 @@ def empty_space_distance(occupied: Tensor, max_distance: int = 32) -> Tensor:
     within which all cells are empty.
 
     Args:
-        occupied: bool ``[D, H, W]``, the cells that are not empty.
+        occupied: bool ``[..., D, H, W]``, the cells that are not empty.
         max_distance: radius at which the search ends, a power of two.
 
     Returns:
-        uint8 ``[D, H, W]``.
+        uint8 ``[..., D, H, W]``.
 
     Example:
         >>> empty_space_distance(torch.tensor([[[True, False, False, False, False, False]]]))
@@ -91,7 +93,7 @@ def empty_space_distance(occupied: Tensor, max_distance: int = 32) -> Tensor:
     distance, near, radius = (~occupied).to(torch.uint8), occupied, 0
     while radius < max_distance:
         reach = max(1, radius)
-        for axis in range(3):
+        for axis in (-3, -2, -1):
             near = _dilate(near, reach, axis)
         radius += reach
         distance.masked_fill_(~near, radius + 1)

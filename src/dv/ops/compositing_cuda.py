@@ -1,249 +1,45 @@
-"""Compositing on NVIDIA GPUs: the 32 rays of a warp march through the voxels together and skip empty space.
+"""Compositing on NVIDIA GPUs, by the kernels of :mod:`dv.ops.marching_cuda`.
 
-Computes the same as :func:`dv.ops.compositing_reference.composite_reference` by the march of
-:mod:`dv.ops.compositing_cpu`. Gradients are added atomically in no fixed order, so two runs differ in the last bits.
+Computes the same as :func:`dv.ops.compositing_reference.composite_reference`. Gradients are added atomically in no
+fixed order, so two runs differ in the last bits.
 """
 
-# Triton, which is installed with PyTorch for CUDA, compiles these functions at the first call and caches the result.
 from __future__ import annotations
 
 from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from dv.ops.compositing_reference import MIN_TRANSMITTANCE, CompositeOutput, Rays, min_raw_density
-
-RAYS = 32  # per program: one warp
-
-
-@triton.jit
-def _intersect_axis(o, d, top, t_min, t_max):
-    """Shorten the intervals ``t_min`` to ``t_max`` ``[RAYS]`` of camera z to where rays are in [0, top] on one axis."""
-    a, b = -o / d, (top - o) / d
-    parallel = d == 0
-    misses = parallel & ((o < 0) | (o > top))
-    t_min = tl.where(parallel, t_min, tl.maximum(t_min, tl.minimum(a, b)))
-    t_max = tl.where(parallel, t_max, tl.minimum(t_max, tl.maximum(a, b)))
-    return t_min, tl.where(misses, -1.0, t_max)
-
-
-@triton.jit
-def _empty_block_exit(o, d, cell, empty):
-    """Camera z ``[RAYS]`` at which rays leave the block of cells less than ``empty`` from ``cell``, on one axis."""
-    side = tl.where(d > 0, empty, 1 - empty)
-    return tl.where(d == 0, 1e30, (cell + side - o) / d)
-
-
-@triton.jit
-def _load_vector(vectors, ray, exists):
-    return (
-        tl.load(vectors + 3 * ray, exists, other=1.0),
-        tl.load(vectors + 3 * ray + 1, exists, other=1.0),
-        tl.load(vectors + 3 * ray + 2, exists, other=1.0),
-    )
-
-
-@triton.jit
-def _load_rays(origins, directions, offsets, ray, exists, step_size, top):
-    """Load rays; returns ``[RAYS]`` each: origins, directions, offsets, camera z per step, and of entry and exit."""
-    ox, oy, oz = _load_vector(origins, ray, exists)
-    dx, dy, dz = _load_vector(directions, ray, exists)
-    t_min, t_max = tl.zeros_like(ox), tl.full(ox.shape, float("inf"), ox.dtype)
-    t_min, t_max = _intersect_axis(ox, dx, top, t_min, t_max)
-    t_min, t_max = _intersect_axis(oy, dy, top, t_min, t_max)
-    t_min, t_max = _intersect_axis(oz, dz, top, t_min, t_max)
-    dt = step_size / tl.sqrt(dx * dx + dy * dy + dz * dz)
-    offset = tl.load(offsets + ray, exists, other=0.0)
-    return ox, oy, oz, dx, dy, dz, offset, dt, t_min, tl.where(exists, t_max, -1.0)
-
-
-@triton.jit
-def _cell(x, side):
-    return tl.minimum(tl.maximum(x.to(tl.int32), 0), side - 2)
-
-
-@triton.jit
-def _locate(
-    distance, ox, oy, oz, dx, dy, dz, t, dt, side, active
-):  # fmt: skip
-    """Locate the samples at camera z ``t``.
-
-    Returns ``[RAYS]`` each: cells, positions in them, whether the cell is occupied, and the steps to the next sample.
-    """
-    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
-    ix, iy, iz = _cell(x, side), _cell(y, side), _cell(z, side)
-    empty = tl.load(distance + (iz * (side - 1) + iy) * (side - 1) + ix, active, other=1).to(tl.int32)
-    t_exit = tl.minimum(
-        tl.minimum(_empty_block_exit(ox, dx, ix, empty), _empty_block_exit(oy, dy, iy, empty)),
-        _empty_block_exit(oz, dz, iz, empty),
-    )
-    steps = tl.maximum(1, tl.minimum((t_exit - t) / dt, 1e6).to(tl.int32) + 1)
-    return ix, iy, iz, x - ix, y - iy, z - iz, active & (empty == 0), tl.where(empty > 0, steps, 1)
-
-
-@triton.jit
-def _corner(index, ix, iy, iz, fx, fy, fz, side, mask, K: tl.constexpr):
-    """Row and trilinear weight ``[RAYS]`` of corner ``K`` of the samples' cells, x fastest; row 0 where masked."""
-    x, y, z = fx, fy, fz
-    if K % 2 == 0:
-        x = 1 - fx
-    if K // 2 % 2 == 0:
-        y = 1 - fy
-    if K // 4 == 0:
-        z = 1 - fz
-    vertex = ((iz + K // 4) * side + iy + K // 2 % 2) * side + ix + K % 2
-    return tl.load(index + vertex, mask, other=0), x * y * z
-
-
-@triton.jit
-def _interpolate_density(
-    table, index, ix, iy, iz, fx, fy, fz, side, mask,
-    CHANNELS: tl.constexpr, STRIDE: tl.constexpr,
-):  # fmt: skip
-    """Raw density ``[RAYS]`` of samples, which is column ``CHANNELS`` of the table."""
-    raw = tl.zeros_like(fx)
-    for k in tl.static_range(8):
-        row, w = _corner(index, ix, iy, iz, fx, fy, fz, side, mask, k)
-        raw += w * tl.load(table + row * STRIDE + CHANNELS, mask, other=0.0)
-    return raw
-
-
-@triton.jit
-def _interpolate_table(
-    table, index, ix, iy, iz, fx, fy, fz, side, mask,
-    STRIDE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """All columns of the table at samples, ``[RAYS, BLOCK]``."""
-    c = tl.arange(0, BLOCK)[None, :]
-    total = tl.zeros((fx.shape[0], BLOCK), fx.dtype)
-    for k in tl.static_range(8):
-        row, w = _corner(index, ix, iy, iz, fx, fy, fz, side, mask, k)
-        total += w[:, None] * tl.load(table + row[:, None] * STRIDE + c, mask[:, None] & (c < STRIDE), other=0.0)
-    return total
-
-
-@triton.jit
-def _step_transmittance(raw, interval):
-    """Transmittance ``[RAYS]`` of one step: exp(-softplus(raw)·interval), with log1p after Kahan."""
-    e = tl.exp(tl.minimum(raw, 20.0))
-    u = 1 + e
-    log1p = tl.where(u == 1, e, tl.log(u) * e / tl.where(u == 1, 1.0, u - 1))
-    return tl.exp(-tl.where(raw > 20.0, raw, log1p) * interval)
-
-
-@triton.jit
-def _forward_kernel(
-    table, index, distance, origins, directions, offsets,
-    step_size, interval, min_raw, min_transmittance,
-    out, out_transmittance, out_depth,
-    count, side, CHANNELS: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, RAYS: tl.constexpr,
-):  # fmt: skip
-    """March along rays; fills ``out`` ``[R, CHANNELS]``, ``out_transmittance`` ``[R]`` and ``out_depth`` ``[R]``."""
-    ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
-    exists = ray < count
-    ox, oy, oz, dx, dy, dz, offset, dt, t_min, t_max = _load_rays(
-        origins, directions, offsets, ray, exists, step_size, side - 1.0
-    )
-    c = tl.arange(0, BLOCK)[None, :]
-    total, transmittance = tl.zeros((RAYS, BLOCK), tl.float32), tl.full((RAYS,), 1.0, tl.float32)
-    depth, n = tl.full((RAYS,), float("inf"), tl.float32), tl.zeros((RAYS,), tl.int32)
-    t = t_min + offset * dt
-    active = t < t_max
-    while tl.max(active.to(tl.int32), 0) > 0:
-        ix, iy, iz, fx, fy, fz, occupied, steps = _locate(distance, ox, oy, oz, dx, dy, dz, t, dt, side, active)
-        if tl.max(occupied.to(tl.int32), 0) > 0:
-            raw = _interpolate_density(table, index, ix, iy, iz, fx, fy, fz, side, occupied, CHANNELS, STRIDE)
-            counts = occupied & (raw >= min_raw)
-            step_transmittance = tl.where(counts, _step_transmittance(raw, interval), 1.0)
-            after = transmittance * step_transmittance
-            sample = _interpolate_table(table, index, ix, iy, iz, fx, fy, fz, side, counts, STRIDE, BLOCK)
-            total += (transmittance * (1 - step_transmittance))[:, None] * sample
-            halves = (transmittance > 0.5) & (after <= 0.5)
-            part = tl.log(2 * transmittance) / tl.where(halves, tl.log(transmittance / after), 1.0)
-            depth = tl.where(halves, t + (part - 0.5) * dt, depth)
-            transmittance = after
-        n += steps
-        t = t_min + (n + offset) * dt
-        active = active & (t < t_max) & (transmittance >= min_transmittance)
-    tl.store(out + ray[:, None] * CHANNELS + c, total, exists[:, None] & (c < CHANNELS))
-    tl.store(out_transmittance + ray, transmittance, exists)
-    tl.store(out_depth + ray, depth, exists)
-
-
-@triton.jit
-def _backward_kernel(
-    table, index, distance, origins, directions, offsets,
-    step_size, interval, min_raw, min_transmittance,
-    out, out_transmittance, grad_out, grad_transmittance, grad_table,
-    count, side, CHANNELS: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, RAYS: tl.constexpr,
-):  # fmt: skip
-    """March again and add to the gradients of density and features.
-
-    The contribution of everything behind a sample is the total less what has been passed, so one pass from front to
-    back suffices.
-    """
-    ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
-    exists = ray < count
-    ox, oy, oz, dx, dy, dz, offset, dt, t_min, t_max = _load_rays(
-        origins, directions, offsets, ray, exists, step_size, side - 1.0
-    )
-    c = tl.arange(0, BLOCK)[None, :]
-    mask = exists[:, None] & (c < CHANNELS)
-    gradient = tl.load(grad_out + ray[:, None] * CHANNELS + c, mask, other=0.0)
-    behind = tl.sum(gradient * tl.load(out + ray[:, None] * CHANNELS + c, mask, other=0.0), 1)
-    background = tl.load(grad_transmittance + ray, exists, other=0.0) * tl.load(
-        out_transmittance + ray, exists, other=0.0
-    )
-    transmittance, n = tl.full((RAYS,), 1.0, tl.float32), tl.zeros((RAYS,), tl.int32)
-    t = t_min + offset * dt
-    active = t < t_max
-    while tl.max(active.to(tl.int32), 0) > 0:
-        ix, iy, iz, fx, fy, fz, occupied, steps = _locate(distance, ox, oy, oz, dx, dy, dz, t, dt, side, active)
-        if tl.max(occupied.to(tl.int32), 0) > 0:
-            raw = _interpolate_density(table, index, ix, iy, iz, fx, fy, fz, side, occupied, CHANNELS, STRIDE)
-            counts = occupied & (raw >= min_raw)
-            step_transmittance = tl.where(counts, _step_transmittance(raw, interval), 1.0)
-            weight = transmittance * (1 - step_transmittance)
-            sample = _interpolate_table(table, index, ix, iy, iz, fx, fy, fz, side, counts, STRIDE, BLOCK)
-            here = tl.sum(gradient * sample, 1)
-            behind -= weight * here
-            transmittance *= step_transmittance
-            grad_raw = (transmittance * here - behind - background) * interval / (1 + tl.exp(-raw))
-            added = tl.where(c == CHANNELS, grad_raw[:, None], weight[:, None] * gradient)
-            for k in tl.static_range(8):
-                row, w = _corner(index, ix, iy, iz, fx, fy, fz, side, counts, k)
-                mask = (row > 0)[:, None] & (c < STRIDE)
-                tl.atomic_add(grad_table + row[:, None] * STRIDE + c, w[:, None] * added, mask, sem="relaxed")
-        n += steps
-        t = t_min + (n + offset) * dt
-        active = active & (t < t_max) & (transmittance >= min_transmittance)
+from dv.ops.marching_cuda import RAYS, backward_kernel, forward_kernel
 
 
 def composite(
-    density: Tensor, features: Tensor, index: Tensor, distance: Tensor, rays: Rays, step_size: float, interval: float
-) -> CompositeOutput:
+    density: Tensor, features: Tensor, index: Tensor, distance: Tensor, rays: Rays, step_size: float, interval: float,
+    near: float = 0.0,
+) -> CompositeOutput:  # fmt: skip
     """Composite float32 tensors on a GPU, see :func:`dv.ops.compositing.composite`."""
-    return CompositeOutput(*_Composite.apply(density, features, index, distance, *rays, step_size, interval))
+    return CompositeOutput(*_Composite.apply(density, features, index, distance, *rays, step_size, interval, near))
 
 
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, density: Tensor, features: Tensor, index: Tensor, distance: Tensor,
-        origins: Tensor, directions: Tensor, offsets: Tensor, step_size: float, interval: float,
+        origins: Tensor, directions: Tensor, offsets: Tensor, step_size: float, interval: float, near: float,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         count, channels = len(origins), features.shape[1]
         table = _table(density, features)
         inputs = [table, *(x.contiguous() for x in (index, distance, origins, directions, offsets))]
         out, transmittance, depth = features.new_empty(count, channels), *features.new_empty(2, count).unbind()
-        sizes = (count, len(index), channels, table.shape[1], triton.next_power_of_2(table.shape[1]), RAYS)
+        levels, side = index.shape[:2]
+        sizes = (count, side, near, levels, channels, table.shape[1], triton.next_power_of_2(table.shape[1]), RAYS)
         constants = (step_size, interval, min_raw_density(interval), MIN_TRANSMITTANCE)
         ctx.grid = (triton.cdiv(count, RAYS),)
         if count:
-            _forward_kernel[ctx.grid](*inputs, *constants, out, transmittance, depth, *sizes, num_warps=1)
+            forward_kernel[ctx.grid](*inputs, *constants, out, transmittance, depth, *sizes, num_warps=1)
         ctx.constants, ctx.sizes = constants, sizes
         ctx.save_for_backward(*inputs, out, transmittance)
         ctx.mark_non_differentiable(depth)
@@ -256,8 +52,8 @@ class _Composite(torch.autograd.Function):
         grad_table, channels = torch.zeros_like(inputs[0]), out.shape[1]
         if len(out):
             results = out, transmittance, grad_out, grad_transmittance, grad_table
-            _backward_kernel[ctx.grid](*inputs, *ctx.constants, *results, *ctx.sizes, num_warps=1)
-        return grad_table[:, channels], grad_table[:, :channels], None, None, None, None, None, None, None
+            backward_kernel[ctx.grid](*inputs, *ctx.constants, *results, *ctx.sizes, num_warps=1)
+        return grad_table[:, channels], grad_table[:, :channels], *(None,) * 8
 
 
 def _table(density: Tensor, features: Tensor) -> Tensor:

@@ -9,12 +9,17 @@ weighted sum of the samples' features.
 A sample contributes only if its cell is not empty, its α is at least :data:`MIN_ALPHA`, and the transmittance in front
 of it is at least :data:`MIN_TRANSMITTANCE`.
 
-Grid coordinates: vertex (x, y, z) lies at (x, y, z) and is stored at ``[z, y, x]``; the grid spans [0, G-1]³.
+Grid coordinates: vertex (x, y, z) of level 0 lies at (x, y, z) and is stored at ``[0, z, y, x]``; level 0 spans
+[0, G-1]³. Level l has the same number of vertices, the same centre and 2^l times the width, so its cells and steps are
+2^l times as long; their optical depth at equal density is the same. A sample belongs to the innermost level that
+contains it. A ray therefore consists of segments: from the outermost level inwards and out again. In each segment the
+samples start where it begins.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -55,17 +60,18 @@ class CompositeOutput(NamedTuple):
 
 
 def composite_reference(
-    density: Tensor, features: Tensor, index: Tensor, distance: Tensor, rays: Rays, step_size: float, interval: float
-) -> CompositeOutput:
+    density: Tensor, features: Tensor, index: Tensor, distance: Tensor, rays: Rays, step_size: float, interval: float,
+    near: float = 0.0,
+) -> CompositeOutput:  # fmt: skip
     """Composite features along rays in tensor operations, on any device.
 
     Takes and returns the same as :func:`dv.ops.compositing.composite`.
 
     Example:
-        >>> index = torch.arange(1, 9, dtype=torch.int32).view(2, 2, 2)  # a single cell
+        >>> index = torch.arange(1, 9, dtype=torch.int32).view(1, 2, 2, 2)  # a single cell
         >>> density = torch.tensor([-10.0] + [2.0] * 8)
         >>> features = torch.tensor([[0.0]] + [[1.0]] * 8)
-        >>> distance = torch.zeros(1, 1, 1, dtype=torch.uint8)
+        >>> distance = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
         >>> rays = Rays(torch.tensor([[0.5, 0.5, -1.0]]), torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([0.5]))
         >>> output = composite_reference(density, features, index, distance, rays, 0.25, 1.0)
         >>> alpha = 1 - torch.exp(-F.softplus(density[1]))
@@ -74,28 +80,23 @@ def composite_reference(
         >>> round(float(output.depth), 3)
         1.081
     """
-    side, count = index.shape[0], len(rays.origins)
-    t_min, t_max = ray_grid_intersection(rays, side)
-    dt = step_size / rays.directions.norm(dim=1)
-    max_samples = int(((t_max - t_min) / dt).amax().clamp_min(0).ceil()) + 1 if count else 0
-    t = t_min[:, None] + (torch.arange(max_samples, device=dt.device) + rays.offsets[:, None]) * dt[:, None]
-    ray, n = torch.nonzero(t < t_max[:, None], as_tuple=True)
-    t = t[ray, n]
-    points = rays.origins[ray] + t[:, None] * rays.directions[ray]
+    side, count, device = index.shape[1], len(rays.origins), density.device
+    found = [_occupied_samples(rays, distance, *segment, step_size) for segment in ray_segments(rays, index, near)]
+    ray, level, t, dt, points = (torch.cat(parts) for parts in zip(*found, strict=True))
+    order = ray.argsort(stable=True)
+    ray, level, t, dt, points = (x[order] for x in (ray, level, t, dt, points))
     cell = points.long().clamp(0, side - 2)
-    occupied = distance[cell[:, 2], cell[:, 1], cell[:, 0]] == 0
-    ray, t, points, cell = ray[occupied], t[occupied], points[occupied], cell[occupied]
     fractions = points - cell
-    corner = torch.tensor([[k & 1, k >> 1 & 1, k >> 2] for k in range(8)], device=cell.device)
+    corner = torch.tensor([[k & 1, k >> 1 & 1, k >> 2] for k in range(8)], device=device)
     vertices = cell[:, None] + corner  # [samples, 8, 3]
-    rows = index[vertices[..., 2], vertices[..., 1], vertices[..., 0]].long()
+    rows = index[level[:, None], vertices[..., 2], vertices[..., 1], vertices[..., 0]].long()
     trilinear = torch.where(corner.bool(), fractions[:, None], 1 - fractions[:, None]).prod(-1)
     optical_depth = F.softplus((trilinear * density[rows]).sum(1)) * interval
     opaque = -torch.expm1(-optical_depth.detach()) >= MIN_ALPHA
-    ray, t, rows, trilinear, optical_depth = (x[opaque] for x in (ray, t, rows, trilinear, optical_depth))
+    ray, t, dt, rows, trilinear, optical_depth = (x[opaque] for x in (ray, t, dt, rows, trilinear, optical_depth))
     accumulated = optical_depth.double().cumsum(0)  # over the samples of all rays in sequence
     before = accumulated - optical_depth
-    first_samples = torch.searchsorted(ray, torch.arange(count, device=ray.device))
+    first_samples = torch.searchsorted(ray, torch.arange(count, device=device))
     before_ray = torch.cat([before, before.new_zeros(1)])[first_samples]
     transmittance = torch.exp(before_ray[ray] - before)
     counts = transmittance.detach() >= MIN_TRANSMITTANCE
@@ -109,8 +110,48 @@ def composite_reference(
     halving = torch.nonzero((transmittance > 0.5) & (transmittance_after <= 0.5)).squeeze(1)
     steps = torch.log(2 * transmittance[halving]) / optical_depth[halving] - 0.5
     depth = features.new_full((count,), torch.inf)
-    depth[ray[halving]] = (t[halving] + steps * dt[ray[halving]]).detach().to(depth.dtype)
+    depth[ray[halving]] = (t[halving] + steps * dt[halving]).detach().to(depth.dtype)
     return CompositeOutput(composited, torch.exp(-total_optical_depth), depth)
+
+
+def ray_segments(rays: Rays, index: Tensor, near: float) -> Iterator[tuple[int, Rays, Tensor, Tensor]]:
+    """Yield the segments of rays: the level, the rays in its coordinates, and the camera z ``[R]`` of both ends.
+
+    A ray ends before it starts where its segment is empty.
+    """
+    levels, side = index.shape[:2]
+    spans = []
+    for level in range(levels):
+        k = 0.5**level
+        shift = (1 - k) / 2 * (side - 1)
+        own = Rays(rays.origins * k + shift, rays.directions * k, rays.offsets)
+        spans.append((own, *ray_grid_intersection(own, side, near)))
+    for segment in range(2 * levels - 1):
+        level = abs(segment - levels + 1)
+        own, start, end = spans[level]
+        if level:
+            _, t_in, t_out = spans[level - 1]
+            if segment < levels - 1:
+                end = torch.where(t_in < t_out, torch.minimum(end, t_in), end)
+            else:
+                start = torch.where(t_in < t_out, t_out, end)
+        yield level, own, start, end
+
+
+def _occupied_samples(
+    rays: Rays, distance: Tensor, level: int, own: Rays, start: Tensor, end: Tensor, step_size: float
+) -> tuple[Tensor, ...]:
+    """Samples of one segment in occupied cells: ray, level, camera z, camera z per step, and points in the level."""
+    dt = step_size / own.directions.norm(dim=1)
+    longest = ((end - start) / dt).amax().clamp_min(0) if len(dt) else 0
+    steps = torch.arange(math.ceil(float(longest)) + 1, device=dt.device)
+    t = start[:, None] + (steps + rays.offsets[:, None]) * dt[:, None]
+    ray, n = torch.nonzero(t < end[:, None], as_tuple=True)
+    t = t[ray, n]
+    points = own.origins[ray] + t[:, None] * own.directions[ray]
+    cell = points.long().clamp(0, distance.shape[1] - 1)
+    occupied = distance[level, cell[:, 2], cell[:, 1], cell[:, 0]] == 0
+    return ray[occupied], torch.full_like(ray[occupied], level), t[occupied], dt[ray[occupied]], points[occupied]
 
 
 def min_raw_density(interval: float) -> float:
@@ -127,16 +168,17 @@ def min_raw_density(interval: float) -> float:
     return math.log(math.expm1(-math.log1p(-MIN_ALPHA) / interval))
 
 
-def ray_grid_intersection(rays: Rays, side: int) -> tuple[Tensor, Tensor]:
-    """Intersect rays with the grid by the slab method.
+def ray_grid_intersection(rays: Rays, side: int, near: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Intersect rays with the cube of a level by the slab method.
 
     Args:
-        rays: R rays in grid coordinates.
+        rays: R rays in the grid coordinates of the level.
         side: G, vertices along an edge of the grid.
+        near: camera z at which rays start.
 
     Returns:
-        Camera z ``[R]`` at which the rays enter, at least 0, and at which they leave. A ray that misses the grid leaves
-        before it enters.
+        Camera z ``[R]`` at which the rays enter, at least ``near``, and at which they leave. A ray that misses the grid
+        leaves before it enters.
 
     Example:
         >>> rays = Rays(torch.tensor([[-1.0, 1.0, 1.0]]), torch.tensor([[2.0, 0.0, 0.0]]), torch.zeros(1))
@@ -146,6 +188,6 @@ def ray_grid_intersection(rays: Rays, side: int) -> tuple[Tensor, Tensor]:
     o, d = rays.origins, rays.directions
     a, b = -o / d, (side - 1 - o) / d
     outside = (d == 0) & ((o < 0) | (o > side - 1))
-    t_min = torch.where(d == 0, -torch.inf, torch.minimum(a, b)).amax(1).clamp_min(0)
+    t_min = torch.where(d == 0, -torch.inf, torch.minimum(a, b)).amax(1).clamp_min(near)
     t_max = torch.where(d == 0, torch.inf, torch.maximum(a, b)).amin(1)
     return t_min, torch.where(outside.any(1), -torch.ones_like(t_max), t_max)

@@ -113,7 +113,7 @@ class Baseline(DeepVoxels):
         pixel = torch.arange(s.feature_side, dtype=torch.float64, device=pose.device)
         z = self.placement.near + v * torch.arange(2 * g, dtype=torch.float64, device=pose.device)
         z, row, col = torch.meshgrid(z, pixel, pixel, indexing="ij")
-        points = torch.stack([(col - k.cx) / k.f * z, (row - k.cy) / k.f * z, z], -1).reshape(-1, 3)
+        points = torch.stack([(col - k.cx) / k.fx * z, (row - k.cy) / k.fy * z, z], -1).reshape(-1, 3)
         origin = torch.tensor(self.placement.origin, dtype=torch.float64).to(pose.device)
         at = (to_world(pose, points) - origin) / v + g / 2
         return _by_index(inpainted[0].flatten(1), at, g) * ((at >= 0) & (at < g)).all(1)

@@ -32,10 +32,11 @@ def time_compositing(ckpt: Path, device: torch.device, count: int, runs: int) ->
     restored = open_checkpoint(ckpt, device, "32-true")
     model, source = restored.model, restored.source
     assert isinstance(model, RadianceGrid)
-    side, views, generator = model.sizes.image_side, source.views("train"), torch.Generator().manual_seed(0)
-    pixels = torch.randint(side, (count, 2), generator=generator)
+    views, generator = source.views("train"), torch.Generator().manual_seed(0)
+    k = views.cameras[0]
+    pixels = (torch.rand(count, 2, generator=generator) * torch.tensor([k.width, k.height])).long()
     poses = views.poses[torch.randint(len(views), (count,), generator=generator)]
-    world = pixel_rays(poses.to(device), pixels.to(device), source.calibration("train").intrinsics.at_side(side))
+    world = pixel_rays(poses.to(device), pixels.to(device), k)
     rays, voxels = model.rays(*world, torch.rand(count, generator=generator).to(device)), model.voxels
 
     def forward_and_backward(function: Callable[..., CompositeOutput]) -> None:

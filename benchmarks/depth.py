@@ -33,7 +33,7 @@ def depth_errors(ckpt: Path, shape: str, count: int) -> tuple[np.ndarray, float]
     views = source.views("test")
     chosen = torch.linspace(0, len(views) - 1, count).round().long()
     errors = []
-    rendered = restored.render_views(views.poses[chosen], source.calibration("test").intrinsics, 1)
+    rendered = restored.render_views(views.poses[chosen], [views.cameras[i] for i in chosen], 1)
     for pose, view in zip(views.poses[chosen], rendered, strict=True):
         assert view.depth is not None
         truth = render_depth(scene, pose.numpy(), view.depth.shape[-1])  # DeepVoxels' depth has feature_side

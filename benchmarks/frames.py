@@ -21,7 +21,8 @@ def open_checkpoint(ckpt: Path, device: torch.device, precision: str) -> Restore
     assert checkpoint.config is not None
     assert checkpoint.placement is not None
     settings = checkpoint.config["object"]
-    source = ObjectSource(Path(settings["root"]), settings["name"], image_side=checkpoint.sizes["image_side"])
+    longest_side = checkpoint.config["data"].get("longest_side")
+    source = ObjectSource(Path(settings["root"]), settings["name"], "", checkpoint.sizes["image_side"], longest_side)
     return load(checkpoint, source, checkpoint.placement, device, precision)
 
 
@@ -31,7 +32,7 @@ def frame_seconds(ckpt: Path, device: torch.device, count: int, precision: str) 
     poses = restored.source.views("test").poses
     chosen = poses[torch.arange(count + 2) % len(poses)]
     seconds, before = [], time.perf_counter()
-    for view in restored.render_views(chosen, restored.source.calibration("test").intrinsics, 1):
+    for view in restored.render_views(chosen, restored.source.views("test").cameras[:1] * len(chosen), 1):
         view.image.cpu()  # waits for the GPU
         now = time.perf_counter()
         seconds.append(now - before)

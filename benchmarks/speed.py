@@ -124,7 +124,7 @@ def sizes_of(text: str) -> ModelSizes:
 
 def camera(image_side: int) -> Intrinsics:
     """Return a camera that sees the whole grid."""
-    return Intrinsics(1.5 * image_side, image_side / 2 - 0.5, image_side / 2 - 0.5, image_side)
+    return Intrinsics.square(1.5 * image_side, image_side / 2 - 0.5, image_side / 2 - 0.5, image_side)
 
 
 def autocast(job: Job) -> torch.autocast:
@@ -216,7 +216,7 @@ class InMemory:
 
     def __init__(self, side: int) -> None:
         images = torch.randint(256, (POSES, 3, side, side), dtype=torch.uint8)
-        self.train = Views([f"{i:06d}" for i in range(POSES)], views(POSES), images)
+        self.train = Views.of_one_camera([f"{i:06d}" for i in range(POSES)], views(POSES), images, camera(side))
 
     def views(self, _split: str) -> Views:
         """Return the same views for every split."""

@@ -42,7 +42,7 @@ def test_video_has_all_frames_and_enlarges_small_ones(tmp_path):
 
 
 def test_depth_image_is_bright_near():
-    image = depth_image(torch.tensor([[[1.0, 2.0], [3.0, 3.0]]]), 4)
+    image = depth_image(torch.tensor([[[1.0, 2.0], [3.0, 3.0]]]), 4, 4)
     assert image.shape == (3, 4, 4)
     assert image[0, 0, 0] == 1
     assert image[0, -1, -1] == 0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dv.geometry.camera import square_crop
+from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.geometry.projection import lifting_matrix, resampling_matrix
 from dv.geometry.trajectory import look_at
@@ -38,7 +38,8 @@ def test_forward_equals_slow_version(image_side, feature_side, grid_side, size, 
     model = with_random_buffers(DeepVoxels(sizes))
     slow = SlowDeepVoxels(model.state_dict(), sizes)
     height, width = size
-    intrinsics = square_crop(1.3 * min(size), *principal, height, width)
+    f = 1.3 * min(size)
+    intrinsics = Intrinsics(f, f, *principal, width, height).central_square()
     assert intrinsics.cx == principal[0] - (width - min(size)) / 2
     placement = GridPlacement((0.1, -0.05, 0.02), 1.1, 0.6)
     origin = torch.tensor(placement.origin, dtype=torch.float64)
@@ -54,11 +55,11 @@ def test_forward_equals_slow_version(image_side, feature_side, grid_side, size, 
         rendering, integrated = model(image, lifting_matrix(source, *camera), resampling)
         (resampled,) = model.resample(model.inpaint(integrated.grid), resampling)
         features = slow.extract(image)
-        grid = lift(features[0], source, (k.f, k.cx, k.cy), origin, placement.scale, grid_side)[None]
+        grid = lift(features[0], source, (k.fx, k.cx, k.cy), origin, placement.scale, grid_side)[None]
         state = slow.integrate(model.grid, grid)
         inpainted = slow.inpaint(state)
         frustum = resample(
-            inpainted[0], target, (k.f, k.cx, k.cy), feature_side, origin, placement.scale, placement.near
+            inpainted[0], target, (k.fx, k.cx, k.cy), feature_side, origin, placement.scale, placement.near
         )[None]
         expected, depth_map = slow.render(frustum)
     tolerance = {"rtol": 0, "atol": 1e-10}

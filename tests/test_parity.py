@@ -36,7 +36,7 @@ class Case:
         self.dtype = dtype
         k = self["input.intrinsics_feature_resolution"]
         p = self.sizes.feature_side
-        intrinsics = Intrinsics(float(k[0, 0]), float(k[0, 2]), float(k[1, 2]), p)
+        intrinsics = Intrinsics.square(float(k[0, 0]), float(k[0, 2]), float(k[1, 2]), p)
         placement = GridPlacement(
             tuple(self["input.grid_origin"].tolist()), float(self["input.scale"]), float(self["input.near_plane"])
         )

@@ -80,7 +80,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 _without_prefix(state, MODEL_PREFIX),
                 _without_prefix(state, DISCRIMINATOR_PREFIX),
                 reference=False,
-                intrinsics=Intrinsics(**about["intrinsics"]),
+                intrinsics=_intrinsics(about["intrinsics"]),
                 placement=GridPlacement(**about["placement"] | {"origin": tuple(about["placement"]["origin"])}),
                 config=about["config"],
                 step=loaded["global_step"],
@@ -100,7 +100,7 @@ def description(
         "version": __version__,
         "model": kind,
         "sizes": asdict(sizes),
-        "intrinsics": asdict(intrinsics),
+        "intrinsics": intrinsics._asdict(),
         "placement": asdict(placement) | {"origin": list(placement.origin)},
         "config": config,
     }
@@ -128,6 +128,13 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | No
                 path.replace(previous)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise UserError(f"cannot write {path}: {error}; free space or choose another output_dir") from error
+
+
+def _intrinsics(saved: dict[str, Any]) -> Intrinsics:
+    """Return saved intrinsics, which had one focal length and one side when all images were square."""
+    if "side" not in saved:
+        return Intrinsics(**saved)
+    return Intrinsics.square(saved["f"], saved["cx"], saved["cy"], saved["side"], saved.get("pixel_center", 0.0))
 
 
 def _without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

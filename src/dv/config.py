@@ -111,6 +111,7 @@ class DataConfig:
     """Selection, size and pose noise of the views, and how many samples a process takes at once."""
 
     image_side: PowerOfTwo | Literal["auto"] | None  # null means auto
+    longest_side: Annotated[int, Strict(), Ge(8)] | None
     background: Color
     skip: NonNegativeInt
     training_views: Annotated[int, Strict(), Ge(2)] | None
@@ -348,7 +349,12 @@ class TrainConfig:
 
     def rules(self) -> Iterator[str]:
         """Yield one sentence per fault between fields."""
-        t, o = self.trainer, self.optimizer
+        t, o, d = self.trainer, self.optimizer, self.data
+        if d.longest_side and isinstance(d.image_side, int):
+            yield (
+                f"data.image_side={d.image_side} crops images to squares and data.longest_side={d.longest_side} does "
+                "not; give one of them"
+            )
         if t.max_steps is None and t.max_epochs is None and t.max_time is None:
             yield "nothing ends the training; give trainer.max_steps, trainer.max_epochs or trainer.max_time"
         if o.schedule == "exponential" and not o.final_fraction:
@@ -503,8 +509,9 @@ class ImportSource:
 
     path: Text | None
     background: Color
-    crop: Literal["full", "object"]
+    crop: Literal["full", "square", "object"]
     image_side: Annotated[int, Strict(), Ge(2)] | None
+    longest_side: Annotated[int, Strict(), Ge(2)] | None
     mask: Text | None
 
 
@@ -661,6 +668,14 @@ class PrepareConfig:
         """Yield one sentence per fault between fields."""
         if self.views.random and self.views.farthest:
             yield "give views.random or views.farthest, not both"
+        source = self.source
+        if isinstance(source, ImportSource) and source.crop == "full" and source.image_side:
+            yield (
+                f"source.image_side={source.image_side} is the side of squares: give source.crop=square or object too, "
+                f"or source.longest_side={source.image_side} for whole images"
+            )
+        if isinstance(source, ImportSource) and source.crop != "full" and source.longest_side:
+            yield f"source.longest_side={source.longest_side} is for source.crop=full; give source.image_side"
         if self.grid.up and not isinstance(self.source, CaptureSource):
             yield f"grid.up is for source=capture, not for source={self.source.name}, whose world stays as it is"
 

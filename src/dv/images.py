@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
+import cv2
 import imageio.v2 as imageio  # the streaming video writer
 import imageio.v3 as iio
 import numpy as np
@@ -97,6 +98,17 @@ def square_image(image: np.ndarray, side: int) -> Tensor:
     return (square[0] * 255).round().clamp(0, 255).byte()
 
 
+def reduced_image(image: np.ndarray, width: int, height: int) -> Tensor:
+    """Reduce ``image`` ``[H, W, 3]`` in [0, 1] by area averaging that weights pixels by the share that they cover.
+
+    Returns:
+        uint8 ``[3, height, width]``.
+    """
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return (torch.from_numpy(image).permute(2, 0, 1) * 255).round().clamp(0, 255).byte()
+
+
 def largest_power_of_two(side: int) -> int:
     """Return the largest power of two that is at most ``side``."""
     return 1 << (side.bit_length() - 1)
@@ -143,10 +155,12 @@ class Video:
     Args:
         path: the file to write.
         fps: frames per second.
+        size: height and width of the video in px, in the middle of which frames lie on white; None: of every frame.
         min_side: frames of smaller height, in px, are enlarged by an integer factor, so that they can be watched.
     """
 
-    def __init__(self, path: Path, fps: float, min_side: int = 256) -> None:
+    def __init__(self, path: Path, fps: float, size: tuple[int, int] | None = None, min_side: int = 256) -> None:
+        self.size = size
         self.min_side = min_side
         self._writer = imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2)
 
@@ -155,9 +169,11 @@ class Video:
 
     def add(self, image: Tensor) -> None:
         """Append a frame ``[3, H, W]`` in [0, 1]."""
-        frame = to_uint8(image)
+        frame = to_uint8(centered(image.float(), *(self.size or image.shape[1:])))
         k = -(-self.min_side // frame.shape[0])
-        self._writer.append_data(frame.repeat(k, 0).repeat(k, 1))
+        frame = frame.repeat(k, 0).repeat(k, 1)
+        odd = [(0, side % 2) for side in frame.shape[:2]]  # H.264 needs even sides
+        self._writer.append_data(np.pad(frame, (*odd, (0, 0)), mode="edge"))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -165,32 +181,44 @@ class Video:
         self._writer.close()
 
 
-def depth_image(depth: Tensor, side: int) -> Tensor:
-    """Render depth ``[1, P, P]`` as a grey image ``[3, side, side]``: the nearest pixel white, the farthest black."""
+def depth_image(depth: Tensor, height: int, width: int) -> Tensor:
+    """Render depth ``[1, P, Q]`` as a grey image ``[3, height, width]``, nearest pixel white and farthest black."""
     low, high = depth.min(), depth.max()
     grey = 1 - (depth - low) / (high - low).clamp_min(1e-9)
-    enlarged: Tensor = resize(grey[None].float(), (side, side), interpolation="nearest")[0]
+    enlarged: Tensor = resize(grey[None].float(), (height, width), interpolation="nearest")[0]
     return enlarged.expand(3, -1, -1)
 
 
+def centered(image: Tensor, height: int, width: int) -> Tensor:
+    """Pad ``image`` ``[3, H, W]`` in [0, 1] with white to at least ``height × width`` px.
+
+    >>> centered(torch.zeros(3, 1, 1), 1, 3)[0]
+    tensor([[1., 0., 1.]])
+    """
+    down, right = max(0, height - image.shape[1]), max(0, width - image.shape[2])
+    return functional.pad(image, (right // 2, right - right // 2, down // 2, down - down // 2), value=1.0)
+
+
 def contact_sheet(rows: list[list[Tensor]], gap: int = 2, min_side: int = 1) -> Tensor:
-    """Arrange images in rows on one white sheet.
+    """Arrange images in rows on one white sheet; smaller images lie in the middle of their cells.
 
     Args:
-        rows: images ``[3, H, W]`` in [0, 1], all of one size.
+        rows: images ``[3, H, W]`` in [0, 1].
         gap: white pixels around each image.
-        min_side: images of smaller height, in px, are enlarged by an integer factor.
+        min_side: rows of smaller height, in px, are enlarged by an integer factor.
 
     Returns:
         The sheet ``[3, H', W']`` on the CPU.
     """
     lines = []
     for row in rows:
-        k = -(-min_side // row[0].shape[1])
+        k = -(-min_side // max(cell.shape[1] for cell in row))
         enlarged = [cell.float().cpu().repeat_interleave(k, 1).repeat_interleave(k, 2) for cell in row]
-        cells = [functional.pad(cell, (gap,) * 4, value=1.0) for cell in enlarged]
+        height = max(cell.shape[1] for cell in enlarged)
+        cells = [functional.pad(centered(cell, height, cell.shape[2]), (gap,) * 4, value=1.0) for cell in enlarged]
         lines.append(torch.cat(cells, 2))
-    return torch.cat(lines, 1)
+    width = max(line.shape[2] for line in lines)
+    return torch.cat([centered(line, line.shape[1], width) for line in lines], 1)
 
 
 def to_model_range(image: Tensor) -> Tensor:

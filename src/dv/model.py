@@ -96,7 +96,7 @@ class DeepVoxels(ObjectModel):
     >>> model = DeepVoxels(ModelSizes(8, 4, 4, 2, 2), GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5)).eval()
     >>> pose = torch.eye(4)
     >>> pose[2, 3] = -1.5  # looks along +z at the grid
-    >>> view = next(model.render_views(pose[None], Intrinsics(8.0, 4.0, 4.0, 8), batch_size=1))
+    >>> view = next(model.render_views(pose[None], Intrinsics.square(8.0, 4.0, 4.0, 8), batch_size=1))
     >>> view.image.shape, view.depth.shape
     (torch.Size([3, 8, 8]), torch.Size([1, 4, 4]))
     """

@@ -15,8 +15,8 @@ from dv.geometry.grid import GridPlacement
 class RenderedView(NamedTuple):
     """One rendered view.
 
-    ``image`` is ``[3, S, S]`` in [-0.5, 0.5]; ``depth`` is camera z in world units, ``[1, P, P]`` with any side P, and
-    None for a model without depth; ``opacity`` is ``[1, S, S]`` in [0, 1], and None for a model that has none.
+    ``image`` is ``[3, H, W]`` in [-0.5, 0.5]; ``depth`` is camera z in world units, ``[1, P, Q]`` of any size, and None
+    for a model without depth; ``opacity`` is ``[1, H, W]`` in [0, 1], and None for a model that has none.
     """
 
     image: Tensor
@@ -28,7 +28,8 @@ class ObjectModel(nn.Module, ABC):
     """A representation of one object that renders views from any pose.
 
     ``sizes`` is a dataclass of class ``sizes_class`` with everything that determines the shapes of the network; it is
-    saved in checkpoints. Its field ``image_side``, in px, is required.
+    saved in checkpoints. A model of square images has a field ``image_side`` in it, in px; without it, or with None,
+    images are read as ``data.longest_side`` in the checkpoint's configuration says.
     """
 
     sizes_class: ClassVar[Any]
@@ -53,7 +54,7 @@ class ObjectModel(nn.Module, ABC):
 
         Args:
             poses: camera-to-world ``[N, 4, 4]``, on the device of the model.
-            intrinsics: intrinsics of all views, for images of any side.
+            intrinsics: intrinsics of all views at the size of the images, squares of any side for a model of squares.
             batch_size: number of views that may be rendered together.
         """
 

@@ -53,7 +53,7 @@ class RadianceSizes:
         ValueError: if the sizes cannot form a radiance grid.
     """
 
-    image_side: int  # px
+    image_side: int | None  # px, if the images are squares that were cropped and reduced to it
     grid_side: int  # vertices along an edge at the end of the training
     view_degree: int = 0  # of the spherical harmonics; 0: a colour that does not depend on the view
     decoder_features: int = 0  # 0: no decoder
@@ -128,7 +128,7 @@ class RadianceGrid(ObjectModel):
     >>> grid = RadianceGrid(RadianceSizes(image_side=4, grid_side=8), GridPlacement((0.0, 0.0, 0.0), 1.0, 0.5))
     >>> pose = torch.eye(4)
     >>> pose[2, 3] = -1.5  # looks along +z at the cube
-    >>> view = next(grid.render_views(pose[None], Intrinsics(4.0, 2.0, 2.0, 4), batch_size=1))
+    >>> view = next(grid.render_views(pose[None], Intrinsics.square(4.0, 2.0, 2.0, 4), batch_size=1))
     >>> view.image.shape, view.opacity.shape
     (torch.Size([3, 4, 4]), torch.Size([1, 4, 4]))
     """
@@ -226,7 +226,7 @@ class RadianceGrid(ObjectModel):
         self,
         poses: Tensor,
         pixels: Tensor,
-        intrinsics: Intrinsics,
+        intrinsics: Intrinsics | Tensor,
         offsets: Tensor | None = None,
         step_size: float = STEP_SIZE,
     ) -> RayOutput:
@@ -235,12 +235,14 @@ class RadianceGrid(ObjectModel):
         Args:
             poses: camera-to-world ``[P, 4, 4]``, of each pixel's view.
             pixels: column and row ``[P, 2]``.
-            intrinsics: intrinsics of all views.
+            intrinsics: those of all views, or of each pixel's view, ``[P, 4]`` as in :meth:`Intrinsics.numbers`.
             offsets: offsets of the rays ``[P · rays_per_pixel]``, as in :meth:`forward`; 0.5 by default.
             step_size: distance between samples, vertices.
         """
         rays = self.sizes.rays_per_pixel
         points = (pixels[:, None] + self.subpixel_offsets).view(-1, 2)
+        if isinstance(intrinsics, Tensor):
+            intrinsics = intrinsics.repeat_interleave(rays, 0)
         origins, directions = pixel_rays(poses.repeat_interleave(rays, 0), points, intrinsics)
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
         output = self(origins, directions, offsets, step_size)
@@ -258,15 +260,15 @@ class RadianceGrid(ObjectModel):
         Depth is where transmittance falls to 1/2; for rays that keep more than that, it is the depth of the farthest
         corner of the cube.
         """
-        side = self.sizes.image_side
-        pixels, camera = pixel_grid(side, pose.device), intrinsics.at_side(side)
+        width, height = intrinsics.width, intrinsics.height
+        pixels = pixel_grid(width, height, pose.device)
         rays_per_chunk = RAYS_PER_CHUNK_GPU if pose.is_cuda else RAYS_PER_CHUNK
         chunks = torch.split(pixels, max(1, rays_per_chunk // self.sizes.rays_per_pixel))
-        outputs = [self.render_pixels(pose.expand(len(chunk), 4, 4), chunk, camera) for chunk in chunks]
+        outputs = [self.render_pixels(pose.expand(len(chunk), 4, 4), chunk, intrinsics) for chunk in chunks]
         colors, transmittance, depth = map(torch.cat, zip(*outputs, strict=True))
         depth = torch.where(depth.isfinite(), depth, self._farthest_corner(pose).to(depth.dtype))
-        image = colors.T.reshape(3, side, side).clamp(-0.5, 0.5)
-        return RenderedView(image, depth.view(1, side, side), 1 - transmittance.view(1, side, side))
+        image = colors.T.reshape(3, height, width).clamp(-0.5, 0.5)
+        return RenderedView(image, depth.view(1, height, width), 1 - transmittance.view(1, height, width))
 
     # one by one whatever the batch size, since each view uses all threads
     def render_views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[RenderedView]:  # noqa: ARG002

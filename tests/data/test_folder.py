@@ -12,6 +12,7 @@ from conftest import write_object, write_views
 from dv.data.calibration import read_calibration
 from dv.data.folder import read_pose, read_poses, read_views
 from dv.data.object import ObjectSource
+from dv.data.reading import ImageReading
 from dv.errors import UserError
 
 
@@ -23,7 +24,7 @@ def views_folder(tmp_path):
 
 
 def read(folder, side=32, background="white"):
-    return read_views(folder, side, background)
+    return read_views(folder, ImageReading(side), background)
 
 
 def refused(folder, **kwargs) -> str:
@@ -70,8 +71,8 @@ def test_world_to_camera_flag(views_folder):
 
 def test_square_crop_moves_the_principal_point(tmp_path):
     write_views(tmp_path / "wide", 2, 32, size=(32, 48))
-    calibration = read_calibration(tmp_path / "wide" / "intrinsics.txt")
-    assert (calibration.intrinsics.cx, calibration.intrinsics.cy) == (15.5, 15.5)
+    square = read_calibration(tmp_path / "wide" / "intrinsics.txt").central_square().intrinsics
+    assert (square.cx, square.cy) == (15.5, 15.5)
     assert read(tmp_path / "wide").images.shape == (2, 3, 32, 32)
     wide = iio.imread(tmp_path / "wide" / "rgb" / "000000.png")
     torch.testing.assert_close(read(tmp_path / "wide").images[0], torch.from_numpy(wide[:, 8:40]).permute(2, 0, 1))
@@ -79,7 +80,7 @@ def test_square_crop_moves_the_principal_point(tmp_path):
 
 def test_intrinsics_scale_with_the_image(views_folder):
     k = read_calibration(views_folder / "intrinsics.txt").intrinsics
-    assert k.at_side(16).f == k.f / 2
+    assert k.at_side(16).fx == k.at_side(16).fy == k.fx / 2
     assert k.at_side(16).cx == k.cx / 2
 
 
@@ -194,7 +195,7 @@ def test_images_smaller_than_required(views_folder):
 
 
 def test_automatic_side(views_folder):
-    assert read(views_folder, side=None).images.shape[-1] == 32
+    assert read(views_folder, side="auto").images.shape[-1] == 32
 
 
 def test_missing_object_names_the_command_that_makes_it(tmp_path):
@@ -232,7 +233,7 @@ def test_skip_keeps_every_third_view(ball):
 
 def test_an_object_needs_little_more_memory_than_its_images(tmp_path):
     write_views(tmp_path / "train" / "ball", 40, 32)
-    source = ObjectSource(tmp_path, "ball", "", 32, "white")
+    source = ObjectSource(tmp_path, "ball", image_side=32)
     splits = [source.views(split).images for split in ("train", "validation", "test")]
     assert [len(images) for images in splits] == [32, 4, 4]
     held = {images.untyped_storage().data_ptr(): images.untyped_storage().nbytes() for images in splits}

@@ -13,7 +13,7 @@ POSES = torch.stack([look_at(eye, torch.zeros_like(eye), torch.tensor([0.0, 0, 1
 
 @pytest.mark.parametrize("pixel_center", [0.0, 0.5])
 def test_points_on_a_ray_project_to_its_pixel_at_their_depth(pixel_center):
-    camera = Intrinsics(21.0, 9.3, 7.1, 16, pixel_center)
+    camera = Intrinsics.square(21.0, 9.3, 7.1, 16, pixel_center)
     pixels = pixel_grid(16)
     origins, directions = pixel_rays(POSES[0].expand(256, 4, 4), pixels, camera)
     points = to_camera(POSES[0], origins + 2.5 * directions)
@@ -29,7 +29,7 @@ def test_points_of_several_cameras_at_once():
         torch.testing.assert_close(local_points, to_camera(pose, points))
         torch.testing.assert_close(to_world(pose, local_points), points)
     np.testing.assert_allclose(to_camera(POSES.numpy(), points.numpy()), local)
-    camera = Intrinsics(21.0, 9.3, 7.1, 16, 0.5)
+    camera = Intrinsics.square(21.0, 9.3, 7.1, 16, 0.5)
     torch.testing.assert_close(project(local, camera)[1], project(local[1], camera))
 
 

@@ -9,18 +9,19 @@ import torch
 from conftest import write_object
 from dv.data.calibration import read_calibration
 from dv.data.folder import read_views
+from dv.data.reading import ImageReading
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, project
 from dv.geometry.grid import GridPlacement
 from dv.geometry.projection import lifting_matrix, resampling_matrix
 
 SIDE = 64
-RENDERED = Intrinsics(1.7 * SIDE, SIDE / 2, SIDE / 2, SIDE, pixel_center=0.5)  # the usual camera of a renderer
+RENDERED = Intrinsics.square(1.7 * SIDE, SIDE / 2, SIDE / 2, SIDE, pixel_center=0.5)  # the usual camera of a renderer
 
 
 def image_of_spot(point: torch.Tensor, side: int) -> np.ndarray:
     """Return an area-averaged image ``[side, side]`` of a Gaussian spot at the projection of a camera point ``[3]``."""
-    x, y = (RENDERED.f * point[:2] / point[2] + RENDERED.cx).tolist()
+    x, y = (RENDERED.fx * point[:2] / point[2] + RENDERED.cx).tolist()
     fine = (np.arange(SIDE * 4) + 0.5) / 4
     spot = np.exp(-((fine[None] - x) ** 2 + (fine[:, None] - y) ** 2) / (2 * 4.0**2))
     k = SIDE * 4 // side
@@ -40,7 +41,7 @@ def test_points_appear_where_they_are_projected(side, seed):
     observed = centroid(image_of_spot(point, side))
     at_half = project(point[None], RENDERED.at_side(side))[0].numpy()
     np.testing.assert_allclose(at_half, observed, atol=0.01)
-    at_zero = project(point[None], Intrinsics(RENDERED.f, 31.5, 31.5, SIDE).at_side(side))[0].numpy()
+    at_zero = project(point[None], Intrinsics.square(RENDERED.fx, 31.5, 31.5, SIDE).at_side(side))[0].numpy()
     shift = 0.5 - 0.5 * side / SIDE  # error of the reference's convention, in px of that side
     np.testing.assert_allclose(at_zero - observed, shift, atol=0.01)
 
@@ -52,7 +53,7 @@ def test_a_lifted_ramp_holds_the_image_coordinate_of_every_voxel(side):
     ramp = (torch.arange(side) + 0.5).double() * SIDE / side  # value of a pixel = coordinate of its centre
     lifted = lifting_matrix(pose, RENDERED, side, placement, 8) @ ramp.repeat(side, 1).reshape(-1, 1)
     points = placement.voxel_centers(8)
-    expected = RENDERED.f * points[:, 0] / points[:, 2] + RENDERED.cx
+    expected = RENDERED.fx * points[:, 0] / points[:, 2] + RENDERED.cx
     torch.testing.assert_close(lifted[:, 0], expected, rtol=0, atol=1e-9)
 
 
@@ -67,7 +68,7 @@ def test_a_resampled_grid_of_coordinates_lies_on_the_rays_of_the_pixel_centres(s
     half = placement.scale / 2
     inner = (ones > 0) & (x.abs() < half - 0.06) & (z < 2 + half - 0.06)  # away from the clamped last layer
     columns = ((torch.arange(side) + 0.5) * SIDE / side).expand(16, side, side)[inner]
-    torch.testing.assert_close(RENDERED.f * (x / z)[inner] + RENDERED.cx, columns.double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(RENDERED.fx * (x / z)[inner] + RENDERED.cx, columns.double(), rtol=0, atol=1e-9)
     assert inner.sum() > 20
 
 
@@ -82,7 +83,7 @@ def test_the_dataset_sets_pixel_center_unless_it_is_overridden(tmp_path):
         read_calibration(folder / "intrinsics.txt")
     (folder / "dataset.json").write_text("[")
     with pytest.raises(UserError, match=r"dataset.json: not a JSON object"):
-        read_views(folder, 32, "white")
+        read_views(folder, ImageReading(32), "white")
 
 
 def test_training_and_rendering_use_pixel_center(command, ball_overrides, tmp_path):

@@ -64,7 +64,7 @@ def test_lifting_equals_a_loop_over_voxels(scene, seed):
     pose, k, side, grid_side, placement = scene
     features = torch.randn(FEATURES, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     features.requires_grad_()
-    matrix = lifting_matrix(pose, Intrinsics(*k, side), side, placement, grid_side)
+    matrix = lifting_matrix(pose, Intrinsics.square(*k, side), side, placement, grid_side)
     ours = (matrix @ features.flatten(1).T).T.reshape(FEATURES, *(grid_side,) * 3)
     slow = lift(features, pose, k, torch.tensor(placement.origin, dtype=torch.float64), placement.scale, grid_side)
     torch.testing.assert_close(ours, slow, rtol=0, atol=1e-8)
@@ -78,7 +78,7 @@ def test_resampling_equals_a_loop_over_samples(scene, seed):
     pose, k, side, grid_side, placement = scene
     generator = torch.Generator().manual_seed(seed)
     grid = torch.randn(FEATURES, *(grid_side,) * 3, dtype=torch.float64, generator=generator, requires_grad=True)
-    matrix = resampling_matrix(pose, Intrinsics(*k, side), side, placement, grid_side)
+    matrix = resampling_matrix(pose, Intrinsics.square(*k, side), side, placement, grid_side)
     ours = (matrix @ grid.flatten(1).T).T.reshape(FEATURES, 2 * grid_side, side, side)
     origin = torch.tensor(placement.origin, dtype=torch.float64)
     slow = resample(grid, pose, k, side, origin, placement.scale, placement.near)
@@ -97,20 +97,20 @@ def facing(distance: float = 2.0) -> torch.Tensor:
 def test_a_pixel_on_the_left_border_rounds_half_to_even(cx, first_column_lifted):
     # the voxel at the origin projects to column cx: -0.5 rounds to 0, inside the feature map; -0.51 to -1, outside
     placement = GridPlacement((0.0, 0.0, 0.0), 1.0, 1.0)
-    matrix = lifting_matrix(facing(), Intrinsics(4.0, cx, 2.0, 4), 4, placement, 2)
+    matrix = lifting_matrix(facing(), Intrinsics.square(4.0, cx, 2.0, 4), 4, placement, 2)
     lifted = (matrix @ torch.ones(16, 1, dtype=torch.float64)).reshape(2, 2, 2)
     assert bool(lifted[1, 1, 1]) is first_column_lifted
 
 
 def test_nothing_behind_the_camera_is_lifted():
     placement = GridPlacement((0.0, 0.0, -5.0), 1.0, 1.0)
-    matrix = lifting_matrix(facing(), Intrinsics(4.0, 2.0, 2.0, 4), 4, placement, 4)
+    matrix = lifting_matrix(facing(), Intrinsics.square(4.0, 2.0, 2.0, 4), 4, placement, 4)
     assert not (matrix @ torch.ones(16, 1)).any()
 
 
 def test_weights_sum_to_one_inside_the_grid():
     placement = GridPlacement((0.0, 0.0, 0.0), 1.0, 1.2)
-    matrix = resampling_matrix(facing(), Intrinsics(8.0, 4.0, 4.0, 8), 8, placement, 8)
+    matrix = resampling_matrix(facing(), Intrinsics.square(8.0, 4.0, 4.0, 8), 8, placement, 8)
     sums = matrix @ torch.ones(8**3, 1, dtype=torch.float64)
     assert torch.all((sums == 0) | ((sums - 1).abs() < 1e-12))
     assert sums.any()
@@ -118,7 +118,7 @@ def test_weights_sum_to_one_inside_the_grid():
 
 def test_sixteen_bit_values_are_summed_in_fp32():
     placement = GridPlacement((0.0, 0.0, 0.0), 1.0, 1.2)
-    matrix = resampling_matrix(facing(), Intrinsics(8.0, 4.0, 4.0, 8), 8, placement, 8)
+    matrix = resampling_matrix(facing(), Intrinsics.square(8.0, 4.0, 4.0, 8), 8, placement, 8)
     values = torch.randn(8**3, 4)
     exact = matrix @ values
     half = matrix @ values.bfloat16()

@@ -31,7 +31,7 @@ POSE = look_at(torch.tensor([0.0, -2, 1]), torch.zeros(3), torch.tensor([0.0, 0,
 
 def test_a_pixel_is_the_mean_of_four_pixels_of_an_image_of_twice_the_side(grid):
     """With pixel centres at 0.5, the pixels of a camera of twice the side are the four subpixels of each pixel."""
-    camera = Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
+    camera = Intrinsics.square(8.0, 3.2, 2.9, SIDE, 0.5)
     output = grid.render_pixels(POSE.expand(SIDE**2, 4, 4), pixel_grid(SIDE), camera)
     fine = pixel_grid(2 * SIDE)
     rays = pixel_rays(POSE.expand(len(fine), 4, 4), fine, camera.at_side(2 * SIDE))
@@ -61,7 +61,7 @@ def test_a_pixel_is_the_mean_of_four_pixels_of_an_image_of_twice_the_side(grid):
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_linear_share_is_learned_from_images(grid, share):
     """A grid learns the linear share of an otherwise identical grid from its pixels."""
-    pixels = POSE.expand(SIDE**2, 4, 4), pixel_grid(SIDE), Intrinsics(8.0, 3.2, 2.9, SIDE, 0.5)
+    pixels = POSE.expand(SIDE**2, 4, 4), pixel_grid(SIDE), Intrinsics.square(8.0, 3.2, 2.9, SIDE, 0.5)
     with torch.no_grad():
         initial, _ = grid.linear_share.clone(), grid.linear_share.fill_(share)
         truth = grid.render_pixels(*pixels).colors
@@ -75,7 +75,7 @@ def test_the_linear_share_is_learned_from_images(grid, share):
 
 
 def test_a_rendered_view_has_the_opacity_of_its_rays(grid):
-    camera = Intrinsics(SIDE * 0.4, SIDE / 2, SIDE / 2, SIDE, 0.5)  # wide: the corners miss the grid
+    camera = Intrinsics.square(SIDE * 0.4, SIDE / 2, SIDE / 2, SIDE, 0.5)  # wide: the corners miss the grid
     view = next(grid.render_views(POSE[None], camera, 1))
     assert view.opacity.shape == view.depth.shape == (1, SIDE, SIDE)
     assert view.opacity[0, 0, 0] == 0

@@ -1,4 +1,4 @@
-"""Photographs taken with any lens become images of one square pinhole camera, which projects points correctly."""
+"""Photographs taken with any lens become images of pinhole cameras, which project points correctly."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
 from dv.prepare.photographs import Lens, Photograph, unique_names
 from dv.prepare.placement import Window
-from dv.prepare.rectify import common_window, object_mask, read_masked, rectify, square_camera
+from dv.prepare.rectify import common_window, object_mask, read_masked, rectify, square_camera, target_cameras
 
 PLACEMENT = GridPlacement((0.0, 0.0, 2.0), 0.6, 1.2)
 LENSES = {
@@ -46,17 +46,18 @@ def centroid(image):
 
 @pytest.mark.parametrize("kind", LENSES)
 @pytest.mark.parametrize("scale", [1, 0.5])
-def test_points_land_where_the_square_camera_projects_them(tmp_path, kind, scale):
+@pytest.mark.parametrize("crop", ["full", "square"])
+def test_points_land_where_the_camera_projects_them(tmp_path, kind, scale, crop):
     lens = LENSES[kind]
     for seed in range(3):
         point = np.array([*np.random.default_rng(seed).uniform(-0.4, 0.4, 2), 2.0])
         photo = photograph(tmp_path, lens, point)
-        camera = square_camera([photo], PLACEMENT, "full")
-        side = max(8, int(camera.side * scale))
-        image = rectify(photo, camera, side, np.ones(3), mask=None, upright=False)
-        assert image.shape == (3, side, side)
-        k = camera.intrinsics.at_side(side)
-        expected = np.array([k.f * point[0] / 2 + k.cx, k.f * point[1] / 2 + k.cy]) - 0.5
+        camera = target_cameras([photo], PLACEMENT, crop)[lens]
+        k = camera.resized(round(camera.width * scale), round(camera.height * scale))
+        image = rectify(photo, camera, (k.width, k.height), np.ones(3), mask=None, upright=False)
+        assert image.shape == (3, k.height, k.width)
+        assert (k.width == k.height) or crop == "full"
+        expected = np.array([k.fx * point[0] / 2 + k.cx, k.fy * point[1] / 2 + k.cy]) - 0.5
         np.testing.assert_allclose(centroid(image), expected, atol=0.12)
 
 
@@ -82,11 +83,10 @@ def test_an_ideal_square_image_is_unchanged(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     iio.imwrite(tmp_path / "a.png", noise)
     photo = Photograph("a", tmp_path / "a.png", np.eye(4), Lens(64, 64, 80, 80, 31.2, 33.3))
-    camera = square_camera([photo], PLACEMENT, "full")
-    image = rectify(photo, camera, 64, np.ones(3), mask=None, upright=False)
+    camera = square_camera([photo], PLACEMENT, "square")
+    image = rectify(photo, camera, (64, 64), np.ones(3), mask=None, upright=False)
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise)
-    k = camera.intrinsics
-    np.testing.assert_allclose([k.f, k.cx, k.cy, k.side], [80, 31.2, 33.3, 64], rtol=1e-12)
+    np.testing.assert_allclose(camera, [80, 80, 31.2, 33.3, 64, 64, 0.5], rtol=1e-12)
 
 
 def test_an_ideal_wide_image_is_only_cropped(tmp_path):
@@ -95,11 +95,41 @@ def test_an_ideal_wide_image_is_only_cropped(tmp_path):
     pose = np.eye(4)
     pose[0, 3] = -0.3  # the grid lies to the right
     photo = Photograph("a", tmp_path / "a.png", pose, Lens(100, 60, 80, 80, 50, 30))
-    camera = square_camera([photo], PLACEMENT, "full")
-    left = round(camera.intrinsics.cx * -1 + 50)
+    camera = square_camera([photo], PLACEMENT, "square")
+    left = round(camera.cx * -1 + 50)
     assert left == 32  # the grid's centre is seen at x = 62
-    image = rectify(photo, camera, 60, np.ones(3), mask=None, upright=False)
+    image = rectify(photo, camera, (60, 60), np.ones(3), mask=None, upright=False)
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise[:, 32:92])
+
+
+def test_a_lens_without_distortion_keeps_its_whole_image(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8)
+    iio.imwrite(tmp_path / "a.png", noise)
+    lens = Lens(100, 60, 80, 83, 41, 33)
+    photo = Photograph("a", tmp_path / "a.png", np.eye(4), lens)
+    camera = target_cameras([photo], PLACEMENT, "full")[lens]
+    assert camera == (80, 83, 41, 33, 100, 60, 0.5)
+    image = rectify(photo, camera, (100, 60), np.ones(3), mask=None, upright=False)
+    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise)
+
+
+@pytest.mark.parametrize("kind", ["barrel", "pincushion", "fisheye"])
+def test_a_distorted_lens_keeps_the_largest_rectangle_that_its_image_covers(kind):
+    lens = LENSES[kind]
+    photo = Photograph("a", Path("a.png"), np.eye(4), lens)
+    k = target_cameras([photo], PLACEMENT, "full")[lens]
+    assert (k.fx, k.fy) == (lens.fx, lens.fy)
+
+    def covered(margin):
+        x, y = np.meshgrid(
+            (np.linspace(-margin, k.width + margin, 40) - k.cx) / k.fx,
+            (np.linspace(-margin, k.height + margin, 40) - k.cy) / k.fy,
+        )
+        pixels = lens.project(np.stack([x.ravel(), y.ravel(), np.ones(1600)], 1))
+        return pixels.min() >= -0.5 - 1e-3 and (pixels <= np.array([lens.width, lens.height]) - 0.5 + 1e-3).all()
+
+    assert covered(0)
+    assert not covered(2)
 
 
 def test_the_object_crop_holds_the_ball_of_the_grid(tmp_path):
@@ -111,9 +141,9 @@ def test_the_object_crop_holds_the_ball_of_the_grid(tmp_path):
         poses.append(Photograph(f"{x}", tmp_path / "a.png", pose, lens))
     camera = square_camera(poses, PLACEMENT, "object")
     reach = (0.2 + 0.3) / 2  # farthest edge of the ball on the plane z = 1; a little less in nine of ten views
-    assert 0.8 * reach < camera.window.right < 1.1 * reach
-    assert camera.side < 480
-    with pytest.raises(UserError, match="source.crop=middle must be object or full"):
+    assert 0.8 * reach < (camera.width - camera.cx) / camera.fx < 1.1 * reach
+    assert camera.width == camera.height < 480
+    with pytest.raises(UserError, match="source.crop=middle must be full, square or object"):
         square_camera(poses, PLACEMENT, "middle")
 
 
@@ -129,7 +159,7 @@ def test_an_image_of_another_size_than_its_camera_is_refused(tmp_path):
     photo = photograph(tmp_path, LENSES["ideal"], np.array([0, 0, 2.0]))
     other = Photograph("a", photo.path, np.eye(4), Lens(48, 48, 55, 55, 24, 24))
     with pytest.raises(UserError, match="a.png: 96×96 px, but its camera has 48×48"):
-        rectify(other, square_camera([other], PLACEMENT, "full"), 48, np.ones(3), mask=None, upright=False)
+        rectify(other, square_camera([other], PLACEMENT, "square"), (48, 48), np.ones(3), mask=None, upright=False)
 
 
 @pytest.mark.parametrize("bad", [{"fx": 0}, {"width": -1}, {"cx": float("nan")}])
@@ -179,8 +209,8 @@ def test_masked_images_have_the_background_outside_the_object(tmp_path):
     scene[10:30, 10:30] = (250, 200, 0)
     iio.imwrite(tmp_path / "a.png", scene)
     photo = Photograph("a", tmp_path / "a.png", np.eye(4), Lens(40, 40, 50, 50, 20, 20))
-    camera = square_camera([photo], PLACEMENT, "full")
-    image = rectify(photo, camera, 40, np.array([0.0, 0, 1]), mask="uniform", upright=False)
+    camera = square_camera([photo], PLACEMENT, "square")
+    image = rectify(photo, camera, (40, 40), np.array([0.0, 0, 1]), mask="uniform", upright=False)
     assert image[:, 0, 0].tolist() == [0, 0, 255]
     assert image[:, 20, 20].tolist() == [250, 200, 0]
 

@@ -54,7 +54,7 @@ def test_a_written_object_is_read_by_training(photographs, tmp_path):
             np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), iio.imread(by_name[name].path))
     calibration = source.calibration()
     k = calibration.intrinsics
-    np.testing.assert_allclose([k.f, k.cx, k.cy, k.side, k.pixel_center], [45, 16, 16, 32, 0.5], rtol=1e-12)
+    np.testing.assert_allclose(k, [45, 45, 16, 16, 32, 32, 0.5], rtol=1e-12)
     np.testing.assert_allclose(calibration.placement.origin, 0, atol=1e-9)
     record = json.loads((tmp_path / "out" / "train" / "thing" / "dataset.json").read_text())
     assert record["source"] == "test"
@@ -128,11 +128,12 @@ def linear(srgb: np.ndarray) -> np.ndarray:
 
 
 def test_images_are_reduced_to_the_given_side(photographs, tmp_path):
-    _, source = write(photographs, tmp_path, WriteSettings(image_side=16))
+    _, source = write(photographs, tmp_path, WriteSettings(crop="square", image_side=16))
     assert source.views("test").images.shape[-1] == 16
-    np.testing.assert_allclose(source.calibration().intrinsics.f, 22.5)
+    np.testing.assert_allclose(source.calibration().intrinsics.fx, 22.5)
+    settings = WriteSettings(crop="square", image_side=64)
     with pytest.raises(UserError, match="source.image_side=64 exceeds the 32 px"):
-        write_object(PhotographSet({"train": photographs}), tmp_path / "b", "thing", WriteSettings(image_side=64), {})
+        write_object(PhotographSet({"train": photographs}), tmp_path / "b", "thing", settings, {})
     assert not (tmp_path / "b").exists()
 
 
@@ -180,6 +181,22 @@ def test_settings_missing_in_an_old_record_count_as_defaults(photographs, tmp_pa
     other = import_record("test", tmp_path / "photos", WriteSettings(noise_exposure=0.5), paths)
     with pytest.raises(UserError, match="with other settings or images"):
         already_written(tmp_path / "out", "thing", other)
+
+
+def test_full_images_were_squares_in_records_without_a_format(photographs, tmp_path):
+    write(photographs, tmp_path, WriteSettings(crop="square"))
+    for path in (tmp_path / "out").glob("*/thing/dataset.json"):
+        old = json.loads(path.read_text())
+        del old["format"]
+        old["settings"]["crop"] = "full"
+        path.write_text(json.dumps(old))
+    paths = [p.path for p in photographs]
+    square, full = (
+        import_record("test", tmp_path / "photos", WriteSettings(crop=crop), paths) for crop in ("square", "full")
+    )
+    assert already_written(tmp_path / "out", "thing", square)
+    with pytest.raises(UserError, match="with other settings or images"):
+        already_written(tmp_path / "out", "thing", full)
 
 
 def test_an_object_without_its_last_folder_is_written_again(photographs, tmp_path):

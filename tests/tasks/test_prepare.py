@@ -100,7 +100,7 @@ def test_every_format_gives_the_same_cameras_and_the_same_first_loss(command, va
                 np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), truth[name][1])
         assert sorted(names) == sorted(truth)
         k = source.calibration().intrinsics
-        np.testing.assert_allclose([k.f, k.cx, k.cy, k.side, k.pixel_center], [F, CENTER, CENTER, SIDE, 0.5], rtol=1e-9)
+        np.testing.assert_allclose(k, [F, F, CENTER, CENTER, SIDE, SIDE, 0.5], rtol=1e-9)
         placement = source.calibration().placement
         np.testing.assert_allclose(
             [*placement.origin, placement.scale, placement.near], [0, 0, 0, 1, 2 - np.sqrt(3) / 2], atol=1e-9

@@ -26,4 +26,4 @@ def has_plain_background(views: Views) -> bool:
 
 def _corners(views: Views) -> Tensor:
     """Corner pixels ``[4·V, 3]`` of all images, uint8."""
-    return torch.cat([image[:, [0, 0, -1, -1], [0, -1, 0, -1]].T for image in views.images])
+    return torch.cat([views.image(i)[:, [0, 0, -1, -1], [0, -1, 0, -1]].T for i in range(len(views))])

@@ -1,34 +1,63 @@
-"""The file ``intrinsics.txt`` of the DeepVoxels folder format."""
+"""The file ``intrinsics.txt`` of the DeepVoxels folder format, and ``cameras.json``, which extends it."""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from dv.data.record import RECORD_FILE, read_record
 from dv.errors import UserError
-from dv.geometry.camera import Intrinsics, square_crop
+from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement, near_or_default
+
+CAMERAS_FILE = "cameras.json"
+_KEYS = ("fx", "fy", "cx", "cy", "width", "height")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Contents of ``intrinsics.txt``.
+    """Contents of ``intrinsics.txt`` and ``cameras.json``.
 
-    ``intrinsics`` describe the central square of an image, ``height`` and ``width`` the whole image in px;
-    ``world_to_camera`` tells the direction of the pose files.
+    ``intrinsics`` describe whole images; ``world_to_camera`` tells the direction of the pose files. ``cameras`` are
+    those of the views of ``cameras.json`` by file stem, and empty if all views have the same.
     """
 
     intrinsics: Intrinsics
-    height: int
-    width: int
     placement: GridPlacement
     world_to_camera: bool
+    cameras: Mapping[str, Intrinsics] = field(default_factory=dict)
+
+    def camera(self, stem: str) -> Intrinsics:
+        """Return the intrinsics of a view's whole image.
+
+        Raises:
+            UserError: if ``cameras.json`` does not name the view.
+        """
+        if self.cameras and stem not in self.cameras:
+            raise UserError(f'{CAMERAS_FILE}: "views" has no camera for {stem}')
+        return self.cameras.get(stem, self.intrinsics)
+
+    def central_square(self) -> Calibration:
+        """Return the calibration of the central squares of the images.
+
+        Raises:
+            UserError: if the views have several cameras.
+        """
+        if len(set(self.cameras.values())) > 1:
+            raise UserError(
+                "this model reads squares of one camera, and the views have several cameras; "
+                "prepare a copy: python prepare.py source=folder source.crop=square …, or use model=radiance_grid"
+            )
+        square = self.intrinsics.central_square()
+        return replace(self, intrinsics=square, cameras=dict.fromkeys(self.cameras, square))
 
 
 def read_calibration(path: Path, pixel_center: float | None = None) -> Calibration:
-    """Read ``intrinsics.txt``.
+    """Read ``intrinsics.txt`` and, if it exists, ``cameras.json`` beside it, whose cameras replace f, cx and cy.
 
     Its lines are ``f cx cy`` in px, the grid's origin ``x y z``, near plane, side ``scale`` of the grid,
     ``height width`` in px, and optionally ``1`` if pose files are world-to-camera.
@@ -38,7 +67,7 @@ def read_calibration(path: Path, pixel_center: float | None = None) -> Calibrati
         pixel_center: coordinate of the centre of pixel 0; None for what ``dataset.json`` beside the file says, or 0.
 
     Raises:
-        UserError: if a line is missing or malformed.
+        UserError: if a line is missing or malformed, or a camera is.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; it must hold f cx cy / origin / near plane / scale / height width")
@@ -60,13 +89,60 @@ def read_calibration(path: Path, pixel_center: float | None = None) -> Calibrati
             raise UserError(f"{path}: {meaning} must be positive, not {value:g}")
     if near < 0:
         raise UserError(f"{path}: the near plane must not be negative, but is {near:g}")
+    center = _pixel_center(path.parent, pixel_center)
+    cameras = _read_cameras(path.with_name(CAMERAS_FILE), center)
     return Calibration(
-        square_crop(f, cx, cy, round(height), round(width), _pixel_center(path.parent, pixel_center)),
-        round(height),
-        round(width),
+        next(iter(cameras.values()), Intrinsics(f, f, cx, cy, round(width), round(height), center)),
         GridPlacement((x, y, z), scale, near_or_default(near)),
         len(lines) > 5 and lines[5][0] in ("1", "1.0", "True"),
+        cameras,
     )
+
+
+def _read_cameras(path: Path, pixel_center: float) -> dict[str, Intrinsics]:
+    """Return the intrinsics of the views by file stem; empty without a file.
+
+    Raises:
+        UserError: naming the first camera or view that is wrong.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        listed, views = content["cameras"], content["views"]
+        if not (isinstance(listed, list) and isinstance(views, dict) and views):
+            raise TypeError
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f'{path}: must be a JSON object with a list "cameras" and an object "views"') from error
+    cameras = [_camera(path, i, camera, pixel_center) for i, camera in enumerate(listed)]
+    for stem, index in views.items():
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(cameras):
+            raise UserError(f'{path}: "views" maps {stem} to {index}, which is not the index of one of the '
+                            f"{len(cameras)} cameras")  # fmt: skip
+    return {stem: cameras[index] for stem, index in views.items()}
+
+
+def _camera(path: Path, index: int, camera: Any, pixel_center: float) -> Intrinsics:
+    numbers: list[float] = []
+    for key in _KEYS:
+        value = camera.get(key) if isinstance(camera, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise UserError(f"{path}: {key} of camera {index} must be a finite number, not {value!r}")
+        if key not in ("cx", "cy") and value <= 0:
+            raise UserError(f"{path}: {key} of camera {index} must be positive, not {value:g}")
+        numbers.append(float(value))
+    fx, fy, cx, cy, width, height = numbers
+    return Intrinsics(fx, fy, cx, cy, round(width), round(height), pixel_center)
+
+
+def write_cameras(folder: Path, cameras: Mapping[str, Intrinsics]) -> None:
+    """Write ``cameras.json`` of a split, given the intrinsics of its views by file stem."""
+    distinct = list(dict.fromkeys(cameras.values()))
+    content = {
+        "cameras": [{key: getattr(camera, key) for key in _KEYS} for camera in distinct],
+        "views": {stem: distinct.index(camera) for stem, camera in cameras.items()},
+    }
+    (folder / CAMERAS_FILE).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _pixel_center(folder: Path, given: float | None) -> float:

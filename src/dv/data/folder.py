@@ -5,52 +5,102 @@ Published layout: ``<root>/{train,validation,test}/<name>/``. Images and poses p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from threading import Lock
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from kornia.geometry.linalg import inverse_transformation
 from torch import Tensor
 from tqdm import tqdm
 
-from dv.data.calibration import Calibration, read_calibration
+from dv.data.calibration import CAMERAS_FILE, Calibration, read_calibration
+from dv.data.reading import ImageReading
 from dv.errors import UserError
-from dv.geometry.camera import project, rigid_defect, to_camera
-from dv.images import background_color, largest_power_of_two, read_image, square_image
+from dv.geometry.camera import Intrinsics, project, rigid_defect, to_camera
+from dv.images import background_color, image_size, read_image, reduced_image, square_image
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
-MAX_AUTO_SIDE = 512
 MAX_SHOWN_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
 class Views:
-    """V images with their poses: ``names``, ``poses`` ``[V, 4, 4]`` float64, ``images`` uint8 ``[V, 3, S, S]``."""
+    """V images, of one or of several sizes, with their poses and cameras.
+
+    Args:
+        names: file stems.
+        poses: camera-to-world ``[V, 4, 4]`` float64.
+        pixels: uint8 ``[N, 3]``, the rows of the images, one image after the other.
+        cameras: intrinsics of each image at the size that it has here.
+    """
 
     names: list[str]
     poses: Tensor
-    images: Tensor
+    pixels: Tensor
+    cameras: list[Intrinsics]
+
+    @classmethod
+    def of_one_camera(cls, names: list[str], poses: Tensor, images: Tensor, camera: Intrinsics) -> Self:
+        """Make views of images uint8 ``[V, 3, H, W]``."""
+        return cls(names, poses, images.permute(0, 2, 3, 1).reshape(-1, 3), [camera] * len(names))
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """Row of ``pixels`` at which each image starts, and at the end their number."""
+        return list(accumulate((k.width * k.height for k in self.cameras), initial=0))
+
+    @property
+    def largest(self) -> Intrinsics:
+        """Camera of the largest image."""
+        return max(self.cameras, key=lambda k: k.width * k.height)
+
+    def image(self, i: int) -> Tensor:
+        """Return a copy of image ``i``, ``[3, H, W]``."""
+        k = self.cameras[i]
+        pixels = self.pixels[self.starts[i] : self.starts[i + 1]]
+        return pixels.view(k.height, k.width, 3).permute(2, 0, 1).contiguous()
+
+    @property
+    def images(self) -> Tensor:
+        """All images ``[V, 3, H, W]``, without copying.
+
+        Raises:
+            UserError: if they have several sizes.
+        """
+        sizes = {(k.height, k.width) for k in self.cameras}
+        if len(sizes) > 1:
+            listed = ", ".join(f"{height}×{width}" for height, width in sorted(sizes))
+            raise UserError(f"images of one size are needed, and these have {listed} px")
+        return self.pixels.view(len(self), *sizes.pop(), 3).permute(0, 3, 1, 2)
+
     def select(self, indices: list[int]) -> Views:
         """Return copies of the views at ``indices``."""
-        return Views([self.names[i] for i in indices], self.poses[indices], self.images[indices])
+        pixels = [self.pixels[self.starts[i] : self.starts[i + 1]] for i in indices]
+        return self._at(indices, torch.cat(pixels) if pixels else self.pixels[:0])
 
     def compact(self, indices: list[int]) -> Views:
         """Return the views at ascending ``indices`` without copying: their images overwrite the front of this memory.
 
         These views must not be used afterwards.
         """
-        for to, i in enumerate(indices):
-            if to != i:
-                self.images[to] = self.images[i]
-        return Views([self.names[i] for i in indices], self.poses[indices], self.images[: len(indices)])
+        end = 0
+        for i in indices:
+            image, start = self.pixels[self.starts[i] : self.starts[i + 1]], end
+            end += len(image)
+            if start != self.starts[i]:
+                self.pixels[start:end] = image.clone()  # the two may overlap
+        return self._at(indices, self.pixels[:end])
+
+    def _at(self, indices: list[int], pixels: Tensor) -> Views:
+        return Views([self.names[i] for i in indices], self.poses[indices], pixels, [self.cameras[i] for i in indices])
 
 
 def read_pose(path: Path, world_to_camera: bool = False) -> Tensor:
@@ -79,12 +129,12 @@ def read_pose(path: Path, world_to_camera: bool = False) -> Tensor:
     return inverse_transformation(pose[None])[0] if world_to_camera else pose
 
 
-def sees_grid(pose: Tensor, calibration: Calibration) -> bool:
+def sees_grid(pose: Tensor, calibration: Calibration, camera: Intrinsics | None = None) -> bool:
     """Return whether any of 12³ points of the grid is inside the image and the depth range of the frustum."""
-    placement, intrinsics = calibration.placement, calibration.intrinsics
+    placement, camera = calibration.placement, camera or calibration.intrinsics
     points = to_camera(pose, placement.voxel_centers(12))
-    pixels = project(points, intrinsics)
-    inside = (pixels >= -0.5).all(1) & (pixels < intrinsics.side - 0.5).all(1)
+    pixels = project(points, camera)
+    inside = (pixels >= -0.5).all(1) & (pixels < pixels.new_tensor([camera.width, camera.height]) - 0.5).all(1)
     beyond_near = points[:, 2] >= placement.near
     return bool((inside & beyond_near & (points[:, 2] < placement.near + 2 * placement.scale)).any())
 
@@ -102,7 +152,7 @@ def read_poses(folder: Path, calibration: Calibration) -> tuple[list[str], Tenso
     if not paths:
         raise UserError(f"{folder / 'pose'}: contains no poses (*.txt)")
     problems: list[str] = []
-    poses = _read_in_threads(paths, lambda path: _read_checked_pose(path, calibration), problems)
+    poses = _read_in_threads(paths, lambda path: _read_checked_pose(path, calibration, calibration.cameras), problems)
     raise_problems(folder, problems)
     return [path.stem for path in paths], torch.stack(poses)
 
@@ -113,20 +163,20 @@ def image_files(folder: Path) -> dict[str, Path]:
 
 
 def read_views(
-    folder: Path, image_side: int | None, background: str | list[float], pixel_center: float | None = None
+    folder: Path, reading: ImageReading, background: str | list[float], pixel_center: float | None = None
 ) -> Views:
     """Read all views of a folder.
 
     Args:
         folder: ``<root>/<split>/<name>``.
-        image_side: side of the images in px; None for the largest power of two that the files allow, at most 512.
+        reading: size of the images.
         background: see :func:`~dv.images.background_color`.
         pixel_center: see :func:`~dv.data.calibration.read_calibration`.
 
     Raises:
         UserError: one that lists every fault of the folder.
     """
-    images = image_files(folder / "rgb")
+    files = image_files(folder / "rgb")
     poses = {p.stem: p for p in sorted((folder / "pose").glob("*.txt"))}
     problems: list[str] = []
     calibration: Calibration | None = None
@@ -134,72 +184,80 @@ def read_views(
         calibration = read_calibration(folder / "intrinsics.txt", pixel_center)
     except UserError as error:  # continue: the images and poses may have faults too
         problems.append(str(error))
-    problems += [f"{folder / 'rgb'}: contains no images (png, jpg)"] if not images else []
+    problems += [f"{folder / 'rgb'}: contains no images (png, jpg)"] if not files else []
     problems += [f"{folder / 'pose'}: contains no poses (*.txt)"] if not poses else []
-    if images and poses:
-        problems += [f"{images[s]}: no pose, expected pose/{s}.txt" for s in images if s not in poses]
-        problems += [f"{poses[s]}: no image, expected rgb/{s}.png" for s in poses if s not in images]
-    names = sorted(images.keys() & poses.keys())
-    pose_list = _read_in_threads(sorted(poses.values()), lambda path: _read_checked_pose(path, calibration), problems)
-    pixels, sizes = _read_images(sorted(images.values()), image_side, background, problems, f"reading {folder}")
-    problems += _size_problems(folder, sizes, calibration)
+    if files and poses:
+        problems += [f"{files[s]}: no pose, expected pose/{s}.txt" for s in files if s not in poses]
+        problems += [f"{poses[s]}: no image, expected rgb/{s}.png" for s in poses if s not in files]
+    names = sorted(files.keys() & poses.keys())
+    sizes = read_sizes(files, problems)
+    cameras: dict[str, Intrinsics] = {}  # of the images as they are read
+    for stem, size in sizes.items():
+        try:
+            whole = calibration.camera(stem) if calibration else Intrinsics(1.0, 1.0, 0.0, 0.0, *size)
+            cameras[stem] = reading.camera(whole, size)
+        except UserError as error:
+            problems.append(f"{files[stem]}: {error}")
+    problems += _size_problems(folder, {files[s].name: size for s, size in sizes.items()}, calibration)
+    pose_list = _read_in_threads(
+        list(poses.values()), lambda path: _read_checked_pose(path, calibration, cameras), problems
+    )
+    pixels = _read_pixels({files[s]: k for s, k in cameras.items()}, reading, background, problems, f"reading {folder}")
     raise_problems(folder, problems)
-    assert pixels is not None
-    return Views(names, torch.stack(pose_list), pixels)
+    return Views(names, torch.stack(pose_list), pixels, [cameras[name] for name in names])
 
 
-def _read_images(
-    paths: list[Path], image_side: int | None, background: str | list[float], problems: list[str], label: str
-) -> tuple[Tensor | None, dict[str, tuple[int, int]]]:
-    """Read images into one tensor ``[V, 3, S, S]``; also return the height and width of each file by its name."""
+def read_sizes(files: dict[str, Path], problems: list[str]) -> dict[str, tuple[int, int]]:
+    """Return width and height in px of image files by stem; files that are no images are appended to ``problems``."""
+    found = _read_in_threads(list(files.values()), lambda path: (path.stem, image_size(path)), problems)
+    return dict(found)
+
+
+def _read_pixels(
+    cameras: dict[Path, Intrinsics],
+    reading: ImageReading,
+    background: str | list[float],
+    problems: list[str],
+    label: str,
+) -> Tensor:
+    """Read images into one tensor ``[N, 3]``, which stacking a list would hold twice, at the sizes of ``cameras``."""
     color = background_color(background)
-    sizes: dict[str, tuple[int, int]] = {}
-    positions = {path: i for i, path in enumerate(paths)}
-    allocated: list[Tensor] = []  # one tensor, made with the first image: stacking a list would double the memory
-    lock = Lock()
+    starts = dict(zip(cameras, accumulate((k.width * k.height for k in cameras.values()), initial=0), strict=False))
+    pixels = torch.empty(sum(k.width * k.height for k in cameras.values()), 3, dtype=torch.uint8)
 
     def load(path: Path) -> None:
-        image = read_image(path, color)
-        sizes[path.name] = image.shape[:2]
-        smallest = min(image.shape[:2])
-        side = image_side or min(MAX_AUTO_SIDE, largest_power_of_two(smallest))
-        if side > smallest:
-            raise UserError(
-                f"{path}: {image.shape[0]}×{image.shape[1]} px is smaller than data.image_side={side}; "
-                f"use data.image_side={largest_power_of_two(smallest)}"
-            )
-        square = square_image(image, side)
-        with lock:
-            if not allocated:
-                allocated.append(square.new_empty(len(paths), *square.shape))
-        if square.shape == allocated[0].shape[1:]:  # _size_problems reports images of other sizes
-            allocated[0][positions[path]] = square
+        image, k = read_image(path, color), cameras[path]
+        read = reduced_image(image, k.width, k.height) if reading.image_side is None else square_image(image, k.width)
+        pixels[starts[path] : starts[path] + k.width * k.height] = read.permute(1, 2, 0).reshape(-1, 3)
 
-    _read_in_threads(paths, load, problems, label)
-    return (allocated[0] if allocated else None), sizes
+    _read_in_threads(list(cameras), load, problems, label)
+    return pixels
 
 
 def _size_problems(folder: Path, sizes: dict[str, tuple[int, int]], calibration: Calibration | None) -> list[str]:
-    """Report images of different sizes, or of another aspect ratio than the calibration."""
-    if len(set(sizes.values())) > 1:
+    """Report images (width and height by file name) of different sizes, or of another aspect ratio than their camera.
+
+    Sides of resized images are rounded: one pixel is tolerated.
+    """
+    if len(set(sizes.values())) > 1 and not (calibration and calibration.cameras):
         by_size: dict[tuple[int, int], list[str]] = {}
         for name, size in sorted(sizes.items()):
             by_size.setdefault(size, []).append(name)
-        listed = ", ".join(f"{len(n)} of {h}×{w} px (such as {n[0]})" for (h, w), n in by_size.items())
+        listed = ", ".join(f"{len(n)} of {h}×{w} px (such as {n[0]})" for (w, h), n in by_size.items())
         return [f"{folder / 'rgb'}: images of different sizes: {listed}"]
-    if sizes and calibration:
-        height, width = next(iter(sizes.values()))
-        if height * calibration.width != width * calibration.height:
-            return [
-                f"{folder / 'rgb'}: images of {height}×{width} px do not have the aspect ratio of the "
-                f"{calibration.height}×{calibration.width} px in intrinsics.txt"
-            ]
-    return []
+    problems: dict[str, str] = {}
+    for name, (width, height) in sizes.items():
+        k = (calibration.cameras.get(Path(name).stem) or calibration.intrinsics) if calibration else None
+        if k and abs(height * k.width - width * k.height) > max(width, height, k.width, k.height):
+            where = "intrinsics.txt" if calibration and not calibration.cameras else f"{CAMERAS_FILE}, such as {name}"
+            problem = f"images of {height}×{width} px do not have the aspect ratio of the {k.height}×{k.width} px in "
+            problems.setdefault(problem, f"{folder / 'rgb'}: {problem}{where}")
+    return list(problems.values())
 
 
-def _read_checked_pose(path: Path, calibration: Calibration | None) -> Tensor:
+def _read_checked_pose(path: Path, calibration: Calibration | None, cameras: Mapping[str, Intrinsics]) -> Tensor:
     pose = read_pose(path, calibration is not None and calibration.world_to_camera)
-    if calibration is not None and not sees_grid(pose, calibration):
+    if calibration is not None and not sees_grid(pose, calibration, cameras.get(path.stem)):
         raise UserError(
             f"{path}: this camera does not see the grid; check origin, near plane and scale in intrinsics.txt, "
             "and whether poses are camera-to-world (OpenCV axes)"

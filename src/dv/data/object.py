@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from dv.config import ObjectConfig
 from dv.data.calibration import Calibration, read_calibration
-from dv.data.folder import Views, read_views
+from dv.data.folder import Views, image_files, read_sizes, read_views
+from dv.data.reading import MAX_PIXELS, ImageReading
 from dv.data.record import read_record
 from dv.data.view_selection import hold_out, perturb, thin
 from dv.errors import UserError
+from dv.geometry.camera import Intrinsics
+from dv.images import image_size
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
@@ -23,12 +27,16 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class ObjectSource:
-    """Where an object lies and how to read it; the fields are the ``object`` and ``data`` configuration."""
+    """Where an object lies and how to read it; the fields are the ``object`` and ``data`` configuration.
+
+    ``image_side`` and ``longest_side`` are those of :class:`~dv.data.reading.ImageReading`.
+    """
 
     root: Path
     name: str
     how_to_get: str = ""
-    image_side: int | None = None
+    image_side: int | Literal["auto"] | None = None
+    longest_side: int | None = None
     background: str | list[float] = "white"
     skip: int = 0
     training_views: int | None = None  # this many, far apart
@@ -98,12 +106,32 @@ class ObjectSource:
         if not self.splits:
             self._read()
         if split not in self.splits:
-            self.splits[split] = self.read(split, self.splits["train"].images.shape[-1])
+            self.splits[split] = self.read(split)
         return self.splits[split]
 
-    def read(self, split: str, image_side: int | None = None) -> Views:
+    def read(self, split: str) -> Views:
         """Read all views in the folder of a split; see :func:`~dv.data.folder.read_views`."""
-        return read_views(self.folder(split), image_side, self.background, self.pixel_center)
+        return read_views(self.folder(split), self.reading, self.background, self.pixel_center)
+
+    @cached_property
+    def reading(self) -> ImageReading:
+        """At which size the images of all splits are read, which the training images determine."""
+        sizes = read_sizes(image_files(self.folder("train") / "rgb"), []).values()
+        reading = ImageReading(self.image_side, self.longest_side)
+        if self.image_side == "auto" and sizes:
+            smallest = min(sizes, key=min)
+            return replace(reading, image_side=reading.camera(Intrinsics(1.0, 1.0, 0.0, 0.0, *smallest)).width)
+        factor = reading.fitting_factor(sizes)
+        if factor < 1:
+            log.info("%s: all images are reduced by %.3f, so that those of the training have %d million pixels",
+                     self.folder("train"), factor, MAX_PIXELS // 10**6)  # fmt: skip
+        return replace(reading, factor=factor)
+
+    def cameras(self, split: str, names: list[str]) -> list[Intrinsics]:
+        """Return the cameras of views at the size at which images are read; the images themselves may be missing."""
+        calibration, files = self.calibration_of(split), image_files(self.folder(split) / "rgb")
+        sizes = {name: image_size(files[name]) for name in names if name in files}
+        return [self.reading.camera(calibration.camera(name), sizes.get(name)) for name in names]
 
     def _read_folders(self) -> Views:
         """Read the training views, and the validation views if they have a folder, to report the faults of both."""
@@ -112,8 +140,7 @@ class ObjectSource:
         for split in ("train", "validation"):
             if self.folder(split).is_dir():
                 try:
-                    side = self.splits["train"].images.shape[-1] if "train" in self.splits else self.image_side
-                    self.splits[split] = self.read(split, side)
+                    self.splits[split] = self.read(split)
                 except UserError as error:
                     problems.append(str(error))
         if problems:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from dv.data.folder import Views
-from dv.geometry.camera import axis_cosines
+from dv.geometry.camera import Intrinsics, axis_cosines
 
 NEIGHBOURS = 4
 
@@ -120,9 +120,9 @@ class TrainingSteps(Dataset[TrainingBatch]):
         return TrainingSample(
             number,
             [views.names[i] for i in (source, *targets)],
-            views.images[source : source + 1],
+            views.images[[source]].contiguous(),
             views.poses[source],
-            views.images[chosen],
+            views.images[chosen].contiguous(),
             views.poses[chosen],
         )
 
@@ -178,12 +178,13 @@ class RankViews(Sampler[tuple[int, bool]]):
 
 
 class View(NamedTuple):
-    """One view to evaluate: its pose ``[4, 4]``, its image uint8 ``[3, S, S]``, and whether its scores count."""
+    """One view to evaluate: pose ``[4, 4]``, image uint8 ``[3, H, W]``, whether its scores count, and its camera."""
 
     name: str
     pose: Tensor
     image: Tensor
     counts: bool
+    camera: Intrinsics
 
 
 class ViewDataset(Dataset[View]):
@@ -197,4 +198,5 @@ class ViewDataset(Dataset[View]):
 
     def __getitem__(self, item: tuple[int, bool]) -> View:
         index, counts = item
-        return View(self.views.names[index], self.views.poses[index], self.views.images[index], counts)
+        views = self.views
+        return View(views.names[index], views.poses[index], views.image(index), counts, views.cameras[index])

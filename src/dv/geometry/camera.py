@@ -1,9 +1,8 @@
-"""Pinhole cameras of square images: intrinsics, checks of poses, projection and rays through pixels."""
+"""Pinhole cameras: intrinsics, checks of poses, projection and rays through pixels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,51 +13,73 @@ from torch import Tensor
 Array = TypeVar("Array", Tensor, NDArray[np.float64])
 
 
-@dataclass(frozen=True)
-class Intrinsics:
-    """Intrinsics of a pinhole camera with square images.
+class Intrinsics(NamedTuple):
+    """Intrinsics of a pinhole camera. A named tuple, which Lightning moves to devices together with a view.
 
     The centre of pixel (col, row) has the image coordinate (col + pixel_center, row + pixel_center) at every image
-    side. With ``pixel_center`` 0 (the convention of the reference implementation), resized images are shifted against
+    size. With ``pixel_center`` 0 (the convention of the reference implementation), resized images are shifted against
     each other by a fraction of a pixel; with 0.5 they are aligned.
 
     Args:
-        f: focal length, px.
+        fx: horizontal focal length, px.
+        fy: vertical focal length, px.
         cx: column of the principal point, px.
         cy: row of the principal point, px.
-        side: side of the image, px.
+        width: of the image, px.
+        height: of the image, px.
         pixel_center: image coordinate of the centre of the first pixel, px.
     """
 
-    f: float
+    fx: float
+    fy: float
     cx: float
     cy: float
-    side: float
+    width: int
+    height: int
     pixel_center: float = 0.0
 
-    def at_side(self, side: int) -> Intrinsics:
-        """Return the same camera for images resized to ``side`` pixels; f, cx and cy scale with the image.
+    @classmethod
+    def square(cls, f: float, cx: float, cy: float, side: int, pixel_center: float = 0.0) -> Self:
+        """Return the intrinsics of a camera with square pixels and square images of ``side`` px."""
+        return cls(f, f, cx, cy, side, side, pixel_center)
 
-        >>> Intrinsics(f=200.0, cx=64.0, cy=60.0, side=128).at_side(64)
-        Intrinsics(f=100.0, cx=32.0, cy=30.0, side=64, pixel_center=0.0)
+    def resized(self, width: int, height: int) -> Intrinsics:
+        """Return the same camera for images resized to ``width × height`` px; fx and cx, fy and cy scale with them.
+
+        >>> Intrinsics(200.0, 210.0, 64.0, 60.0, 128, 120).resized(64, 30)
+        Intrinsics(fx=100.0, fy=52.5, cx=32.0, cy=15.0, width=64, height=30, pixel_center=0.0)
         """
-        k = side / self.side
-        return Intrinsics(self.f * k, self.cx * k, self.cy * k, side, self.pixel_center)
+        x, y = width / self.width, height / self.height
+        return Intrinsics(self.fx * x, self.fy * y, self.cx * x, self.cy * y, width, height, self.pixel_center)
+
+    def at_side(self, side: int) -> Intrinsics:
+        """Return the same camera, whose images are square, for images resized to ``side`` pixels.
+
+        Raises:
+            ValueError: if the images are not square.
+        """
+        if self.width != self.height:
+            raise ValueError(f"images of {self.width}×{self.height} px are not square")
+        return self.resized(side, side)
+
+    def central_square(self) -> Intrinsics:
+        """Return the intrinsics of the central square of the image; the crop shifts cx and cy.
+
+        >>> Intrinsics(500.0, 500.0, 320.0, 240.0, width=640, height=480).central_square()
+        Intrinsics(fx=500.0, fy=500.0, cx=240.0, cy=240.0, width=480, height=480, pixel_center=0.0)
+        """
+        side = min(self.width, self.height)
+        left, top = (self.width - side) // 2, (self.height - side) // 2
+        return Intrinsics(self.fx, self.fy, self.cx - left, self.cy - top, side, side, self.pixel_center)
+
+    def numbers(self) -> tuple[float, float, float, float]:
+        """Return fx, fy and the pixel indices (col, row) of the principal point."""
+        return self.fx, self.fy, self.cx - self.pixel_center, self.cy - self.pixel_center
 
     def matrix(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
         """Return the camera matrix K ``[1, 3, 3]``, which maps camera axes to pixel indices (col, row)."""
-        cx, cy = self.cx - self.pixel_center, self.cy - self.pixel_center
-        return torch.tensor([[[self.f, 0, cx], [0, self.f, cy], [0, 0, 1]]], dtype=dtype, device=device)
-
-
-def square_crop(f: float, cx: float, cy: float, height: int, width: int, pixel_center: float = 0.0) -> Intrinsics:
-    """Return the intrinsics of the central square of an image of ``height × width`` px; the crop shifts cx and cy.
-
-    >>> square_crop(f=500.0, cx=320.0, cy=240.0, height=480, width=640)
-    Intrinsics(f=500.0, cx=240.0, cy=240.0, side=480, pixel_center=0.0)
-    """
-    side = min(height, width)
-    return Intrinsics(f, cx - (width - side) // 2, cy - (height - side) // 2, side, pixel_center)
+        fx, fy, cx, cy = self.numbers()
+        return torch.tensor([[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]], dtype=dtype, device=device)
 
 
 def rigid_defect(pose: Tensor, tolerance: float = 1e-3) -> str | None:
@@ -133,12 +154,12 @@ def project(points: Tensor, intrinsics: Intrinsics) -> Tensor:
 
     Args:
         points: camera points ``[..., N, 3]``.
-        intrinsics: of the camera, at the side of the image.
+        intrinsics: of the camera, at the size of the image.
 
     Returns:
         Pixel indices ``[..., N, 2]`` (col, row), where whole numbers are pixel centres; not finite where z is 0.
 
-    >>> camera = Intrinsics(f=100.0, cx=32.0, cy=32.0, side=64, pixel_center=0.5)
+    >>> camera = Intrinsics.square(100.0, 32.0, 32.0, 64, pixel_center=0.5)
     >>> project(torch.tensor([[0.0, 0.0, 2.0], [0.2, 0.0, 2.0]]), camera)
     tensor([[31.5000, 31.5000],
             [41.5000, 31.5000]])
@@ -148,19 +169,18 @@ def project(points: Tensor, intrinsics: Intrinsics) -> Tensor:
     return pixels
 
 
-def pixel_rays(poses: Tensor, pixels: Tensor, intrinsics: Intrinsics) -> tuple[Tensor, Tensor]:
+def pixel_rays(poses: Tensor, pixels: Tensor, intrinsics: Intrinsics | Tensor) -> tuple[Tensor, Tensor]:
     """Return world rays through pixels, the inverse of :func:`project`.
 
     Args:
         poses: camera-to-world ``[R, 4, 4]``, one per ray.
-        pixels: pixel indices ``[R, 2]`` (col, row) in an image of ``intrinsics.side`` px; whole numbers are pixel
-            centres.
-        intrinsics: shared by all poses.
+        pixels: pixel indices ``[R, 2]`` (col, row); whole numbers are pixel centres.
+        intrinsics: shared by all rays, or those of each ray, ``[R, 4]`` as in :meth:`Intrinsics.numbers`.
 
     Returns:
         Origins and directions ``[R, 3]``. Directions have a camera z of 1, so ``origin + t * direction`` has depth t.
 
-    >>> camera = Intrinsics(f=2.0, cx=1.0, cy=1.0, side=2, pixel_center=0.5)
+    >>> camera = Intrinsics.square(2.0, 1.0, 1.0, 2, pixel_center=0.5)
     >>> origins, directions = pixel_rays(torch.eye(4).expand(4, 4, 4), pixel_grid(2), camera)
     >>> directions
     tensor([[-0.2500, -0.2500,  1.0000],
@@ -168,20 +188,23 @@ def pixel_rays(poses: Tensor, pixels: Tensor, intrinsics: Intrinsics) -> tuple[T
             [-0.2500,  0.2500,  1.0000],
             [ 0.2500,  0.2500,  1.0000]])
     """
-    k = intrinsics
     column, row = pixels.to(poses.dtype).unbind(1)
-    x, y = (column - (k.cx - k.pixel_center)) / k.f, (row - (k.cy - k.pixel_center)) / k.f
+    fx, fy, cx, cy = (
+        intrinsics.numbers() if isinstance(intrinsics, Intrinsics) else intrinsics.to(poses.dtype).unbind(1)
+    )
+    x, y = (column - cx) / fx, (row - cy) / fy
     axes = poses[:, :3, :3]
     return poses[:, :3, 3], axes[:, :, 0] * x[:, None] + axes[:, :, 1] * y[:, None] + axes[:, :, 2]
 
 
-def pixel_grid(side: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the indices ``[side², 2]`` (col, row) of all pixels of a square image, row by row.
+def pixel_grid(width: int, height: int | None = None, device: torch.device | str = "cpu") -> Tensor:
+    """Return the indices ``[width · height, 2]`` (col, row) of all pixels of an image, row by row; square by default.
 
-    >>> pixel_grid(2).tolist()
-    [[0, 0], [1, 0], [0, 1], [1, 1]]
+    >>> pixel_grid(3, 2).tolist()
+    [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]]
     """
-    row, column = torch.meshgrid(torch.arange(side, device=device), torch.arange(side, device=device), indexing="ij")
+    rows, columns = torch.arange(height or width, device=device), torch.arange(width, device=device)
+    row, column = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([column, row], -1).view(-1, 2)
 
 

@@ -26,7 +26,7 @@ def lifting_matrix(
 
     Args:
         pose: camera-to-world ``[4, 4]`` of the source view.
-        intrinsics: of the source view, at any side.
+        intrinsics: of the source view, of square images of any side.
         feature_side: P, px.
         placement: of the grid in the world.
         grid_side: G, voxels.
@@ -35,7 +35,7 @@ def lifting_matrix(
         Matrix ``[G³, P²]``, applied to features ``[P², C]`` in row-major pixel order.
 
     >>> from dv.geometry.camera import pixel_grid
-    >>> camera = Intrinsics(f=8.0, cx=4.0, cy=4.0, side=8)
+    >>> camera = Intrinsics.square(8.0, 4.0, 4.0, 8)
     >>> placement = GridPlacement((0.0, 0.0, 2.0), scale=1.0, near=1.0)
     >>> matrix = lifting_matrix(torch.eye(4), camera, 8, placement, grid_side=4)
     >>> matrix.shape
@@ -70,7 +70,7 @@ def resampling_matrix(
 
     Args:
         pose: camera-to-world ``[4, 4]`` of the target view.
-        intrinsics: of the target view, at any side.
+        intrinsics: of the target view, of square images of any side.
         feature_side: P, px.
         placement: of the grid in the world.
         grid_side: G, voxels.
@@ -79,7 +79,7 @@ def resampling_matrix(
     Returns:
         Matrix ``[D·(P+2·rim)², G³]``, applied to features ``[G³, C]`` in the order of a grid tensor.
 
-    >>> camera = Intrinsics(f=8.0, cx=4.0, cy=4.0, side=8)
+    >>> camera = Intrinsics.square(8.0, 4.0, 4.0, 8)
     >>> placement = GridPlacement((0.0, 0.0, 2.0), scale=1.0, near=1.0)
     >>> matrix = resampling_matrix(torch.eye(4), camera, 8, placement, grid_side=4)
     >>> matrix.shape

@@ -20,7 +20,7 @@ class Projector:
     poses again and again.
 
     Args:
-        intrinsics: shared by all views, at any side.
+        intrinsics: shared by all views, of square images of any side.
         placement: of the grid in the world.
         feature_side: P, px.
         grid_side: G, voxels.

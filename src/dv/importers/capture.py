@@ -22,7 +22,8 @@ from dv.importers.structure_from_motion import colmap_module, reconstruct
 from dv.prepare.photographs import Photograph, PhotographSet
 from dv.prepare.placement import Array, convergence, in_window, place_grid, up_direction
 from dv.prepare.rectify import common_window
-from dv.prepare.writing import WriteSettings, fingerprint, versions
+from dv.prepare.split_folder import WriteSettings
+from dv.prepare.writing import fingerprint, versions
 from dv.runtime.files import atomic_folder
 
 MASKED_SHARE = 0.7  # a point is on the object if the masks of at least this fraction of the views that see it say so

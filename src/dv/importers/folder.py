@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dv.data.calibration import Calibration
 from dv.data.folder import image_files, raise_problems, read_poses
 from dv.data.object import SPLITS, ObjectSource
 from dv.errors import UserError
+from dv.geometry.camera import Intrinsics
 from dv.images import image_size
 from dv.prepare.photographs import Lens, Photograph, PhotographSet
 
@@ -45,14 +45,13 @@ def _read_split(source: ObjectSource, split: str) -> list[Photograph]:
     missing = [name for name in names if name not in images]
     raise_problems(folder, [f"{folder}/pose/{name}.txt: no image, expected rgb/{name}.png" for name in missing])
     return [
-        Photograph(name, images[name], pose, _lens(calibration, *image_size(images[name])))
+        Photograph(name, images[name], pose, _lens(calibration.camera(name), *image_size(images[name])))
         for name, pose in zip(names, poses.numpy(), strict=True)
     ]
 
 
-def _lens(calibration: Calibration, width: int, height: int) -> Lens:
-    """Return the lens of a whole image of ``width × height`` px; the calibration describes its central square."""
-    side = min(width, height)
-    k = calibration.intrinsics.at_side(side)
-    left, top = (width - side) // 2 + 0.5 - k.pixel_center, (height - side) // 2 + 0.5 - k.pixel_center
-    return Lens(width, height, k.f, k.f, k.cx + left, k.cy + top)
+def _lens(camera: Intrinsics, width: int, height: int) -> Lens:
+    """Return the lens of a whole image, which is stored at ``width × height`` px."""
+    k = camera.resized(width, height)
+    shift = 0.5 - k.pixel_center
+    return Lens(width, height, k.fx, k.fy, k.cx + shift, k.cy + shift)

@@ -149,13 +149,14 @@ def _check_objects(found: dict[str, Path], pixel_center: float) -> None:
     """Read all views as training does, and print what is suspicious; raise :class:`UserError` with every fault."""
     from dv.data.calibration import read_calibration
     from dv.data.folder import Views, read_views
+    from dv.data.reading import ImageReading
     from dv.prepare.camera_checks import check_cameras
 
     problems = []
     objects: dict[str, dict[str, Views]] = {}
     for folder, path in found.items():
         try:
-            views = read_views(path, CHECK_SIDE, "white", pixel_center)
+            views = read_views(path, ImageReading(CHECK_SIDE), "white", pixel_center)
             split, name = folder.split("/")
             objects.setdefault(name, {})[split] = views
             print(f"{folder}: {len(views)} views")

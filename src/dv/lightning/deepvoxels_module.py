@@ -49,7 +49,7 @@ class DeepVoxelsModule(ObjectModule):
     ) -> None:
         assert isinstance(config.model, DeepVoxelsConfig)
         sizes = ModelSizes(
-            image_side=views.images.shape[-1],
+            image_side=views.cameras[0].width,
             feature_side=config.grid.feature_side,
             grid_side=config.grid.side,
             grid_features=config.grid.features,

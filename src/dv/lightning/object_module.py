@@ -41,13 +41,14 @@ class ObjectModule(pl.LightningModule):
         config: configuration of the training.
         model: the model to train.
         calibration: intrinsics and grid placement of the training views.
-        validation_intrinsics: intrinsics of the validation views.
+        validation_intrinsics: intrinsics of the validation views; of the first one if they differ.
         samples_per_step: number of samples per optimiser step, on all ranks.
     """
 
     config_class: ClassVar[type[ModelConfig]]  # the schema of the `model` group
     model_class: ClassVar[type[ObjectModel]]
     needs_views: ClassVar[bool] = True  # whether batches hold views; otherwise they hold sample numbers
+    square_images: ClassVar[bool] = True  # whether images are squares of one camera, as the paper's network needs
     fixed_keys: ClassVar[tuple[str, ...]] = ("object.name", "seed")  # must be the same when a run is resumed
     max_learning_rates: ClassVar[Mapping[str, float]] = {}  # by parameter group, after scaling
     model: ObjectModel
@@ -76,7 +77,12 @@ class ObjectModule(pl.LightningModule):
 
     @abstractmethod
     def render_validation_view(self, pose: Tensor) -> RenderedView:
-        """Render a validation view of pose ``[4, 4]``; the unit of its depth is free."""
+        """Render a view of pose ``[4, 4]`` and ``validation_intrinsics``; the unit of its depth is free."""
+
+    def render_view(self, pose: Tensor, intrinsics: Intrinsics) -> RenderedView:
+        """Render a validation view, each of which may have its own camera."""
+        self.validation_intrinsics = intrinsics
+        return self.render_validation_view(pose)
 
     @abstractmethod
     def samples_per_epoch(self, views: Views) -> int:
@@ -88,7 +94,7 @@ class ObjectModule(pl.LightningModule):
 
     def validation_step(self, view: View, batch_idx: int) -> None:
         """Score one validation view by PSNR and SSIM, without the border that the loss leaves out."""
-        output = to_unit(self.render_validation_view(view.pose).image[None])
+        output = to_unit(self.render_view(view.pose, view.camera).image[None])
         truth = to_unit(to_model_range(view.image[None]))
         output, truth = cut_border(output, self.loss.border), cut_border(truth, self.loss.border)
         if view.counts:  # not as a weight of 0: without its check for NaN, MeanMetric ignores weights

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,42 +12,51 @@ from dv.radiance import RadianceGrid
 
 
 @torch.no_grad()
-def find_pixels(model: RadianceGrid, poses: Tensor, intrinsics: Intrinsics, border: int) -> Tensor:
+def find_pixels(model: RadianceGrid, poses: Tensor, cameras: Sequence[Intrinsics], border: int) -> Tensor:
     """Find the pixels whose central rays pass through a cell with a stored vertex, and return their numbers.
 
-    The other rays of the pixels that are left out hit nothing dense either, since pruning keeps the neighbours of every
+    With an environment, which is learned too, these are all pixels. Otherwise the other rays of the pixels that are left out hit nothing dense either, since pruning keeps the neighbours of every
     dense vertex.
 
     Args:
         model: the grid.
         poses: camera-to-world ``[V, 4, 4]`` of the training views.
-        intrinsics: intrinsics of these views.
+        cameras: intrinsics of these views.
         border: number of pixels along each edge of the images that are left out.
 
     Returns:
-        ``[N]``: ``(view · S + row) · S + column``, as int32 where that suffices.
+        ``[N]``: rows of the :attr:`~dv.data.folder.Views.pixels` of the views, as int32 where that suffices.
     """
-    side, voxels = model.sizes.image_side, model.voxels
-    pixels = pixel_grid(side, poses.device)
-    inner = pixels[((pixels >= border) & (pixels < side - border)).all(1)]
-    dtype = torch.int32 if len(poses) * side**2 <= torch.iinfo(torch.int32).max else torch.int64
+    voxels = model.voxels
+    dtype = torch.int32 if sum(k.width * k.height for k in cameras) <= torch.iinfo(torch.int32).max else torch.int64
     distance = voxels.distance_to_vertices()
-    found = []
-    for view, pose in enumerate(poses):
-        rays = pixel_rays(pose.expand(len(inner), 4, 4), inner, intrinsics)
-        if model.sizes.environment:
-            found.append((view * side**2 + inner[:, 1] * side + inner[:, 0]).to(dtype))
-            continue
-        hit = inner[voxels.hits_vertices(model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)), distance)]
-        found.append((view * side**2 + hit[:, 1] * side + hit[:, 0]).to(dtype))
+    found, start, size, inner = [], 0, (0, 0), poses.new_empty(0, 2)
+    for pose, k in zip(poses, cameras, strict=True):
+        if (k.width, k.height) != size:
+            size = k.width, k.height
+            pixels = pixel_grid(*size, poses.device)
+            inner = pixels[((pixels >= border) & (pixels < pixels.new_tensor(size) - border)).all(1)]
+        hit = inner
+        if not model.sizes.environment:
+            rays = pixel_rays(pose.expand(len(inner), 4, 4), inner, k)
+            hit = inner[voxels.hits_vertices(model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)), distance)]
+        found.append((start + hit[:, 1] * k.width + hit[:, 0]).to(dtype))
+        start += k.width * k.height
     return torch.cat(found)
 
 
-def view_and_pixel(numbers: Tensor, side: int) -> tuple[Tensor, Tensor]:
+def view_and_pixel(numbers: Tensor, starts: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
     """Convert numbers of :func:`find_pixels` to views ``[P]`` and to columns and rows ``[P, 2]``.
 
-    >>> view_and_pixel(torch.tensor([21]), 4)
+    Args:
+        numbers: ``[P]``.
+        starts: number of each view's first pixel, and at the end of all pixels, ``[V + 1]``.
+        widths: of the views' images, px, ``[V]``.
+
+    >>> view_and_pixel(torch.tensor([17]), torch.tensor([0, 12, 20]), torch.tensor([3, 4]))
     (tensor([1]), tensor([[1, 1]]))
     """
-    view, position = numbers.long() // side**2, numbers.long() % side**2
-    return view, torch.stack([position % side, position // side], 1)
+    numbers = numbers.long()
+    view = torch.searchsorted(starts, numbers, right=True) - 1
+    position, width = numbers - starts[view], widths[view]
+    return view, torch.stack([position % width, position // width], 1)

@@ -42,6 +42,7 @@ class RadianceGridModule(ObjectModule):
     config_class = RadianceGridConfig
     model_class: ClassVar = RadianceGrid
     needs_views = False
+    square_images = False
     fixed_keys = (*ObjectModule.fixed_keys, "model.refine_at", "model.prune_at", "model.view_from")
     max_learning_rates: ClassVar = {"density": 0.5}  # in raw density
     model: RadianceGrid
@@ -60,15 +61,15 @@ class RadianceGridModule(ObjectModule):
         settings = config.model
         shared: dict[str, Any] = {f.name: getattr(settings, f.name, None) for f in fields(RadianceSizes)}
         levels = settings.levels if settings.levels != "auto" else 1 if has_plain_background(views) else AUTO_LEVELS
-        own = {"image_side": views.images.shape[-1], "grid_side": config.grid.side, "levels": levels}
+        image_side = config.data.image_side if isinstance(config.data.image_side, int) else None
+        own = {"image_side": image_side, "grid_side": config.grid.side, "levels": levels}
         own["environment"] = settings.environment if levels > 1 else 0
         sizes = RadianceSizes(**shared | own)
         side = grid_side(settings, sizes.grid_side, 0)
         model = RadianceGrid(sizes, calibration.placement, corner_color(views), side)
-        super().__init__(config, model, calibration, validation_intrinsics.at_side(sizes.image_side), samples_per_step)
+        super().__init__(config, model, calibration, validation_intrinsics, samples_per_step)
         self.settings = settings
         self.views = views
-        self.intrinsics = calibration.intrinsics.at_side(sizes.image_side)
         check_initial_density(model.voxels, sizes.initial_density)
         self.model.voxels.resize_features(sizes.coefficients)  # faster until colours depend on the view
         # [V, 3], logarithmic gain of each training view's channels; renderings have the mean gain, 0
@@ -93,7 +94,7 @@ class RadianceGridModule(ObjectModule):
 
     def samples_per_epoch(self, views: Views) -> int:
         """Number of samples that together have as many pixels as the views."""
-        return math.ceil(len(views) * self.model.sizes.image_side**2 / self.pixels_per_sample)
+        return math.ceil(len(views.pixels) / self.pixels_per_sample)
 
     @property
     def pixels_per_sample(self) -> int:
@@ -142,8 +143,11 @@ class RadianceGridModule(ObjectModule):
 
     def on_train_start(self) -> None:
         """Copy images and poses to the device, and find the pixels worth rendering."""
-        self._images = self.views.images.to(self.device)
-        self._poses = self.views.poses.to(self.device)
+        views, double = self.views, torch.float64
+        self._colors, self._poses = views.pixels.to(self.device), views.poses.to(self.device)
+        self._starts = torch.tensor(views.starts, device=self.device)
+        self._widths = torch.tensor([k.width for k in views.cameras], device=self.device)
+        self._cameras = torch.tensor([k.numbers() for k in views.cameras], dtype=double, device=self.device)
         self._pixels = self._find_pixels()
         self._changed = int(self.changes)  # on the CPU too, since reading a buffer waits for the GPU
 
@@ -193,9 +197,10 @@ class RadianceGridModule(ObjectModule):
         generator.manual_seed(self.seed * 1_000_000_007 + number)
         drawn = torch.randint(len(self._pixels), (count,), generator=generator, device=self.device)
         offsets = torch.rand(count * self.model.sizes.rays_per_pixel, generator=generator, device=self.device)
-        view, pixels = view_and_pixel(self._pixels[drawn], self.model.sizes.image_side)
-        truth = to_model_range(self._images[view, :, pixels[:, 1], pixels[:, 0]])
-        output = self.model.render_pixels(self._poses[view], pixels, self.intrinsics, offsets, step_size)
+        numbers = self._pixels[drawn]
+        view, pixels = view_and_pixel(numbers, self._starts, self._widths)
+        truth = to_model_range(self._colors[numbers])
+        output = self.model.render_pixels(self._poses[view], pixels, self._cameras[view], offsets, step_size)
         error = self._expose(output, view) - truth
         l1, l2 = error.abs().mean(), error.square().mean()
         loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
@@ -266,8 +271,8 @@ class RadianceGridModule(ObjectModule):
         """Return normals of the vertices ``[N, 3]`` that point towards the training views that see them."""
         voxels, generator = self.model.voxels, torch.Generator().manual_seed(self.seed)
         drawn = torch.randint(len(self._pixels), (RAYS_PER_CHUNK,), generator=generator).to(self.device)
-        view, pixels = view_and_pixel(self._pixels[drawn], self.model.sizes.image_side)
-        rays = pixel_rays(self._poses[view], pixels, self.intrinsics)
+        view, pixels = view_and_pixel(self._pixels[drawn], self._starts, self._widths)
+        rays = pixel_rays(self._poses[view], pixels, self._cameras[view])
         directions = voxels.weighted_view_directions(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)))
         if self.trainer.world_size > 1:  # the same on all ranks to the last bit
             directions = self._mean_over_ranks(directions)
@@ -280,7 +285,7 @@ class RadianceGridModule(ObjectModule):
         Raises:
             UserError: if there are none.
         """
-        pixels = find_pixels(self.model, self._poses, self.intrinsics, self.loss.border)
+        pixels = find_pixels(self.model, self._poses, self.views.cameras, self.loss.border)
         if not len(pixels):
             raise UserError(
                 f"nothing is left of the grid at step {self.global_step}; the last good checkpoint is "

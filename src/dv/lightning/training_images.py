@@ -47,15 +47,15 @@ class TrainingImages(Callback):
         nearest = int(axis_cosines(truth.poses[:1], train.poses).argmax())
         module.eval()
         with torch.no_grad():
-            view = module.render_validation_view(truth.poses[0].to(module.device))
+            view = module.render_view(truth.poses[0].to(module.device), truth.cameras[0])
         module.train()
         row = [
-            to_unit(to_model_range(train.images[nearest])),
+            to_unit(to_model_range(train.image(nearest))),
             to_unit(view.image),
-            to_unit(to_model_range(truth.images[0])),
+            to_unit(to_model_range(truth.image(0))),
         ]
         if view.depth is not None:
-            row.append(depth_image(view.depth.float(), truth.images.shape[-1]))
+            row.append(depth_image(view.depth.float(), *truth.image(0).shape[1:]))
         return contact_sheet([row], min_side=128)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
@@ -38,8 +40,8 @@ def check_cameras(splits: dict[str, Views], calibration: Calibration) -> list[st
 
 
 def field_of_view(k: Intrinsics) -> float:
-    """Return the field of view in degrees."""
-    return float(np.degrees(2 * np.arctan(k.side / 2 / k.f)))
+    """Return the field of view along the longer side in degrees."""
+    return float(np.degrees(2 * np.arctan(max(k.width / k.fx, k.height / k.fy) / 2)))
 
 
 def _too_few(splits: dict[str, Views]) -> list[str]:
@@ -55,9 +57,10 @@ def _duplicates(splits: dict[str, Views], scale: float) -> list[str]:
         pairs = []
         for split, views in splits.items():
             units = torch.tensor([1.0, 1, 1, scale]).double()
-            numbers = (views.poses / units * 1e6).round().long().numpy() if what == "pose" else views.images.numpy()
-            for name, value in zip(views.names, numbers, strict=True):
-                earlier = first.setdefault(value.tobytes(), f"{split}/{name}")
+            poses = (views.poses / units * 1e6).round().long()
+            for i, name in enumerate(views.names):
+                value = poses[i] if what == "pose" else views.image(i)
+                earlier = first.setdefault(value.numpy().tobytes(), f"{split}/{name}")
                 if earlier != f"{split}/{name}":
                     pairs.append(f"{earlier} and {split}/{name}")
         if pairs:
@@ -67,23 +70,24 @@ def _duplicates(splits: dict[str, Views], scale: float) -> list[str]:
 
 def _odd_lens(calibration: Calibration) -> list[str]:
     k = calibration.intrinsics
+    where = "cameras.json" if calibration.cameras else "intrinsics.txt"
     messages = []
     if not 2 < field_of_view(k) < 120:
-        messages.append(f"a field of view of {field_of_view(k):.1f}° is unusual: is f in intrinsics.txt in px of "
-                        f"{calibration.height}×{calibration.width}?")  # fmt: skip
-    if max(abs(k.cx - k.side / 2), abs(k.cy - k.side / 2)) > 0.2 * k.side:
-        messages.append(f"the principal point ({k.cx:.1f}, {k.cy:.1f}) is far from the middle of {k.side:g} px: are cx "
-                        "and cy in intrinsics.txt in px of the stated height and width?")  # fmt: skip
+        messages.append(f"a field of view of {field_of_view(k):.1f}° is unusual: is f in {where} in px of "
+                        f"{k.height}×{k.width}?")  # fmt: skip
+    if max(abs(k.cx / k.width - 0.5), abs(k.cy / k.height - 0.5)) > 0.2:
+        messages.append(f"the principal point ({k.cx:.1f}, {k.cy:.1f}) is far from the middle of "
+                        f"{k.height}×{k.width} px: are cx and cy in {where} in px of these?")  # fmt: skip
     return messages
 
 
 def _window(k: Intrinsics) -> Window:
-    return Window(-k.cx / k.f, (k.side - k.cx) / k.f, -k.cy / k.f, (k.side - k.cy) / k.f)
+    return Window(-k.cx / k.fx, (k.width - k.cx) / k.fx, -k.cy / k.fy, (k.height - k.cy) / k.fy)
 
 
 def _grid_out_of_view(splits: dict[str, Views], calibration: Calibration) -> list[str]:
     """Find views whose border, near plane or far plane cuts the ball inside the grid, and cameras inside the grid."""
-    p, window = calibration.placement, _window(calibration.intrinsics)
+    p = calibration.placement
     rng = np.random.default_rng(0)
     ball = rng.normal(size=(400, 3))
     ball *= p.scale / 2 * np.cbrt(rng.random((400, 1))) / np.linalg.norm(ball, axis=1, keepdims=True)
@@ -92,7 +96,9 @@ def _grid_out_of_view(splits: dict[str, Views], calibration: Calibration) -> lis
         points = to_camera(views.poses.numpy(), ball + p.origin)
         z = points[..., 2]
         fractions = {
-            "the border of the image": (~in_window(points, window)).mean(1),
+            "the border of the image": np.array(
+                [(~in_window(seen, _window(k))).mean() for seen, k in zip(points, views.cameras, strict=True)]
+            ),
             f"the near plane ({p.near:.4g})": (z < p.near).mean(1),
             f"the far end of the frustum (near + 2·scale = {p.near + 2 * p.scale:.4g})": (
                 z > p.near + 2 * p.scale
@@ -118,8 +124,9 @@ def _grid_out_of_view(splits: dict[str, Views], calibration: Calibration) -> lis
 
 def _grid_out_of_place(splits: dict[str, Views], calibration: Calibration) -> list[str]:
     """Compare the grid with the point where the views converge and the volume there that is in view."""
-    p, window = calibration.placement, _window(calibration.intrinsics)
-    poses = splits["train"].poses.numpy()
+    p, train = calibration.placement, splits["train"]
+    window = functools.reduce(lambda a, b: a & b, map(_window, set(train.cameras)))
+    poses = train.poses.numpy()
     try:
         meet = convergence(poses, window)
         radius = viewing_radius(poses, window, meet)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dv.data.calibration import Calibration
 from dv.data.folder import Views
 from dv.geometry.camera import Intrinsics, project, to_camera, to_world
 from dv.geometry.grid import GridPlacement
@@ -37,7 +36,7 @@ def plot_scene(
         path: the file to write.
         poses_by_split: camera-to-world ``[V, 4, 4]`` by split; at most 200 evenly selected ones are drawn per split.
         placement: of the grid.
-        intrinsics: of all cameras, which are drawn as pyramids with this field of view.
+        intrinsics: of the cameras, which are all drawn as pyramids with this field of view.
         points: ``[N, 3]`` in world units; those far from cameras and grid are not drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -88,33 +87,36 @@ def box_edges(placement: GridPlacement) -> list[Array]:
 
 def _pyramid(pose: Array, intrinsics: Intrinsics, length: float) -> Array:
     """Return the line ``[L, 3]`` that draws a camera as a pyramid; a NaN at its end separates it from the next."""
-    edge = np.array([0.0, intrinsics.side])
-    x, y = (edge - intrinsics.cx) / intrinsics.f, (edge - intrinsics.cy) / intrinsics.f
+    k = intrinsics
+    x, y = (np.array([0.0, k.width]) - k.cx) / k.fx, (np.array([0.0, k.height]) - k.cy) / k.fy
     a, b, c, d = np.array([(x[0], y[0], 1), (x[1], y[0], 1), (x[1], y[1], 1), (x[0], y[1], 1)]) * length
     eye = np.zeros(3)
     line = np.stack([eye, a, b, eye, b, c, eye, c, d, eye, d, a])
     return np.concatenate([to_world(pose, line), np.full((1, 3), np.nan)])
 
 
-def contact_sheet_with_grid(splits: dict[str, Views], calibration: Calibration) -> NDArray[np.uint8]:
+def contact_sheet_with_grid(splits: dict[str, Views], placement: GridPlacement) -> NDArray[np.uint8]:
     """Draw the grid's box and the name on at most 48 evenly selected views of every split.
 
     Returns:
         The sheet, uint8 ``[H, W, 3]``.
     """
-    k, p = calibration.intrinsics.at_side(SHEET_SIDE), calibration.placement
     sheets = []
     for split, views in splits.items():
         cells = []
         for i in range(0, len(views), -(-len(views) // SHEET_VIEWS)):
-            image = views.images[i].permute(1, 2, 0).numpy()
-            cell = cv2.resize(image, (SHEET_SIDE, SHEET_SIDE), interpolation=cv2.INTER_AREA)
-            for edge in box_edges(p):
+            image, k = views.image(i).permute(1, 2, 0).numpy(), views.cameras[i]
+            scale = SHEET_SIDE / max(k.width, k.height)
+            k = k.resized(max(1, round(k.width * scale)), max(1, round(k.height * scale)))
+            cell = cv2.resize(image, (k.width, k.height), interpolation=cv2.INTER_AREA)
+            for edge in box_edges(placement):
                 ends = to_camera(views.poses[i], torch.from_numpy(edge))
                 if (ends[:, 2] > 0).all():
                     pixels = project(ends, k).clamp(-1000, 1000).tolist()
                     a, b = (tuple(int(16 * x) for x in pixel) for pixel in pixels)
                     cv2.line(cell, a, b, BOX_COLOR, 1, cv2.LINE_AA, 4)  # 4: coordinates are in 1/16 px
+            around = ((0, SHEET_SIDE - k.height), (0, SHEET_SIDE - k.width), (0, 0))
+            cell = np.pad(cell, around, constant_values=255)
             label = np.full((18, SHEET_SIDE, 3), 255, np.uint8)
             cv2.putText(label, f"{split}/{views.names[i]}"[-26:], (2, 13), 0, 0.35, (0, 0, 0), 1, cv2.LINE_AA)
             cells.append(np.pad(np.concatenate([cell, label]), ((2, 2), (2, 2), (0, 0)), constant_values=255))

@@ -50,10 +50,10 @@ def check_object(source: ObjectSource, output_dir: Path) -> list[Finding]:
         output_dir.mkdir(parents=True, exist_ok=True)
         sheet, scene = output_dir / "contact_sheet.png", output_dir / "scene.png"
         with atomic_file(sheet) as temporary:
-            iio.imwrite(temporary, contact_sheet_with_grid(splits, calibration))
+            iio.imwrite(temporary, contact_sheet_with_grid(splits, calibration.placement))
         poses = {split: views.poses.numpy() for split, views in splits.items()}
         with atomic_file(scene) as temporary:
-            plot_scene(temporary, poses, calibration.placement, calibration.intrinsics)
+            plot_scene(temporary, poses, calibration.placement, splits["train"].cameras[0])
         print("\n".join(_summary(source, splits, calibration)))
         print(f"images: {sheet}, {scene}")
     for finding in findings:
@@ -114,10 +114,11 @@ def _summary(source: ObjectSource, splits: dict[str, Views], calibration: Calibr
     distances = np.linalg.norm(poses[:, :3, 3] - p.origin, axis=1)
     counts = ", ".join(f"{len(views)} {split}" for split, views in splits.items())
     x, y, z = p.origin
-    square = "" if calibration.height == calibration.width else "; the central square is used"
+    read = splits["train"].largest
+    several = f" and {len(set(calibration.cameras.values())) - 1} other cameras" if calibration.cameras else ""
     return [
-        f"{source.name} in {source.root}: {counts} views of {calibration.height}×{calibration.width} px{square}, "
-        f"read at {splits['train'].images.shape[-1]} px",
+        f"{source.name} in {source.root}: {counts} views of {k.height}×{k.width} px{several}, "
+        f"read at {read.height}×{read.width} px",
         f"field of view {field_of_view(k):.1f}°, principal point ({k.cx:.1f}, {k.cy:.1f}), "
         f"pixel_center {k.pixel_center:g}",
         f"grid of side {p.scale:.4g} around ({x:.4g}, {y:.4g}, {z:.4g}), near plane {p.near:.4g}; "

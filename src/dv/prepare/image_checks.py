@@ -28,13 +28,13 @@ def check_images(train: Views, calibration: Calibration) -> list[str]:
     Returns:
         One sentence per finding.
     """
-    grey = train.images.float().mean(1).numpy() / 255
+    grey = [train.image(i).float().mean(0).numpy() / 255 for i in range(len(train))]
     nearest = axis_cosines(train.poses, train.poses).topk(min(5, len(train))).indices.numpy()
     messages = []
     blank = [name for name, image in zip(train.names, grey, strict=True) if image.std() < 0.01]
     if blank:
         messages.append(f"{shorten(blank)}: of one colour; remove these views")
-    brightness = np.log(np.maximum(grey.mean((1, 2)), 1e-3))
+    brightness = np.log(np.maximum([image.mean() for image in grey], 1e-3))
     jumps = _outliers(brightness - np.median(brightness[nearest], axis=1), minimum=0.2)
     if len(jumps):
         messages.append(f"{shorten([train.names[i] for i in jumps])}: much brighter or darker than the neighbouring "
@@ -59,8 +59,11 @@ def _outliers(values: Array, minimum: float) -> NDArray[np.intp]:
 def _silhouettes(views: Views) -> list[NDArray[np.bool_]] | None:
     """Return what differs from the background in each image, dilated by a pixel; None if a background is not plain."""
     silhouettes = []
-    for image in views.images.numpy():
-        small = cv2.resize(image.transpose(1, 2, 0), (SILHOUETTE_SIDE,) * 2, interpolation=cv2.INTER_AREA) / 255
+    for i in range(len(views)):
+        small = (
+            cv2.resize(views.image(i).permute(1, 2, 0).numpy(), (SILHOUETTE_SIDE,) * 2, interpolation=cv2.INTER_AREA)
+            / 255
+        )
         border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
         background = np.median(border, axis=0)
         if (np.abs(border - background).max(1) > SILHOUETTE_TOLERANCE).mean() > 0.2:
@@ -75,11 +78,12 @@ def _hull_outside_grid(views: Views, calibration: Calibration) -> list[str]:
     silhouettes = _silhouettes(views)
     if silhouettes is None:
         return []
-    p, k = calibration.placement, calibration.intrinsics.at_side(SILHOUETTE_SIDE)
+    p = calibration.placement
     axis = (np.arange(HULL_SIDE) + 0.5) / HULL_SIDE * 2 - 1
     voxels = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3) * p.scale + p.origin
     seen, covered = np.zeros(len(voxels)), np.zeros(len(voxels))  # number of images
-    for pose, silhouette in zip(views.poses, silhouettes, strict=True):
+    for pose, camera, silhouette in zip(views.poses, views.cameras, silhouettes, strict=True):
+        k = camera.resized(SILHOUETTE_SIDE, SILHOUETTE_SIDE)
         points = to_camera(pose, torch.from_numpy(voxels))
         pixels = np.floor(project(points, k).numpy() + 0.5).astype(int)
         visible = (points[:, 2].numpy() > 0) & ((pixels >= 0) & (pixels < SILHOUETTE_SIDE)).all(1)

@@ -1,4 +1,4 @@
-"""Posed photographs as every importer returns them: each with its own lens, before all become one square camera."""
+"""Posed photographs as every importer returns them: each with the lens of its camera."""
 
 from __future__ import annotations
 

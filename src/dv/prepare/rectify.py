@@ -1,9 +1,8 @@
-"""Rectification: photographs of any lenses become images of one square pinhole camera; no camera is rotated."""
+"""Rectification: photographs of any lenses become images of pinhole cameras; no camera is rotated."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -15,28 +14,15 @@ from torch import Tensor
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, to_camera
 from dv.geometry.grid import GridPlacement
-from dv.images import read_image, square_image
-from dv.prepare.photographs import Photograph
+from dv.images import read_image, reduced_image
+from dv.prepare.photographs import Lens, Photograph
 from dv.prepare.placement import Array, Window
 
 Image = NDArray[np.float32]
+PIXEL_CENTER = 0.5  # of all images that are written
 CROP_MARGIN = 1.08
 MIN_CROP = 0.25  # of the image's shorter side
 UNIFORM_TOLERANCE = 0.1  # maximum difference of a channel in [0, 1] to the background's colour
-
-
-@dataclass(frozen=True)
-class SquareCamera:
-    """The camera that all views get: a square ``window`` of the plane z = 1, ``side`` px wide."""
-
-    window: Window
-    side: int
-
-    @property
-    def intrinsics(self) -> Intrinsics:
-        """Its focal length and principal point."""
-        f = self.side / self.window.width
-        return Intrinsics(f, -self.window.left * f, -self.window.top * f, self.side, pixel_center=0.5)
 
 
 def common_window(photographs: list[Photograph]) -> Window:
@@ -51,7 +37,41 @@ def common_window(photographs: list[Photograph]) -> Window:
     return window
 
 
-def square_camera(photographs: list[Photograph], placement: GridPlacement, crop: str) -> SquareCamera:
+def target_cameras(photographs: list[Photograph], placement: GridPlacement, crop: str) -> dict[Lens, Intrinsics]:
+    """Choose the cameras of the images to write, by the lens of the photographs.
+
+    Args:
+        photographs: all views.
+        placement: of the grid.
+        crop: ``full`` for the whole image of each lens, undistorted; ``square`` and ``object`` for one square of all
+            lenses, see :func:`square_camera`.
+
+    Raises:
+        UserError: if no camera sees the grid's centre, or ``crop`` is unknown.
+    """
+    lenses = list(dict.fromkeys(p.lens for p in photographs))
+    if crop != "full":
+        return dict.fromkeys(lenses, square_camera(photographs, placement, crop))
+    _grid_centers(photographs, placement)
+    return {lens: full_camera(lens) for lens in lenses}
+
+
+def full_camera(lens: Lens) -> Intrinsics:
+    """Return the pinhole camera with the largest upright rectangle that the undistorted image of a lens covers.
+
+    It has the focal lengths of the lens. Without distortion it is the lens itself, so that nothing is resampled.
+
+    >>> full_camera(Lens(64, 48, 50.0, 51.0, 30.0, 25.0))
+    Intrinsics(fx=50.0, fy=51.0, cx=30.0, cy=25.0, width=64, height=48, pixel_center=0.5)
+    """
+    if not lens.distortion and not lens.fisheye:
+        return Intrinsics(lens.fx, lens.fy, lens.cx, lens.cy, lens.width, lens.height, PIXEL_CENTER)
+    window = lens.window()
+    width, height = max(1, int(window.width * lens.fx)), max(1, int(window.height * lens.fy))
+    return Intrinsics(lens.fx, lens.fy, -window.left * lens.fx, -window.top * lens.fy, width, height, PIXEL_CENTER)
+
+
+def square_camera(photographs: list[Photograph], placement: GridPlacement, crop: str) -> Intrinsics:
     """Choose the square of the common field of view to keep, at the resolution of the photographs.
 
     If all photographs share one ideal lens, the edges of the square lie between pixels, so that nothing is resampled.
@@ -59,17 +79,14 @@ def square_camera(photographs: list[Photograph], placement: GridPlacement, crop:
     Args:
         photographs: all views.
         placement: of the grid.
-        crop: ``full`` for the largest square, with the grid's centre as near to its middle as possible; ``object`` for
-            the part that shows the grid (as a ball of its side) in nine out of ten views.
+        crop: ``square`` for the largest square, with the grid's centre as near to its middle as possible; ``object``
+            for the part that shows the grid (as a ball of its side) in nine out of ten views.
 
     Raises:
         UserError: if no camera sees the grid's centre, or ``crop`` is unknown.
     """
     window = common_window(photographs)
-    centers = to_camera(np.stack([p.pose for p in photographs]), np.array([placement.origin]))[:, 0]
-    in_front = centers[centers[:, 2] > 0]
-    if not len(in_front):
-        raise UserError("no camera has the grid in front of it; check grid.origin and the axes of the poses")
+    in_front = _grid_centers(photographs, placement)
     projected = in_front[:, :2] / in_front[:, 2:]
     side = min(window.width, window.height)
     middle: list[float] = np.median(projected, axis=0).tolist()
@@ -78,17 +95,27 @@ def square_camera(photographs: list[Photograph], placement: GridPlacement, crop:
         low, high = np.quantile(projected - radius, 0.1, axis=0), np.quantile(projected + radius, 0.9, axis=0)
         middle = ((low + high) / 2).tolist()
         side = min(side, max(CROP_MARGIN * float((high - low).max()), MIN_CROP * side))
-    elif crop != "full":
-        raise UserError(f"source.crop={crop} must be object or full")
+    elif crop != "square":
+        raise UserError(f"source.crop={crop} must be full, square or object")
     lenses = {p.lens for p in photographs}
     if len(lenses) == 1 and (lens := next(iter(lenses))).is_ideal:
         pixels = min(lens.width, lens.height, round(side * lens.fx))
         left = _rounded_and_clamped(middle[0] * lens.fx + lens.cx - pixels / 2, lens.width - pixels)
         top = _rounded_and_clamped(middle[1] * lens.fx + lens.cy - pixels / 2, lens.height - pixels)
-        edges = [(left, lens.cx), (left + pixels, lens.cx), (top, lens.cy), (top + pixels, lens.cy)]
-        return SquareCamera(Window(*((at - center) / lens.fx for at, center in edges)), pixels)
-    f = float(np.median([np.sqrt(p.lens.fx * p.lens.fy) for p in photographs]))
-    return SquareCamera(window.square(side, (middle[0], middle[1])), max(1, int(side * f)))
+        return Intrinsics.square(lens.fx, lens.cx - left, lens.cy - top, pixels, PIXEL_CENTER)
+    square = window.square(side, (middle[0], middle[1]))
+    pixels = max(1, int(side * float(np.median([np.sqrt(p.lens.fx * p.lens.fy) for p in photographs]))))
+    f = pixels / square.width
+    return Intrinsics.square(f, -square.left * f, -square.top * f, pixels, PIXEL_CENTER)
+
+
+def _grid_centers(photographs: list[Photograph], placement: GridPlacement) -> Array:
+    """Return the grid's centre ``[N, 3]`` in the axes of those cameras that have it in front of them."""
+    centers = to_camera(np.stack([p.pose for p in photographs]), np.array([placement.origin]))[:, 0]
+    in_front = centers[centers[:, 2] > 0]
+    if not len(in_front):
+        raise UserError("no camera has the grid in front of it; check grid.origin and the axes of the poses")
+    return np.asarray(in_front)
 
 
 def _rounded_and_clamped(offset: float, maximum: int) -> int:
@@ -96,7 +123,13 @@ def _rounded_and_clamped(offset: float, maximum: int) -> int:
 
 
 def rectify(
-    photograph: Photograph, camera: SquareCamera, side: int, background: Array, *, mask: str | None, upright: bool
+    photograph: Photograph,
+    camera: Intrinsics,
+    size: tuple[int, int],
+    background: Array,
+    *,
+    mask: str | None,
+    upright: bool,
 ) -> Tensor:
     """Compute the image that ``camera`` would have taken from the photograph's pose.
 
@@ -106,32 +139,32 @@ def rectify(
     Args:
         photograph: the input.
         camera: of the output.
-        side: of the output, px.
+        size: width and height of the output, px.
         background: RGB in [0, 1] behind transparent and masked pixels.
         mask: see :func:`object_mask`; None for no mask.
         upright: whether to apply the EXIF orientation.
 
     Returns:
-        uint8 ``[3, side, side]``.
+        uint8 ``[3, height, width]``.
 
     Raises:
         UserError: if the file cannot be read or has another size than its lens.
     """
     image = read_masked(photograph, background, mask=mask, upright=upright)
     height, width = image.shape[:2]
-    lens, f = photograph.lens, camera.intrinsics.f
+    lens, k = photograph.lens, camera
     if (width, height) != (lens.width, lens.height):
         raise UserError(f"{photograph.path}: {width}×{height} px, but its camera has {lens.width}×{lens.height}")
-    left, top = camera.window.left * lens.fx + lens.cx, camera.window.top * lens.fx + lens.cy
-    if lens.is_ideal and max(abs(left - round(left)), abs(top - round(top)), abs(lens.fx - f)) < 1e-6 * camera.side:
-        rows, columns = slice(round(top), round(top) + camera.side), slice(round(left), round(left) + camera.side)
-        return square_image(np.ascontiguousarray(image[rows, columns]), side)
+    left, top = lens.cx - k.cx * lens.fx / k.fx, lens.cy - k.cy * lens.fy / k.fy
+    inexact = max(abs(left - round(left)), abs(top - round(top)), abs(lens.fx - k.fx), abs(lens.fy - k.fy))
+    if not lens.distortion and not lens.fisheye and inexact < 1e-6 * min(k.width, k.height):
+        rows, columns = slice(round(top), round(top) + k.height), slice(round(left), round(left) + k.width)
+        return reduced_image(np.ascontiguousarray(image[rows, columns]), *size)
     init_maps = cv2.fisheye.initUndistortRectifyMap if lens.fisheye else cv2.initUndistortRectifyMap
     distortion = np.array(lens.distortion or (0.0,) * 4)
-    target = camera.intrinsics.matrix()[0].numpy()
-    maps = init_maps(lens.matrix(), distortion, np.eye(3), target, (camera.side, camera.side), cv2.CV_32FC1)
+    maps = init_maps(lens.matrix(), distortion, np.eye(3), k.matrix()[0].numpy(), (k.width, k.height), cv2.CV_32FC1)
     # the window lies inside the photograph: only rounding reaches beyond its border
-    return square_image(cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), side)
+    return reduced_image(cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), *size)
 
 
 def read_masked(photograph: Photograph, background: Array, *, mask: str | None, upright: bool) -> Image:

@@ -6,54 +6,27 @@ import hashlib
 import json
 import platform
 import shutil
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
 import numpy as np
-from tqdm import tqdm
 
 from dv.data.folder import raise_problems
 from dv.data.record import read_record, write_record
 from dv.data.view_selection import hold_out, perturb, thin
 from dv.errors import UserError
+from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
-from dv.images import background_color
 from dv.prepare.camera_plot import plot_scene
 from dv.prepare.photographs import Photograph, PhotographSet, shorten
 from dv.prepare.placement import PlacedGrid, override_placement, place_grid
-from dv.prepare.rectify import SquareCamera, common_window, rectify, square_camera
+from dv.prepare.rectify import PIXEL_CENTER, common_window, target_cameras
+from dv.prepare.split_folder import WriteSettings, write_calibration, write_views
 
 SPLITS = ("test", "validation", "train")  # in the order in which the finished folders appear
-PIXEL_CENTER = 0.5
-
-
-@dataclass(frozen=True)
-class WriteSettings:
-    """How to write an object: the ``source``, ``grid``, ``views`` and ``noise`` configuration that all imports share.
-
-    ``image_side`` None keeps the resolution of the images; ``mask`` is None, alpha, uniform, or files for those that
-    the photographs name. Existing ``dataset.json`` files record these fields by name.
-    """
-
-    background: str | list[float] = "white"
-    crop: str = "full"
-    image_side: int | None = None
-    mask: str | None = None
-    upright: bool = False
-    origin: list[float] | None = None
-    scale: float | None = None
-    near: float | None = None
-    every: int = 1
-    random: int | None = None
-    farthest: int | None = None
-    noise_angle: float = 0.0
-    noise_distance: float = 0.0
-    noise_exposure: float = 0.0
-    seed: int = 0
+RECORD_FORMAT = 2  # in records without a format, crop=full stands for the largest square
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -80,7 +53,13 @@ def import_record(source: str, path: Path, settings: WriteSettings, inputs: list
         more: settings of the importer.
     """
     given = {**_given(settings), **more}
-    return {"source": source, "path": str(path.resolve()), "settings": given, "inputs": fingerprint(inputs)}
+    return {
+        "source": source,
+        "path": str(path.resolve()),
+        "settings": given,
+        "inputs": fingerprint(inputs),
+        "format": RECORD_FORMAT,
+    }
 
 
 def _given(settings: WriteSettings) -> dict[str, Any]:
@@ -99,7 +78,11 @@ def already_written(output_dir: Path, name: str, record: dict[str, Any]) -> bool
     for folder in folders:
         found = read_record(folder, strict=False)
         settings = found.get("settings", {})
-        found["settings"] = {**_given(WriteSettings()), **settings} if isinstance(settings, dict) else settings
+        if isinstance(settings, dict):
+            found["settings"] = {**_given(WriteSettings()), **settings}
+            if "format" not in found and found["settings"]["crop"] == "full":
+                found["settings"]["crop"] = "square"
+        found.setdefault("format", RECORD_FORMAT)
         if not all(found.get(key) == json.loads(json.dumps(value)) for key, value in record.items()):
             raise UserError(
                 f"{folder} exists already, from another source or with other settings or images; choose another "
@@ -132,10 +115,8 @@ def write_object(
     _check_masks(found.photographs, settings.mask)
     splits = with_all_splits(found.splits)
     placed = _place(found, settings)
-    camera = square_camera(found.photographs, placed.placement, settings.crop)
-    side = settings.image_side or camera.side
-    if side > camera.side:
-        raise UserError(f"source.image_side={side} exceeds the {camera.side} px of the photographs; use less")
+    cameras = target_cameras(found.photographs, placed.placement, settings.crop)
+    written = {lens: _reduced(camera, settings) for lens, camera in cameras.items()}
     splits["train"] = _thin_and_perturb(splits["train"], settings)
     partial = output_dir / f".{name}.partial" / "object"
     shutil.rmtree(partial, ignore_errors=True)
@@ -150,30 +131,46 @@ def write_object(
         "versions": versions("numpy", "opencv-python-headless", "imageio"),
     }
     problems: list[str] = []
+    grid = placed.placement
     for split, photographs in splits.items():
         folder = partial / split
-        _write_calibration(folder, camera, side, placed.placement)
+        write_calibration(folder, {p.name: written[p.lens] for p in photographs}, set(written.values()), grid)
         write_record(folder, full_record)
-        _write_views(folder, photographs, camera, side, settings, problems)
+        problems += write_views(folder, photographs, cameras, written, settings)
     if problems:
         shutil.rmtree(partial)
         raise_problems(output_dir / name, problems)
     poses = {split: np.stack([p.pose for p in photographs]) for split, photographs in splits.items()}
-    plot_scene(partial / "train" / "scene.png", poses, placed.placement, camera.intrinsics, found.points)
+    plot_scene(partial / "train" / "scene.png", poses, placed.placement, next(iter(written.values())), found.points)
     for split in [split for split in SPLITS if split in splits]:
         folder = output_dir / split / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run of the same import
         (partial / split).rename(folder)
     shutil.rmtree(partial.parent)
-    return _summary(found, splits, side, output_dir / "train" / name, placed)
+    sizes = ", ".join(f"{height}×{width}" for height, width in sorted({(k.height, k.width) for k in written.values()}))
+    return _summary(found, splits, sizes, output_dir / "train" / name, placed)
+
+
+def _reduced(camera: Intrinsics, settings: WriteSettings) -> Intrinsics:
+    """Return the camera of the images at the size at which they are written.
+
+    Raises:
+        UserError: if they would have to be enlarged to ``image_side``.
+    """
+    longest = max(camera.width, camera.height)
+    side = settings.image_side or settings.longest_side or longest
+    if settings.image_side and side > longest:
+        raise UserError(f"source.image_side={side} exceeds the {longest} px of the photographs; use less")
+    k = min(1.0, side / longest)
+    return camera.resized(max(1, round(k * camera.width)), max(1, round(k * camera.height)))
 
 
 def _summary(
-    found: PhotographSet, splits: dict[str, list[Photograph]], side: int, folder: Path, placed: PlacedGrid
+    found: PhotographSet, splits: dict[str, list[Photograph]], sizes: str, folder: Path, placed: PlacedGrid
 ) -> list[str]:
     counts = ", ".join(f"{len(photographs)} {split}" for split, photographs in splits.items())
-    lines = [f"{folder.name}: {counts} views of {side}×{side} px in {folder.parent.parent}"]
+    lines = [f"{folder.name}: {counts} views of {sizes} px in {folder.parent.parent}"]
     if found.left_out:
         lines.append(f"left out {len(found.left_out)}: {shorten(found.left_out)} (all are listed in dataset.json)")
     return [*lines, *placed.reasons, f"cameras, grid and points, if there are any: {folder / 'scene.png'}"]
@@ -235,40 +232,3 @@ def _thin_and_perturb(views: list[Photograph], settings: WriteSettings) -> list[
         stops = np.random.default_rng(settings.seed).normal(0, settings.noise_exposure, len(views))
         views = [replace(view, stops=float(change)) for view, change in zip(views, stops, strict=True)]
     return views
-
-
-def _write_calibration(folder: Path, camera: SquareCamera, side: int, placement: GridPlacement) -> None:
-    """Create the folder of a split with its ``intrinsics.txt``."""
-    (folder / "rgb").mkdir(parents=True)
-    (folder / "pose").mkdir()
-    k = camera.intrinsics.at_side(side)
-    origin = " ".join(f"{float(x)!r}" for x in placement.origin)
-    lens = " ".join(f"{float(x)!r}" for x in (k.f, k.cx, k.cy))
-    calibration = f"{lens} 0.\n{origin}\n{float(placement.near)!r}\n{float(placement.scale)!r}\n"
-    (folder / "intrinsics.txt").write_text(f"{calibration}{side} {side}\n")
-
-
-def _write_views(
-    folder: Path,
-    photographs: list[Photograph],
-    camera: SquareCamera,
-    side: int,
-    settings: WriteSettings,
-    problems: list[str],
-) -> None:
-    """Write images and poses; photographs that cannot be read are appended to ``problems``."""
-    background = background_color(settings.background)
-
-    def write(photograph: Photograph) -> str | None:
-        pose = " ".join(f"{number:.17g}" for number in photograph.pose.ravel())
-        (folder / "pose" / f"{photograph.name}.txt").write_text(pose + "\n")
-        try:
-            image = rectify(photograph, camera, side, background, mask=settings.mask, upright=settings.upright)
-        except UserError as error:
-            return str(error)
-        iio.imwrite(folder / "rgb" / f"{photograph.name}.png", image.permute(1, 2, 0).numpy())
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        done = tqdm(pool.map(write, photographs), f"writing {folder.name}", len(photographs), leave=False, unit="view")
-        problems += [problem for problem in done if problem]

@@ -124,7 +124,9 @@ def read_run(path: Path, name: str) -> Run:
         measures |= {f"test/{key}": score for key, score in _finite_numbers(metrics.get("mean")).items()}
     config = _yaml(_config_file(path))
     hydra = _yaml(path / ".hydra" / "hydra.yaml").get("hydra", {})
+    size = metrics.get("image_size", [])  # width and height; older versions wrote the side of squares
     side = metrics.get("image_side", config.get("data", {}).get("image_side"))
+    side = size[0] if len(set(size)) == 1 else None if size else side
     return Run(
         path,
         name,

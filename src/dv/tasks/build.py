@@ -34,10 +34,14 @@ def training_object(config: TrainConfig) -> ObjectSource:
     Raises:
         UserError: if ``object.root`` or ``object.name`` is not set.
     """
-    data = config.data
+    data, squares = config.data, module_class(config.model.kind).square_images
+    if squares and data.longest_side:
+        raise UserError(f"data.longest_side={data.longest_side}: model.kind={config.model.kind} reads squares; "
+                        "give data.image_side")  # fmt: skip
     return ObjectSource.from_config(
         config.object,
-        image_side=data.image_side if isinstance(data.image_side, int) else None,
+        image_side=data.image_side if isinstance(data.image_side, int) else "auto" if squares else None,
+        longest_side=data.longest_side,
         background=data.background,
         skip=data.skip,
         training_views=data.training_views,
@@ -54,14 +58,18 @@ def build_module(config: TrainConfig, source: ObjectSource, samples_per_step: in
         UserError: naming the key that does not fit the object, or the checkpoint that does not fit the model.
     """
     views, calibration = source.views("train"), source.calibration()
-    _check_border(config, views.images.shape[-1])
+    _check_border(config, min(min(k.width, k.height) for k in views.cameras))
     for message in check_cameras({split: source.views(split) for split in ("train", "validation")}, calibration):
         log.warning("%s (more: python prepare.py source=check …)", message)
     kind = config.model.kind
     make_module: Callable[..., ObjectModule] = module_class(kind)
+    if module_class(kind).square_images:
+        calibration = calibration.central_square()
+        validation_intrinsics = source.calibration_of("validation").central_square().intrinsics
+    else:
+        validation_intrinsics = source.views("validation").cameras[0]
     torch.manual_seed(config.seed)
     try:
-        validation_intrinsics = source.calibration_of("validation").intrinsics
         module = make_module(config, views, calibration, validation_intrinsics, samples_per_step)
     except UserError:
         raise
@@ -85,7 +93,7 @@ def _check_border(config: TrainConfig, side: int) -> None:
     inner, minimum = side - 2 * border, MIN_IMAGE_SIDE if gan else 1
     if inner < minimum:
         raise UserError(
-            f"data.image_side={side} without loss.border={border} leaves {inner} px; "
+            f"images of {side} px without loss.border={border} leave {inner} px; "
             f"{f'the discriminator needs {minimum}: use loss=l1, ' if gan else ''}"
-            "a larger data.image_side or a smaller loss.border"
+            "larger images (data.image_side, data.longest_side) or a smaller loss.border"
         )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from dv.config import EvaluateConfig
@@ -62,15 +63,20 @@ def evaluate_on_rank(config: EvaluateConfig) -> dict[str, Any] | None:
     """Score this rank's share of the views; rank 0 writes the results of all ranks and returns the metrics."""
     restored = restore(config)
     views = restored.source.views(config.split)
-    if 2 * config.border >= views.images.shape[-1]:
-        raise UserError(f"border={config.border} leaves no pixel of {views.images.shape[-1]} px; use a smaller border")
+    smallest = min(min(k.width, k.height) for k in views.cameras)
+    if 2 * config.border >= smallest:
+        raise UserError(f"border={config.border} leaves no pixel of {smallest} px; use a smaller border")
     rank, ranks, _ = rank_info()
     scored = gather(list(_score(restored, config, list(range(rank, len(views), ranks)))))
     if rank:
         return None
     scored.sort()
     metrics: dict[str, Any] = {name: _mean([view.scores[name] for view in scored]) for name in SCORE_NAMES}
-    metrics |= {"split": config.split, "ckpt": str(restored.checkpoint.path), "image_side": views.images.shape[-1]}
+    metrics |= {
+        "split": config.split,
+        "ckpt": str(restored.checkpoint.path),
+        "image_size": [views.largest.width, views.largest.height],
+    }
     metrics["views"] = [{"name": views.names[view.number], **view.scores["mean"]} for view in scored]
     output_dir = Path(config.output_dir or restored.run_dir)
     with atomic_folder(output_dir / f"{config.split}_views") as folder:
@@ -89,25 +95,26 @@ def evaluate_on_rank(config: EvaluateConfig) -> dict[str, Any] | None:
 def _score(restored: Restored, config: EvaluateConfig, indices: list[int]) -> Iterator[ScoredView]:
     """Score the views ``indices`` of the split."""
     views, train = restored.source.views(config.split), restored.source.views("train")
-    intrinsics = restored.source.calibration_of(config.split).intrinsics
     cosines = axis_cosines(views.poses, train.poses)
     if config.split == "train":
         cosines.fill_diagonal_(-torch.inf)  # the nearest other view
     nearest = cosines.argmax(1).tolist()
     score = _scorer(config.lpips)
     on_sheet = set(torch.linspace(0, len(views) - 1, min(SHEET_VIEWS, len(views))).round().int().tolist())
-    rendered = restored.render_views(views.poses[indices], intrinsics, config.batch_size) if indices else ()
+    rendered = restored.render_views(views.poses[indices], [views.cameras[i] for i in indices], config.batch_size)
     progress = tqdm(rendered, f"evaluating {config.split}", len(indices), unit="view")
     for i, view in zip(indices, progress, strict=True):
-        output, truth = to_unit(view.image[None].float()).cpu(), to_unit(to_model_range(views.images[i : i + 1]))
-        baseline = to_unit(to_model_range(train.images[nearest[i]][None]))
+        output, truth = to_unit(view.image[None].float()).cpu(), to_unit(to_model_range(views.image(i)[None]))
+        baseline = to_unit(to_model_range(train.image(nearest[i])[None]))
+        if baseline.shape != truth.shape:
+            baseline = functional.interpolate(baseline, truth.shape[2:], mode="bilinear", antialias=True)
         scores = {}
         for name, image in (("mean", output), ("baseline", baseline)):
             scores[name] = score(image, truth)
             scores[f"{name}_border"] = score(cut_border(image, config.border), cut_border(truth, config.border))
         row = [output[0], truth[0]]
         if view.depth is not None:
-            row.append(depth_image(view.depth.cpu(), truth.shape[-1]))
+            row.append(depth_image(view.depth.cpu(), truth.shape[2], truth.shape[3]))
         yield ScoredView(i, scores, encode_png(contact_sheet([row])), row if i in on_sheet else None)
 
 

@@ -39,7 +39,8 @@ from dv.importers.transforms import read_transforms
 from dv.prepare.check import check_object
 from dv.prepare.export import export_transforms
 from dv.prepare.photographs import PhotographSet
-from dv.prepare.writing import WriteSettings, already_written, import_record, write_object
+from dv.prepare.split_folder import WriteSettings
+from dv.prepare.writing import already_written, import_record, write_object
 from dv.runtime.devices import count_gpus
 from dv.synthetic.mesh import render_mesh
 from dv.synthetic.render import render_synthetic, settings_from
@@ -170,6 +171,7 @@ def _write_settings(config: PrepareConfig, source: ImportSource) -> WriteSetting
         background=source.background,
         crop=source.crop,
         image_side=source.image_side,
+        longest_side=source.longest_side,
         mask=source.mask,
         origin=config.grid.origin,
         scale=config.grid.scale,

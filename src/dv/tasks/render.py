@@ -28,7 +28,7 @@ def render(config: RenderConfig) -> Path:
         The folder of the results.
     """
     restored = restore(config)
-    names, poses, intrinsics = trajectory(restored, config.trajectory)
+    names, poses, cameras = trajectory(restored, config.trajectory)
     output_dir = Path(config.output_dir or restored.run_dir / "render" / config.trajectory.name)
     (output_dir / "rgb").mkdir(parents=True, exist_ok=True)
     max_depth = restored.model.max_depth(poses)
@@ -37,8 +37,9 @@ def render(config: RenderConfig) -> Path:
         write_json(output_dir / "depth.json", {"world_units_per_count": max_depth / 65535})
     else:
         print("this model renders no depth: writing colour only")
-    with atomic_file(output_dir / "video.mp4") as path, Video(path, config.trajectory.fps) as video:
-        views = restored.render_views(poses, intrinsics, config.batch_size)
+    size = max(k.height for k in cameras), max(k.width for k in cameras)
+    with atomic_file(output_dir / "video.mp4") as path, Video(path, config.trajectory.fps, size) as video:
+        views = restored.render_views(poses, cameras, config.batch_size)
         for i, view in enumerate(tqdm(views, f"rendering {config.trajectory.name}", len(poses), unit="frame")):
             image = to_unit(view.image)
             write_png16(output_dir / "rgb" / f"{i:06d}.png", image)
@@ -54,18 +55,18 @@ def render(config: RenderConfig) -> Path:
     return output_dir
 
 
-def trajectory(restored: Restored, config: Trajectory) -> tuple[list[str], Tensor, Intrinsics]:
-    """Return the names, poses ``[N, 4, 4]`` and intrinsics of a trajectory."""
+def trajectory(restored: Restored, config: Trajectory) -> tuple[list[str], Tensor, list[Intrinsics]]:
+    """Return the names, poses ``[N, 4, 4]`` and cameras of a trajectory, by default the first training view's."""
     source = restored.source
     if config.name == "poses" or (config.name == "test" and (source.folder("test") / "pose").is_dir()):
         calibration = source.calibration("test")
         names, poses = read_poses(source.folder("test"), calibration)
-        return names, poses, calibration.intrinsics
+        return names, poses, source.cameras("test", names)
     if config.name == "test":
         views = source.views("test")
-        return views.names, views.poses, source.calibration().intrinsics
+        return views.names, views.poses, views.cameras
     calibration = source.calibration()
-    _, known = read_poses(source.folder("train"), calibration)
+    known_names, known = read_poses(source.folder("train"), calibration)
     center = torch.tensor(restored.placement.origin, dtype=known.dtype)
     if config.name == "spiral":
         poses = spiral(known, center, config.frames, config.turns, source.up())
@@ -73,7 +74,7 @@ def trajectory(restored: Restored, config: Trajectory) -> tuple[list[str], Tenso
         poses = orbit(known, center, config.frames, source.up())
     else:
         poses = interpolate(key_poses(known, config.key_poses), config.frames)
-    return [f"{i:06d}" for i in range(len(poses))], poses, calibration.intrinsics
+    return [f"{i:06d}" for i in range(len(poses))], poses, source.cameras("train", known_names[:1]) * len(poses)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,15 @@ class Restored:
         folder = self.checkpoint.path.resolve().parent
         return folder.parent if folder.name == "checkpoints" else folder
 
-    def render_views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[RenderedView]:
-        """Yield the views of poses ``[N, 4, 4]``, rendered without gradients in ``precision``."""
-        views = self.model.render_views(poses.to(self.device), intrinsics, batch_size)
+    def render_views(self, poses: Tensor, cameras: Sequence[Intrinsics], batch_size: int) -> Iterator[RenderedView]:
+        """Yield the views of poses ``[N, 4, 4]`` and their cameras, rendered without gradients in ``precision``."""
+        end = 0
+        for camera, same in groupby(cameras):
+            start, end = end, end + len(list(same))
+            yield from self._render_views(poses[start:end].to(self.device), camera, batch_size)
+
+    def _render_views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[RenderedView]:
+        views = self.model.render_views(poses, intrinsics, batch_size)
         enabled = self.precision in AUTOCAST
         while True:
             context: Any = torch.autocast(self.device.type, AUTOCAST.get(self.precision), enabled=enabled)
@@ -114,7 +121,8 @@ def _object_of(checkpoint: Checkpoint, wanted: ObjectConfig, read: ReadConfig) -
     )
     return ObjectSource.from_config(
         found,
-        image_side=checkpoint.sizes["image_side"],
+        image_side=checkpoint.sizes.get("image_side"),
+        longest_side=data.get("longest_side"),
         background=first(read.background, data.get("background"), "white"),
         skip=first(read.skip, data.get("skip"), 0),
         training_views=data.get("training_views"),

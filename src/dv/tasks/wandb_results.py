@@ -135,15 +135,16 @@ def validation_table(restored: Restored, border: int, max_views: int | None = No
     nearest = axis_cosines(views.poses[chosen], train.poses).argmax(1)
     columns = ["name", "psnr", "ssim", "prediction", "truth", "depth", "nearest training view"]
     table = wandb.Table([name for name in columns if restored.model.has_depth or name != "depth"])
-    rendered = restored.render_views(views.poses[chosen], source.calibration_of("validation").intrinsics, BATCH_SIZE)
+    cameras = [views.cameras[i] for i in chosen.tolist()]
+    rendered = restored.render_views(views.poses[chosen], cameras, BATCH_SIZE)
     for i, j, view in zip(chosen.tolist(), nearest.tolist(), rendered, strict=True):
-        output, truth = to_unit(view.image[None].float()).cpu(), to_unit(to_model_range(views.images[i : i + 1]))
+        output, truth = to_unit(view.image[None].float()).cpu(), to_unit(to_model_range(views.image(i)[None]))
         inner = cut_border(output, border), cut_border(truth, border)
         scores = [score if math.isfinite(score := measure(*inner).item()) else None for measure in (psnr, ssim)]
         images = [output[0], truth[0]]
         if view.depth is not None:
-            images.append(depth_image(view.depth.cpu(), truth.shape[-1]))
-        images.append(to_unit(to_model_range(train.images[j])))
+            images.append(depth_image(view.depth.cpu(), truth.shape[2], truth.shape[3]))
+        images.append(to_unit(to_model_range(train.image(j))))
         table.add_data(views.names[i], *scores, *(wandb.Image(to_uint8(image)) for image in images))
     return table
 
@@ -154,9 +155,9 @@ def _write_video(restored: Restored, settings: WandbConfig, path: Path) -> None:
         if settings.trajectory == "spiral"
         else OrbitTrajectory("orbit", settings.frames, FPS)
     )
-    _, poses, intrinsics = trajectory(restored, path_of_camera)
+    _, poses, cameras = trajectory(restored, path_of_camera)
     with Video(path, FPS) as video:
-        for view in restored.render_views(poses, intrinsics, BATCH_SIZE):
+        for view in restored.render_views(poses, cameras, BATCH_SIZE):
             video.add(to_unit(view.image))
 
 

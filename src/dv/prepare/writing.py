@@ -23,9 +23,9 @@ from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
 from dv.images import background_color
 from dv.prepare.camera_plot import plot_scene
-from dv.prepare.photographs import Photograph, PhotographSet, shorten
+from dv.prepare.photographs import Photograph, PhotographSet, shorten, windows_of
 from dv.prepare.placement import PlacedGrid, override_placement, place_grid
-from dv.prepare.rectify import SquareCamera, common_window, rectify, square_camera
+from dv.prepare.rectify import SquareCamera, rectify, square_camera
 
 SPLITS = ("test", "validation", "train")  # in the order in which the finished folders appear
 PIXEL_CENTER = 0.5
@@ -221,7 +221,7 @@ def _place(found: PhotographSet, settings: WriteSettings) -> PlacedGrid:
         x, y, z = settings.origin
         placed = PlacedGrid(GridPlacement((x, y, z), settings.scale, 1.0), [])
     else:
-        placed = place_grid(found.poses, common_window(found.photographs), found.points)
+        placed = place_grid(found.poses, windows_of(found.photographs), found.points)
     return override_placement(placed, found.poses, *given)
 
 

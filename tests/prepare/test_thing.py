@@ -128,7 +128,7 @@ def few(seed: int) -> Scene:
 
 
 def floaters(rng: np.random.Generator, count: int) -> np.ndarray:
-    return rng.uniform(-1.2, 1.2, (count, 3)) + [0, 0, 0.5]
+    return rng.uniform(-1.2, 1.2, (count, 3)) + np.array([0, 0, 0.5])
 
 
 def random_similarity(seed: int) -> tuple[np.ndarray, float, np.ndarray]:

@@ -20,7 +20,8 @@ from dv.importers.colmap import photographs_of
 from dv.importers.frames import VIDEOS, Frame, decode_photographs, decode_video, find_photographs, with_masks
 from dv.importers.structure_from_motion import colmap_module, reconstruct
 from dv.prepare.photographs import Photograph, PhotographSet, windows_of
-from dv.prepare.placement import Array, convergence, in_window, place_grid, up_direction
+from dv.prepare.placement import Array, convergence, in_window, place_grid
+from dv.prepare.up import up_direction
 from dv.prepare.writing import WriteSettings, fingerprint, versions
 from dv.runtime.files import atomic_folder
 

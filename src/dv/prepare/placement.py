@@ -13,6 +13,7 @@ from dv.errors import UserError
 from dv.geometry.camera import to_camera
 from dv.geometry.grid import GridPlacement
 from dv.prepare.thing import Surroundings, Thing, find_thing
+from dv.prepare.up import up_direction
 
 Array = NDArray[np.float64]
 
@@ -136,44 +137,15 @@ def viewing_radius(poses: Array, window: Windows, point: Array) -> float:
     camera_points = to_camera(poses, point[None])
     sees = in_window(camera_points, window)[:, 0]
     if 2 * sees.sum() < len(poses):
-        raise UserError(f"the cameras have no common viewing volume: {sees.sum()} of {len(poses)} see the point that "
-                        "their axes pass nearest; give the position of the grid: grid.origin=[x,y,z] grid.scale=SIDE")  # fmt: skip
+        raise UserError(
+            f"the cameras have no common viewing volume: {sees.sum()} of {len(poses)} see the point that their axes "
+            "pass nearest; give the position of the grid: grid.origin=[x,y,z] grid.scale=SIDE"
+        )
     left, right, top, bottom = np.broadcast_to(_edges(window).reshape(4, -1), (4, len(poses)))
     zero, one = np.zeros(len(poses)), np.ones(len(poses))
     edges = np.array([[one, zero, -left], [-one, zero, right], [zero, one, -top], [zero, -one, bottom]])
     distances = np.einsum("ekv,vk->ve", edges / np.linalg.norm(edges, axis=1, keepdims=True), camera_points[:, 0])
     return float(np.quantile(distances.min(1)[sees], 0.1))
-
-
-def up_direction(poses: Array, center: Array) -> tuple[Array, str]:
-    """Estimate which way is up.
-
-    Photographers hold cameras level: up is perpendicular to the horizontal axis of every image, which is x in landscape
-    and y in portrait orientation. Candidates are the directions that are most perpendicular to either axis and the mean
-    up direction of the images; the one that agrees with most cameras is taken. Its sign is that of the images' tops or,
-    if these are level or contradictory, the side of ``center`` on which most cameras are.
-
-    Args:
-        poses: ``[V, 4, 4]``.
-        center: point ``[3]`` that the cameras look at.
-
-    Returns:
-        The unit vector ``[3]``, and what it was derived from.
-    """
-    x, y = poses[:, :3, 0], poses[:, :3, 1]
-    top = -y.mean(0)
-    candidates = {
-        "the horizontal axes of the images": np.linalg.eigh(x.T @ x)[1][:, 0],
-        "the vertical axes of images taken in portrait orientation": np.linalg.eigh(y.T @ y)[1][:, 0],
-        "the mean up direction of the images": top / max(float(np.linalg.norm(top)), 1e-9),
-    }
-    tilt = {why: float(np.minimum(np.abs(x @ u), np.abs(y @ u)).mean()) for why, u in candidates.items()}
-    why = min(tilt, key=lambda key: tilt[key])
-    up = candidates[why]
-    agreement = float(up @ top)
-    if abs(agreement) < 0.2:
-        agreement = float(np.median((poses[:, :3, 3] - center) @ up))
-    return up * (1 if agreement >= 0 else -1), why
 
 
 def place_grid(poses: Array, window: Windows, points: Array | None) -> PlacedGrid:
@@ -199,13 +171,15 @@ def place_grid(poses: Array, window: Windows, points: Array | None) -> PlacedGri
         reasons.append(f"{(~sees).sum()} of {len(poses)} views do not show this point and do not count")
     seeing = poses[sees]
     if points is not None:
-        windows = window if isinstance(window, Window) else [w for w, s in zip(window, sees, strict=True) if s]
-        share = in_window(to_camera(seeing, points), windows).mean(0)
+        windows: Sequence[Window] = [window] * len(poses) if isinstance(window, Window) else window
+        shown = [in_window(to_camera(poses[i], points)[None], [windows[i]])[0] for i in range(len(poses)) if sees[i]]
+        share = np.mean(shown, axis=0)
         thing = find_thing(points, share, Surroundings(seeing[:, :3, 3], meet, radius, up_direction(poses, meet)[0]))
         if thing is not None:
             return _around_thing(seeing, thing, len(points), reasons)
-        reasons.append(f"too few of {len(points)} points are near it and in most images: the sphere alone places the "
-                       "grid")  # fmt: skip
+        reasons.append(f"too few of {len(points)} points are near it and in most images")
+    reasons.append("nothing but the cameras places the grid: if scene.png or a first film shows the thing cut, give a "
+                   "larger grid.scale, or photographs to source=capture")  # fmt: skip
     side = _before_cameras(seeing, meet, radius, 2 * VOLUME_MARGIN * radius)
     return _with_near_plane(seeing, meet, side, side / 2, reasons)
 
@@ -217,7 +191,8 @@ def _around_thing(poses: Array, thing: Thing, total: int, reasons: list[str]) ->
     extent = float((high - low).max())
     center = _away_from_cameras(poses, (low + high) / 2, (MARGIN * extent - MARGIN * (high - low)) / 2, extent * MARGIN)
     side = _before_cameras(poses, center, extent, MARGIN * extent)
-    reach = min(1.1 * float(np.quantile(np.linalg.norm(hull - center, axis=1), 0.99)), side * math.sqrt(3) / 2)
+    depths = np.stack([np.quantile((hull - center) @ pose[:3, 2], [0.005, 0.995]) for pose in poses])
+    reach = min(1.1 * float(np.abs(depths).max()), side * math.sqrt(3) / 2)
     where = " and ".join({"table": "stand on a table", "wall": "are before a wall"}[s] for s in thing.supports)
     reasons.append(f"{len(thing.points)} of {total} points {where or 'lie there'} and are connected to what most "
                    "cameras show")  # fmt: skip
@@ -228,7 +203,7 @@ def _around_thing(poses: Array, thing: Thing, total: int, reasons: list[str]) ->
 def _away_from_cameras(poses: Array, center: Array, slack: Array, side: float) -> Array:
     """Move ``center`` by no more than ``slack`` ``[3]`` along each axis, as little as takes cameras out of the cube."""
     direction = -np.sign((poses[:, :3, 3] - center).mean(0))
-    steps = [center + step * slack * direction for step in np.linspace(0, 1, 9)]
+    steps: list[Array] = [center + step * slack * direction for step in np.linspace(0, 1, 9)]
     free = [float(np.abs(poses[:, :3, 3] - c).max(1).min()) for c in steps]
     enough = [CLEARANCE * f >= side / 2 for f in free]
     return steps[enough.index(True) if any(enough) else int(np.argmax(free))]
@@ -267,14 +242,11 @@ def _with_near_plane(poses: Array, center: Array, side: float, reach: float, rea
     depths = to_camera(poses, center[None])[:, 0, 2]
     needed = (float(np.quantile(depths, 0.98) - np.quantile(depths, 0.02)) + 2 * reach) / 2
     if needed > side:
-        away = (
-            f"cameras are {depths.min():.4g} to {depths.max():.4g} away and a view frustum is two sides of the grid deep"
-        )
-        if needed <= MAX_RAISE * side:
-            reasons.append(f"{away}: side raised from {side:.4g} to {needed:.4g}")
-            side = needed
-        else:
-            reasons.append(f"{away}, too little for the deepvoxels model, which needs grid.scale={needed:.4g}")
+        raised = needed if needed <= MAX_RAISE * side else side
+        reasons.append(f"cameras are {depths.min():.4g} to {depths.max():.4g} away and a view frustum is two sides of "
+                       "the grid deep: " + (f"side raised from {side:.4g} to {needed:.4g}" if raised > side else
+                       f"the deepvoxels model needs grid.scale={needed:.4g}"))  # fmt: skip
+        side = raised
     inside = int((np.abs(poses[:, :3, 3] - center).max(1) < side / 2).sum())
     if inside:
         reasons.append(f"{inside} cameras are inside the grid; give a smaller grid.scale if that is wrong")

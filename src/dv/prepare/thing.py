@@ -25,10 +25,11 @@ PIECE_SHARE = 0.1  # further pieces of the core count if they have this fraction
 THICKNESSES = (0.02, 0.05, 0.1)  # of a support, in viewing radii: even ones are looked for first, then rough ones
 SUPPORT_SHARE = 0.25  # minimum fraction of the points in a support
 MAX_BEHIND = 0.1  # maximum fraction of the points behind it
-MAX_SUPPORTS = 2  # such as a table and a wall
+MAX_SUPPORTS = 2  # such as a table and a wall,
+MAX_COSINE = 0.5  # which are at least 60° apart
 CONTRAST = 3.0  # a support has this multiple of the points of an equally thick layer before it, as no solid has
 WIDER = 1.2  # a support reaches farther than the thing on it by this factor,
-REACH = 0.8  # and at least this far, in viewing radii
+REACH = 1.2  # and at least this far, in viewing radii
 
 LOWER_PART = 0.3  # of the thing's height above a support, which is assumed to reach down to it
 
@@ -56,7 +57,7 @@ class Thing:
 
     Args:
         points: ``[M, 3]``.
-        feet: projections ``[K, 3]`` of its lower part onto the supports, which it touches unseen; K is 0 without a support.
+        feet: projections ``[K, 3]`` of its lower part onto the supports, which it touches unseen; K may be 0.
         supports: what it stands on or hangs on.
     """
 
@@ -90,8 +91,8 @@ def find_thing(points: Array, share: Array, around: Surroundings) -> Thing | Non
     planes: list[tuple[Array, float]] = []
     kept = _connected(points, core, distance < FREE_RADIUS)
     while len(planes) < MAX_SUPPORTS:
-        found = _find_support(points, standing, core, kept, distance, around)
-        if found is None:
+        found = _find_support(points, standing, core, distance, around)
+        if found is None or any(abs(found[0][0] @ normal) > MAX_COSINE for normal, _ in planes):
             break
         plane, standing, kept = found
         planes.append(plane)
@@ -113,7 +114,7 @@ def _name(normal: Array, up: Array) -> str:
 
 
 def _find_support(
-    points: Array, standing: Mask, core: Mask, kept: Mask, distance: Array, around: Surroundings
+    points: Array, standing: Mask, core: Mask, distance: Array, around: Surroundings
 ) -> tuple[tuple[Array, float], Mask, Mask] | None:
     """Find a plane that carries the thing, the points ``[N]`` before it, and those of the thing before it."""
     near = standing & (distance < FREE_RADIUS)

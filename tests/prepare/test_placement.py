@@ -14,9 +14,9 @@ from dv.prepare.placement import (
     near_plane,
     override_placement,
     place_grid,
-    up_direction,
     viewing_radius,
 )
+from dv.prepare.up import up_direction
 
 WINDOW = Window(-0.3, 0.3, -0.3, 0.3)
 
@@ -89,17 +89,20 @@ def test_without_points_the_viewing_sphere_sets_the_grid():
     np.testing.assert_allclose(placed.placement.scale, 1.2 * 4 * 0.3 / np.hypot(1, 0.3), rtol=1e-6)
     assert "sphere of radius 0.5747" in placed.reasons[0]
     few = place_grid(cameras(), WINDOW, np.zeros((3, 3)))
-    assert "only 3 of 3 points" in few.reasons[1]
+    assert "too few of 3 points" in few.reasons[1]
 
 
 def test_the_grid_grows_with_the_range_of_camera_distances():
-    poses = cameras(distance=(1.0, 4.0))
+    poses = cameras(distance=(1.5, 2.0))
     object_points = np.random.default_rng(0).uniform(-0.15, 0.15, (500, 3))
     placed = place_grid(poses, WINDOW, object_points)
     assert any("raised" in reason for reason in placed.reasons)
     depths = to_camera(poses, object_points)[..., 2]
     covered = (depths > placed.placement.near) & (depths < placed.placement.near + 2 * placed.placement.scale)
     assert covered.mean() > 0.95
+    tight = place_grid(cameras(distance=(1.0, 4.0)), WINDOW, object_points)  # raising the side would lose the object
+    assert tight.placement.scale < 0.5
+    assert any("needs grid.scale=1.6" in reason for reason in tight.reasons)
 
 
 def test_near_plane_and_far_end_enclose_the_grid():

@@ -19,10 +19,10 @@ from dv.images import background_color, read_image
 from dv.importers.colmap import photographs_of
 from dv.importers.frames import VIDEOS, Frame, decode_photographs, decode_video, find_photographs, with_masks
 from dv.importers.structure_from_motion import colmap_module, reconstruct
-from dv.prepare.photographs import Photograph, PhotographSet
-from dv.prepare.placement import Array, convergence, in_window, place_grid, up_direction
-from dv.prepare.rectify import common_window
+from dv.prepare.photographs import Photograph, PhotographSet, windows_of
+from dv.prepare.placement import Array, convergence, in_window, place_grid
 from dv.prepare.split_folder import WriteSettings
+from dv.prepare.up import up_direction
 from dv.prepare.writing import fingerprint, versions
 from dv.runtime.files import atomic_folder
 
@@ -155,9 +155,9 @@ def _normalize_world(
     photographs: list[Photograph], points: Array, up: list[float] | None
 ) -> tuple[list[Photograph], Array, GridPlacement, list[str]]:
     """Transform cameras and points so that z is up, x points to the first camera, and the grid is the unit cube."""
-    window = common_window(photographs)
+    windows = windows_of(photographs)
     poses = np.stack([p.pose for p in photographs])
-    center = convergence(poses, window)
+    center = convergence(poses, windows)
     z, why = up_direction(poses, center) if up is None else (np.array(up) / np.linalg.norm(up), "grid.up")
     to_first = poses[0, :3, 3] - center
     x = to_first - (to_first @ z) * z
@@ -168,10 +168,10 @@ def _normalize_world(
     poses = poses.copy()
     poses[:, :3] = rotation @ poses[:, :3]
     points = points @ rotation.T
-    first = place_grid(poses, window, points).placement
+    first = place_grid(poses, windows, points).placement
     poses[:, :3, 3] = (poses[:, :3, 3] - first.origin) / first.scale
     points = (points - first.origin) / first.scale
-    placed = place_grid(poses, window, points)
+    placed = place_grid(poses, windows, points)
     moved = [replace(p, pose=pose) for p, pose in zip(photographs, poses, strict=True)]
     tilt = math.degrees(math.acos(min(1.0, abs(float(z @ np.array([0.0, 0.0, 1.0]))))))
     reasons = [f"up is derived from {why} ({tilt:.0f}° from z of the reconstruction)", *placed.reasons]

@@ -15,8 +15,8 @@ from dv.radiance import RadianceGrid
 def find_pixels(model: RadianceGrid, poses: Tensor, cameras: Sequence[Intrinsics], border: int) -> Tensor:
     """Find the pixels whose central rays pass through a cell with a stored vertex, and return their numbers.
 
-    With an environment, which is learned too, these are all pixels. Otherwise the other rays of the pixels that are left out hit nothing dense either, since pruning keeps the neighbours of every
-    dense vertex.
+    With an environment, which is learned too, these are all pixels. Otherwise the other rays of the pixels that are
+    left out hit nothing dense either, since pruning keeps the neighbours of every dense vertex.
 
     Args:
         model: the grid.

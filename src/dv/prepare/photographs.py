@@ -180,6 +180,12 @@ class PhotographSet:
         return np.stack([photograph.pose for photograph in self.photographs])
 
 
+def windows_of(photographs: list[Photograph]) -> list[Window]:
+    """Return the field of view of every photograph, see :meth:`Lens.window`."""
+    windows = {lens: lens.window() for lens in {p.lens for p in photographs}}
+    return [windows[p.lens] for p in photographs]
+
+
 def unique_names(relative: list[Path]) -> list[str]:
     """Choose unique names for image files: their stems, or whole paths with underscores if stems collide.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,15 +12,16 @@ from numpy.typing import NDArray
 from dv.errors import UserError
 from dv.geometry.camera import to_camera
 from dv.geometry.grid import GridPlacement
+from dv.prepare.thing import Surroundings, Thing, find_thing
+from dv.prepare.up import up_direction
 
 Array = NDArray[np.float64]
 
-MIN_POINTS = 30
-VISIBLE_SHARE = 0.6  # a point counts if it is inside the images of at least this fraction of the cameras
-MARGIN = 1.25  # side of the grid relative to the extent of the points
+MARGIN = 1.25  # side of the grid relative to the extent of the thing's points
+TRIMMED = 0.0025  # fraction of these points at either end of an axis that does not count
 VOLUME_MARGIN = 1.2  # side of the grid relative to the sphere in view: objects fill images up to their corners
-TABLE_SHARE = 0.25  # minimum fraction of the points in the plane of a table
-TABLE_THICKNESS = 0.02  # distance of these points from the plane, relative to the viewing radius
+CLEARANCE = 0.95  # a margin, not the thing, ends before this fraction of the way to the nearest camera
+MAX_RAISE = 1.5  # factor by which the grid may grow for the range of camera distances
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ class Window:
         return Window(x - side / 2, x + side / 2, y - side / 2, y + side / 2)
 
 
+Windows = Window | Sequence[Window]  # of all views, or one per view
+
+
 @dataclass(frozen=True)
 class PlacedGrid:
     """A placement and the sentences that explain it."""
@@ -64,23 +69,38 @@ class PlacedGrid:
     reasons: list[str]
 
 
-def in_window(points: Array, window: Window) -> NDArray[np.bool_]:
-    """Return which camera-frame points ``[..., 3]`` are in front of the camera and inside ``window``, ``[...]``."""
+def _edges(window: Windows) -> Array:
+    """Return left, right, top and bottom ``[4]``, or ``[4, V]`` of one window per view."""
+    if isinstance(window, Window):
+        return np.array([window.left, window.right, window.top, window.bottom])
+    return np.array([[w.left, w.right, w.top, w.bottom] for w in window]).T
+
+
+def in_window(points: Array, window: Windows) -> NDArray[np.bool_]:
+    """Return which camera-frame points are in front of the camera and inside its window.
+
+    Args:
+        points: ``[..., 3]``, or ``[V, N, 3]`` for one window per view.
+        window: field of view.
+
+    Returns:
+        ``[...]`` or ``[V, N]``.
+    """
+    left, right, top, bottom = _edges(window)[..., None]
     z = points[..., 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         x, y = points[..., 0] / z, points[..., 1] / z
-    within = (x > window.left) & (x < window.right) & (y > window.top) & (y < window.bottom)
-    return np.asarray((z > 0) & within)
+    return np.asarray((z > 0) & (x > left) & (x < right) & (y > top) & (y < bottom))
 
 
-def convergence(poses: Array, window: Window) -> Array:
+def convergence(poses: Array, window: Windows) -> Array:
     """Find the point nearest to the rays through the middle of ``window`` of all views.
 
     The sum of distances is minimized by iteratively reweighted least squares, so that outliers have little influence.
 
     Args:
         poses: ``[V, 4, 4]``.
-        window: field of view of the cameras.
+        window: field of view of the cameras, or one per view.
 
     Returns:
         The point ``[3]``.
@@ -88,8 +108,9 @@ def convergence(poses: Array, window: Window) -> Array:
     Raises:
         UserError: if the rays hardly converge, since the cameras look in parallel or outwards.
     """
-    middle = np.array([(window.left + window.right) / 2, (window.top + window.bottom) / 2, 1.0])
-    rays = poses[:, :3, :3] @ (middle / np.linalg.norm(middle))
+    left, right, top, bottom = np.broadcast_to(_edges(window).reshape(4, -1), (4, len(poses)))
+    middle = np.stack([(left + right) / 2, (top + bottom) / 2, np.ones(len(poses))], axis=1)
+    rays = np.einsum("vij,vj->vi", poses[:, :3, :3], middle / np.linalg.norm(middle, axis=1, keepdims=True))
     centers = poses[:, :3, 3]
     across = np.eye(3) - rays[:, :, None] * rays[:, None]
     weights = np.ones(len(poses))
@@ -107,63 +128,36 @@ def convergence(poses: Array, window: Window) -> Array:
     return np.asarray(point)
 
 
-def viewing_radius(poses: Array, window: Window, point: Array) -> float:
-    """Return the radius of the largest sphere around ``point`` that is entirely in view of nine out of ten cameras.
+def viewing_radius(poses: Array, window: Windows, point: Array) -> float:
+    """Return the radius of the largest sphere around ``point`` that nine out of ten cameras which see it see whole.
 
     Raises:
-        UserError: if there is none.
+        UserError: if fewer than half of the cameras see the point.
     """
-    camera_points = to_camera(poses, point[None])[:, 0]
-    edges = np.array([[1, 0, -window.left], [-1, 0, window.right], [0, 1, -window.top], [0, -1, window.bottom]])
-    distances = camera_points @ (edges / np.linalg.norm(edges, axis=1, keepdims=True)).T
-    radius = float(np.quantile(distances.min(1), 0.1))
-    if radius <= 0:
-        raise UserError("the cameras have no common viewing volume; give the position of the grid: "
-                        "grid.origin=[x,y,z] grid.scale=SIDE")  # fmt: skip
-    return radius
+    camera_points = to_camera(poses, point[None])
+    sees = in_window(camera_points, window)[:, 0]
+    if 2 * sees.sum() < len(poses):
+        raise UserError(
+            f"the cameras have no common viewing volume: {sees.sum()} of {len(poses)} see the point that their axes "
+            "pass nearest; give the position of the grid: grid.origin=[x,y,z] grid.scale=SIDE"
+        )
+    left, right, top, bottom = np.broadcast_to(_edges(window).reshape(4, -1), (4, len(poses)))
+    zero, one = np.zeros(len(poses)), np.ones(len(poses))
+    edges = np.array([[one, zero, -left], [-one, zero, right], [zero, one, -top], [zero, -one, bottom]])
+    distances = np.einsum("ekv,vk->ve", edges / np.linalg.norm(edges, axis=1, keepdims=True), camera_points[:, 0])
+    return float(np.quantile(distances.min(1)[sees], 0.1))
 
 
-def up_direction(poses: Array, center: Array) -> tuple[Array, str]:
-    """Estimate which way is up.
-
-    Photographers hold cameras level: up is perpendicular to the horizontal axis of every image, which is x in landscape
-    and y in portrait orientation. Candidates are the directions that are most perpendicular to either axis and the mean
-    up direction of the images; the one that agrees with most cameras is taken. Its sign is that of the images' tops or,
-    if these are level or contradictory, the side of ``center`` on which most cameras are.
-
-    Args:
-        poses: ``[V, 4, 4]``.
-        center: point ``[3]`` that the cameras look at.
-
-    Returns:
-        The unit vector ``[3]``, and what it was derived from.
-    """
-    x, y = poses[:, :3, 0], poses[:, :3, 1]
-    top = -y.mean(0)
-    candidates = {
-        "the horizontal axes of the images": np.linalg.eigh(x.T @ x)[1][:, 0],
-        "the vertical axes of images taken in portrait orientation": np.linalg.eigh(y.T @ y)[1][:, 0],
-        "the mean up direction of the images": top / max(float(np.linalg.norm(top)), 1e-9),
-    }
-    tilt = {why: float(np.minimum(np.abs(x @ u), np.abs(y @ u)).mean()) for why, u in candidates.items()}
-    why = min(tilt, key=lambda key: tilt[key])
-    up = candidates[why]
-    agreement = float(up @ top)
-    if abs(agreement) < 0.2:
-        agreement = float(np.median((poses[:, :3, 3] - center) @ up))
-    return up * (1 if agreement >= 0 else -1), why
-
-
-def place_grid(poses: Array, window: Window, points: Array | None) -> PlacedGrid:
+def place_grid(poses: Array, window: Windows, points: Array | None) -> PlacedGrid:
     """Place the grid around what the cameras look at.
 
-    Centre and side are derived from the extent (per axis, without the outermost 1 %) of the points that are visible to
-    most cameras and inside their common viewing volume; if these lie on a table, of the points above it. Without
-    enough points, the grid contains the sphere around the point of convergence that the images show, and 20 % more.
+    Centre and side are derived from the extent (per axis, without the outermost 1/4 %) of the points of the thing, see
+    :func:`dv.prepare.thing.find_thing`. Without enough points, the grid contains the sphere around the point of
+    convergence that the images show, and 20 % more. Views that do not see this point only show surroundings.
 
     Args:
         poses: ``[V, 4, 4]``.
-        window: field of view of the cameras.
+        window: field of view of the cameras, or one per view.
         points: reconstructed points ``[N, 3]``, if there are any.
 
     Raises:
@@ -171,63 +165,54 @@ def place_grid(poses: Array, window: Window, points: Array | None) -> PlacedGrid
     """
     meet = convergence(poses, window)
     radius = viewing_radius(poses, window, meet)
+    sees = in_window(to_camera(poses, meet[None]), window)[:, 0]
     reasons = [f"the views converge at {_format(meet)}, around which a sphere of radius {radius:.4g} is in view"]
+    if not sees.all():
+        reasons.append(f"{(~sees).sum()} of {len(poses)} views do not show this point and do not count")
+    seeing = poses[sees]
     if points is not None:
-        visible = in_window(to_camera(poses, points), window).mean(0) >= VISIBLE_SHARE
-        near_center = np.linalg.norm(points - meet, axis=1) < 1.2 * radius
-        kept = points[visible & near_center]
-        if len(kept) >= MIN_POINTS:
-            standing = points_on_table(kept, up_direction(poses, meet)[0], radius)
-            if standing is not None:
-                kept = standing
-            low, high = np.quantile(kept, [0.01, 0.99], axis=0)
-            center, side = (low + high) / 2, MARGIN * float((high - low).max())
-            reach = float(np.quantile(np.linalg.norm(kept - center, axis=1), 0.99)) * 1.1
-            count, how = len(kept), "are visible to most cameras and inside that sphere"
-            if standing is not None:
-                count, how = len(kept) // 2, "stand on a table inside that sphere and are visible to most cameras"
-            reasons.append(f"{count} of {len(points)} points {how}")
-            reasons.append(f"their extent is {_format(high - low)}; the grid's side is {MARGIN:g} times its maximum")
-            return _with_near_plane(poses, center, side, min(reach, side * math.sqrt(3) / 2), reasons)
-        reasons.append(f"only {len(kept)} of {len(points)} points lie in that sphere: the sphere alone places the grid")
-    side = 2 * VOLUME_MARGIN * radius
-    return _with_near_plane(poses, meet, side, side / 2, reasons)
+        windows: Sequence[Window] = [window] * len(poses) if isinstance(window, Window) else window
+        shown = [in_window(to_camera(poses[i], points)[None], [windows[i]])[0] for i in range(len(poses)) if sees[i]]
+        share = np.mean(shown, axis=0)
+        thing = find_thing(points, share, Surroundings(seeing[:, :3, 3], meet, radius, up_direction(poses, meet)[0]))
+        if thing is not None:
+            return _around_thing(seeing, thing, len(points), reasons)
+        reasons.append(f"too few of {len(points)} points are near it and in most images")
+    reasons.append("nothing but the cameras places the grid: if scene.png or a first film shows the thing cut, give a "
+                   "larger grid.scale, or photographs to source=capture")  # fmt: skip
+    side = _before_cameras(seeing, meet, radius, 2 * VOLUME_MARGIN * radius)
+    return _with_near_plane(seeing, meet, side, side / 2, reasons)
 
 
-def points_on_table(points: Array, up: Array, radius: float) -> Array | None:
-    """Find the points that stand on a table.
+def _around_thing(poses: Array, thing: Thing, total: int, reasons: list[str]) -> PlacedGrid:
+    """Place the grid around the points of ``thing`` and where it touches its supports."""
+    hull = np.concatenate([thing.points, thing.feet])
+    low, high = np.quantile(hull, [TRIMMED, 1 - TRIMMED], axis=0)
+    extent = float((high - low).max())
+    center = _away_from_cameras(poses, (low + high) / 2, (MARGIN * extent - MARGIN * (high - low)) / 2, extent * MARGIN)
+    side = _before_cameras(poses, center, extent, MARGIN * extent)
+    depths = np.stack([np.quantile((hull - center) @ pose[:3, 2], [0.005, 0.995]) for pose in poses])
+    reach = min(1.1 * float(np.abs(depths).max()), side * math.sqrt(3) / 2)
+    where = " and ".join({"table": "stand on a table", "wall": "are before a wall"}[s] for s in thing.supports)
+    reasons.append(f"{len(thing.points)} of {total} points {where or 'lie there'} and are connected to what most "
+                   "cameras show")  # fmt: skip
+    reasons.append(f"their extent is {_format(high - low)}; the grid's side is {side / extent:.3g} times its maximum")
+    return _with_near_plane(poses, center, side, reach, reasons)
 
-    A table is a plane within 25° of level that contains a quarter of the points and has hardly any below it, found by
-    random sampling (RANSAC, Fischler and Bolles 1981).
 
-    Args:
-        points: ``[N, 3]``.
-        up: unit vector ``[3]``.
-        radius: viewing radius, which sets the scale.
+def _away_from_cameras(poses: Array, center: Array, slack: Array, side: float) -> Array:
+    """Move ``center`` by no more than ``slack`` ``[3]`` along each axis, as little as takes cameras out of the cube."""
+    direction = -np.sign((poses[:, :3, 3] - center).mean(0))
+    steps: list[Array] = [center + step * slack * direction for step in np.linspace(0, 1, 9)]
+    free = [float(np.abs(poses[:, :3, 3] - c).max(1).min()) for c in steps]
+    enough = [CLEARANCE * f >= side / 2 for f in free]
+    return steps[enough.index(True) if any(enough) else int(np.argmax(free))]
 
-    Returns:
-        The M points above the table and their projections onto it ``[2M, 3]``, or None if there is no table.
-    """
-    rng = np.random.default_rng(0)
-    corners = points[rng.integers(len(points), size=(500, 3))]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    lengths = np.linalg.norm(normals, axis=1)
-    level = np.abs(normals @ up) > math.cos(math.radians(25)) * np.maximum(lengths, 1e-12)
-    if not level.any():
-        return None
-    normals = normals[level] / lengths[level, None]
-    normals *= np.sign(normals @ up)[:, None]
-    thickness = TABLE_THICKNESS * radius
-    heights = points @ normals.T - np.einsum("kd,kd->k", corners[level, 0], normals)
-    best = int((np.abs(heights) < thickness).sum(0).argmax())
-    height, normal = heights[:, best], normals[best]
-    above = height > 2 * thickness
-    if (np.abs(height) < thickness).mean() < TABLE_SHARE or (height < -2 * thickness).mean() > 0.1:
-        return None
-    standing = points[above]
-    if len(standing) < MIN_POINTS:
-        return None
-    return np.concatenate([standing, standing - height[above, None] * normal])
+
+def _before_cameras(poses: Array, center: Array, least: float, side: float) -> float:
+    """Return ``side``, reduced to no less than ``least`` if a camera would be inside the cube."""
+    free = 2 * float(np.abs(poses[:, :3, 3] - center).max(1).min())
+    return max(least, min(side, CLEARANCE * free))
 
 
 def near_plane(poses: Array, origin: Array, scale: float, reach: float | None = None) -> float:
@@ -247,18 +232,24 @@ def near_plane(poses: Array, origin: Array, scale: float, reach: float | None = 
     """
     reach = scale / 2 if reach is None else reach
     depths = to_camera(poses, origin[None])[:, 0, 2]
+    depths = depths[depths > 0] if (depths > 0).any() else depths  # others look away
     near = max(depths.min() - math.sqrt(3) / 2 * scale, depths.max() + reach - 2 * scale)
     return float(max(min(near, depths.min() - reach), 0.01 * scale))
 
 
 def _with_near_plane(poses: Array, center: Array, side: float, reach: float, reasons: list[str]) -> PlacedGrid:
-    """Add the near plane, and enlarge the grid if its frustum does not cover the range of camera distances."""
+    """Add the near plane, and enlarge the grid somewhat if its frustum does not cover the range of camera distances."""
     depths = to_camera(poses, center[None])[:, 0, 2]
     needed = (float(np.quantile(depths, 0.98) - np.quantile(depths, 0.02)) + 2 * reach) / 2
     if needed > side:
+        raised = needed if needed <= MAX_RAISE * side else side
         reasons.append(f"cameras are {depths.min():.4g} to {depths.max():.4g} away and a view frustum is two sides of "
-                       f"the grid deep: side raised from {side:.4g} to {needed:.4g}")  # fmt: skip
-        side = needed
+                       "the grid deep: " + (f"side raised from {side:.4g} to {needed:.4g}" if raised > side else
+                       f"the deepvoxels model needs grid.scale={needed:.4g}"))  # fmt: skip
+        side = raised
+    inside = int((np.abs(poses[:, :3, 3] - center).max(1) < side / 2).sum())
+    if inside:
+        reasons.append(f"{inside} cameras are inside the grid; give a smaller grid.scale if that is wrong")
     near = near_plane(poses, center, side, reach)
     x, y, z = center.tolist()
     reasons.append(f"grid centre {_format(center)}, side {side:.4g}, near plane {near:.4g}")

@@ -20,9 +20,9 @@ from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.prepare.camera_plot import plot_scene
-from dv.prepare.photographs import Photograph, PhotographSet, shorten
+from dv.prepare.photographs import Photograph, PhotographSet, shorten, windows_of
 from dv.prepare.placement import PlacedGrid, override_placement, place_grid
-from dv.prepare.rectify import PIXEL_CENTER, common_window, target_cameras
+from dv.prepare.rectify import PIXEL_CENTER, target_cameras
 from dv.prepare.split_folder import WriteSettings, write_calibration, write_views
 
 SPLITS = ("test", "validation", "train")  # in the order in which the finished folders appear
@@ -218,7 +218,7 @@ def _place(found: PhotographSet, settings: WriteSettings) -> PlacedGrid:
         x, y, z = settings.origin
         placed = PlacedGrid(GridPlacement((x, y, z), settings.scale, 1.0), [])
     else:
-        placed = place_grid(found.poses, common_window(found.photographs), found.points)
+        placed = place_grid(found.poses, windows_of(found.photographs), found.points)
     return override_placement(placed, found.poses, *given)
 
 

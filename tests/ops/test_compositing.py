@@ -74,13 +74,14 @@ def composite_by_loop(density, features, index, rays, near=0.0):
     dense = torch.cat([density[:, None], features], 1)[index.long()].movedim(-1, 1)
     stored = index != 0
     composited, transmittances, depths = [], [], []
-    for o, d, offset in zip(*rays, strict=True):
+    for moved_o, moved_d, offset in zip(*rays, strict=True):
+        o, d = moved_o.detach(), moved_d.detach()  # of which camera z does not depend
         total, transmittance, depth = features.new_zeros(features.shape[1]), density.new_ones(()), math.inf
         for level, start, end in spans_by_level(o, d, side, levels, near):
             dt, n = STEP_SIZE * 2**level / float(d.norm()), 0
             while (t := start + (n + float(offset)) * dt) < end:
                 n += 1
-                point = (o + t * d - (side - 1) / 2) / 2**level + (side - 1) / 2
+                point = (moved_o + t * moved_d - (side - 1) / 2) / 2**level + (side - 1) / 2
                 x, y, z = point.long().clamp(0, side - 2).tolist()
                 if not stored[level, z : z + 2, y : y + 2, x : x + 2].any():
                     continue
@@ -98,13 +99,17 @@ def composite_by_loop(density, features, index, rays, near=0.0):
 
 
 def with_gradients(function, density, features, *others):
-    """Return the outputs of a compositing function, and the gradients of density and features without row 0."""
+    """Return the outputs of a compositing function, and the gradients of density and features without row 0, and of
+    origins and directions of the rays.
+    """
     inputs = [density.clone().requires_grad_(), features.clone().requires_grad_()]
-    outputs = function(*inputs, *others)
+    rays = next(x for x in others if isinstance(x, Rays))
+    moved = [x.clone().requires_grad_() for x in rays[:2]]
+    outputs = function(*inputs, *(Rays(*moved, rays.offsets) if x is rays else x for x in others))
     g = torch.Generator().manual_seed(1)
     weights = [torch.randn(o.shape, generator=g, dtype=torch.float64).to(o) for o in outputs[:2]]
     sum((o * w).sum() for o, w in zip(outputs[:2], weights, strict=True)).backward()
-    return [*(o.detach() for o in outputs), *(x.grad[1:] for x in inputs)]
+    return [*(o.detach() for o in outputs), *(x.grad[1:] for x in inputs), *(x.grad for x in moved)]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -22,6 +22,8 @@ for kernel in (forward_kernel, backward_kernel):
         stride = -(-(channels + 1) // 4) * 4
         sizes = {"CHANNELS": channels, "STRIDE": stride, "BLOCK": triton.next_power_of_2(stride), "RAYS": RAYS}
         sizes["LEVELS"] = 1 if channels == 3 else 6
+        if kernel is backward_kernel:
+            sizes["RAY_GRADIENTS"] = channels == 11
         types = {n: NUMBERS.get(n) or POINTERS.get(n, "*fp32") for n in kernel.arg_names}
         source = triton.compiler.ASTSource(kernel, types | dict.fromkeys(sizes, "constexpr"), sizes)
         compiled = triton.compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 1})

@@ -48,7 +48,8 @@ def composite(
         near: camera z of the first possible sample.
 
     Returns:
-        Features, transmittance and depth of the rays; gradients of the first two flow to ``density`` and ``features``.
+        Features, transmittance and depth of the rays; gradients of the first two flow to ``density`` and ``features``,
+        and to origins and directions of the rays, whose samples stay at their camera z.
 
     Example:
         >>> index = torch.arange(1, 9, dtype=torch.int32).view(1, 2, 2, 2)  # a single cell

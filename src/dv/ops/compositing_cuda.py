@@ -50,10 +50,14 @@ class _Composite(torch.autograd.Function):
         *inputs, out, transmittance = ctx.saved_tensors
         grad_out, grad_transmittance = (gradient.contiguous() for gradient in gradients[:2])
         grad_table, channels = torch.zeros_like(inputs[0]), out.shape[1]
+        wanted = any(ctx.needs_input_grad[4:6])
+        grad_rays = [out.new_empty(len(out) if wanted else 0, 3) for _ in range(2)]
         if len(out):
-            results = out, transmittance, grad_out, grad_transmittance, grad_table
-            backward_kernel[ctx.grid](*inputs, *ctx.constants, *results, *ctx.sizes, num_warps=1)
-        return grad_table[:, channels], grad_table[:, :channels], *(None,) * 8
+            count, side, near, *sizes = ctx.sizes
+            results = out, transmittance, grad_out, grad_transmittance, grad_table, *grad_rays
+            backward_kernel[ctx.grid](*inputs, *ctx.constants, *results, count, side, near, wanted, *sizes, num_warps=1)
+        none = None, None
+        return grad_table[:, channels], grad_table[:, :channels], *none, *(grad_rays if wanted else none), *none, *none
 
 
 def _table(density: Tensor, features: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ def _occupied_samples(
     rays: Rays, distance: Tensor, level: int, own: Rays, start: Tensor, end: Tensor, step_size: float
 ) -> tuple[Tensor, ...]:
     """Samples of one segment in occupied cells: ray, level, camera z, camera z per step, and points in the level."""
-    dt = step_size / own.directions.norm(dim=1)
+    dt = step_size / own.directions.detach().norm(dim=1)
     longest = ((end - start) / dt).amax().clamp_min(0) if len(dt) else 0
     steps = torch.arange(math.ceil(float(longest)) + 1, device=dt.device)
     t = start[:, None] + (steps + rays.offsets[:, None]) * dt[:, None]
@@ -185,7 +185,7 @@ def ray_grid_intersection(rays: Rays, side: int, near: float = 0.0) -> tuple[Ten
         >>> ray_grid_intersection(rays, 4)
         (tensor([0.5000]), tensor([2.]))
     """
-    o, d = rays.origins, rays.directions
+    o, d = rays.origins.detach(), rays.directions.detach()
     a, b = -o / d, (side - 1 - o) / d
     outside = (d == 0) & ((o < 0) | (o > side - 1))
     t_min = torch.where(d == 0, -torch.inf, torch.minimum(a, b)).amax(1).clamp_min(near)

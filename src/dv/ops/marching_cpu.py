@@ -273,3 +273,40 @@ def scatter_kernel(
                         v *= weights[s]
                         for c in range(channels):
                             grad_features[row, c] += v * gradient[c]
+
+
+@njit(parallel=True, cache=True, fastmath=FAST)
+def ray_gradient_kernel(
+    density: Any, features: Any, index: Any, origins: Any, directions: Any, first_samples: Any, end_samples: Any,
+    cells: Any, fractions: Any, weights: Any, grad_raw: Any, grad_out: Any, grad_origins: Any, grad_directions: Any,
+) -> None:  # fmt: skip
+    """Sum the gradients of the recorded samples' positions to those of the rays; each sample stays at its camera z."""
+    side, channels = index.shape[1], features.shape[1]
+    for ray in prange(len(origins)):
+        for s in range(first_samples[ray], end_samples[ray]):
+            ix, iy, iz = cells[s, 0], cells[s, 1], cells[s, 2]
+            fx, fy, fz = fractions[s, 0], fractions[s, 1], fractions[s, 2]
+            gx, gy, gz = 0.0, 0.0, 0.0
+            for k in range(2):
+                vz, sz = (fz, 1.0) if k else (1 - fz, -1.0)
+                for j in range(2):
+                    vy, sy = (fy, 1.0) if j else (1 - fy, -1.0)
+                    for i in range(2):
+                        vx, sx = (fx, 1.0) if i else (1 - fx, -1.0)
+                        row = index[iz + k, iy + j, ix + i]
+                        value = 0.0
+                        for c in range(channels):
+                            value += grad_out[ray, c] * features[row, c]
+                        value = value * weights[s] + grad_raw[s] * density[row]
+                        gx, gy, gz = gx + sx * vy * vz * value, gy + sy * vx * vz * value, gz + sz * vx * vy * value
+            level = iz // side
+            o, d = _in_level(origins[ray], directions[ray], side, level)
+            x, y, z = ix + fx - o[0], iy + fy - o[1], iz - level * side + fz - o[2]
+            t = (x * d[0] + y * d[1] + z * d[2]) / (d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
+            scale = 0.5**level
+            grad_origins[ray, 0] += scale * gx
+            grad_origins[ray, 1] += scale * gy
+            grad_origins[ray, 2] += scale * gz
+            grad_directions[ray, 0] += scale * t * gx
+            grad_directions[ray, 1] += scale * t * gy
+            grad_directions[ray, 2] += scale * t * gz

@@ -37,6 +37,26 @@ def _load_vector(vectors, ray, exists):
 
 
 @triton.jit
+def _store_vector(vectors, ray, exists, x, y, z):
+    tl.store(vectors + 3 * ray, x, exists)
+    tl.store(vectors + 3 * ray + 1, y, exists)
+    tl.store(vectors + 3 * ray + 2, z, exists)
+
+
+@triton.jit
+def _trilinear_slopes(fx, fy, fz, K: tl.constexpr):
+    """Derivatives ``[RAYS]`` of the trilinear weight of corner ``K`` by x, y and z."""
+    sx, sy, sz = 1.0, 1.0, 1.0
+    if K % 2 == 0:
+        fx, sx = 1 - fx, -1.0
+    if K // 2 % 2 == 0:
+        fy, sy = 1 - fy, -1.0
+    if K // 4 == 0:
+        fz, sz = 1 - fz, -1.0
+    return sx * fy * fz, sy * fx * fz, sz * fx * fy
+
+
+@triton.jit
 def _load_rays(origins, directions, offsets, ray, exists):
     """Load rays; returns ``[RAYS]`` each: origins, directions and offsets."""
     ox, oy, oz = _load_vector(origins, ray, exists)
@@ -196,14 +216,14 @@ def forward_kernel(
 def backward_kernel(
     table, index, distance, origins, directions, offsets,
     step_size, interval, min_raw, min_transmittance,
-    out, out_transmittance, grad_out, grad_transmittance, grad_table,
-    count, side, near, LEVELS: tl.constexpr,
+    out, out_transmittance, grad_out, grad_transmittance, grad_table, grad_origins, grad_directions,
+    count, side, near, RAY_GRADIENTS: tl.constexpr, LEVELS: tl.constexpr,
     CHANNELS: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, RAYS: tl.constexpr,
 ):  # fmt: skip
-    """March again and add to the gradients of density and features.
+    """March again and add to the gradients of density and features; fill those of the rays if they are wanted.
 
     The contribution of everything behind a sample is the total less what has been passed, so one pass from front to
-    back suffices.
+    back suffices. Samples stay at their camera z.
     """
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     exists = ray < count
@@ -216,9 +236,12 @@ def backward_kernel(
         out_transmittance + ray, exists, other=0.0
     )
     transmittance = tl.full((RAYS,), 1.0, tl.float32)
+    px, py, pz = tl.zeros((RAYS,), tl.float32), tl.zeros((RAYS,), tl.float32), tl.zeros((RAYS,), tl.float32)
+    qx, qy, qz = tl.zeros((RAYS,), tl.float32), tl.zeros((RAYS,), tl.float32), tl.zeros((RAYS,), tl.float32)
     for segment in range(2 * LEVELS - 1):
         level, ox, oy, oz, dx, dy, dz, t_min, t_max = _segment(x, y, z, u, v, w, side, near, segment, exists, LEVELS)
         dt, n = step_size / tl.sqrt(dx * dx + dy * dy + dz * dz), tl.zeros((RAYS,), tl.int32)
+        scale = tl.exp2(-level.to(tl.float32))
         t = t_min + offset * dt
         active = (t < t_max) & (transmittance >= min_transmittance)
         while tl.max(active.to(tl.int32), 0) > 0:
@@ -242,6 +265,17 @@ def backward_kernel(
                     tl.atomic_add(
                         grad_table + row[:, None] * STRIDE + c, trilinear[:, None] * added, stored, sem="relaxed"
                     )
+                    if RAY_GRADIENTS:
+                        corner = tl.load(table + row[:, None] * STRIDE + c, counts[:, None] & (c < STRIDE), other=0.0)
+                        value = scale * tl.sum(corner * added, 1)
+                        gx, gy, gz = _trilinear_slopes(fx, fy, fz, k)
+                        value = tl.where(counts, value, 0.0)
+                        gx, gy, gz = gx * value, gy * value, gz * value
+                        px, py, pz = px + gx, py + gy, pz + gz
+                        qx, qy, qz = qx + t * gx, qy + t * gy, qz + t * gz
             n += steps
             t = t_min + (n + offset) * dt
             active = active & (t < t_max) & (transmittance >= min_transmittance)
+    if RAY_GRADIENTS:
+        _store_vector(grad_origins, ray, exists, px, py, pz)
+        _store_vector(grad_directions, ray, exists, qx, qy, qz)

@@ -217,7 +217,7 @@ class RadianceGridConfig(ModelConfig):
     levels: Count | Literal["auto"] = "auto"
     environment: NonNegativeInt = 0
     environment_rate: NonNegative = 0.0
-    near: NonNegative = 0.0
+    near: NonNegative | None = None
 
     def rules_with(self, config: TrainConfig) -> Iterator[str]:
         """Check grid side, rays per sample, loss and precision, which rendering single rays restricts."""

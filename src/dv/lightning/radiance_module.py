@@ -64,6 +64,8 @@ class RadianceGridModule(ObjectModule):
         image_side = config.data.image_side if isinstance(config.data.image_side, int) else None
         own = {"image_side": image_side, "grid_side": config.grid.side, "levels": levels}
         own["environment"] = settings.environment if levels > 1 else 0
+        near_plane = calibration.placement.near / calibration.placement.scale if levels > 1 else 0.0
+        own["near"] = near_plane if settings.near is None else settings.near
         sizes = RadianceSizes(**shared | own)
         side = grid_side(settings, sizes.grid_side, 0)
         model = RadianceGrid(sizes, calibration.placement, corner_color(views), side)

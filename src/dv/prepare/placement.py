@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 MARGIN = 1.25  # side of the grid relative to the extent of the thing's points
 TRIMMED = 0.0025  # fraction of these points at either end of an axis that does not count
 VOLUME_MARGIN = 1.2  # side of the grid relative to the sphere in view: objects fill images up to their corners
+NEAR_SHARE = 0.8  # of the camera z of the nearest points is free of anything
 CLEARANCE = 0.95  # a margin, not the thing, ends before this fraction of the way to the nearest camera
 MAX_RAISE = 1.5  # factor by which the grid may grow for the range of camera distances
 
@@ -176,7 +177,8 @@ def place_grid(poses: Array, window: Windows, points: Array | None) -> PlacedGri
         share = np.mean(shown, axis=0)
         thing = find_thing(points, share, Surroundings(seeing[:, :3, 3], meet, radius, up_direction(poses, meet)[0]))
         if thing is not None:
-            return _around_thing(seeing, thing, len(points), reasons)
+            placed = _around_thing(seeing, thing, len(points), reasons)
+            return _raise_near_plane(placed, nearest_depth(seeing, points, np.array(shown)))
         reasons.append(f"too few of {len(points)} points are near it and in most images")
     reasons.append("nothing but the cameras places the grid: if scene.png or a first film shows the thing cut, give a "
                    "larger grid.scale, or photographs to source=capture")  # fmt: skip
@@ -235,6 +237,27 @@ def near_plane(poses: Array, origin: Array, scale: float, reach: float | None = 
     depths = depths[depths > 0] if (depths > 0).any() else depths  # others look away
     near = max(depths.min() - math.sqrt(3) / 2 * scale, depths.max() + reach - 2 * scale)
     return float(max(min(near, depths.min() - reach), 0.01 * scale))
+
+
+def nearest_depth(poses: Array, points: Array, shown: NDArray[np.bool_]) -> float:
+    """Return the camera z that hardly any point is nearer than, in any view.
+
+    Args:
+        poses: ``[V, 4, 4]``.
+        points: reconstructed points ``[N, 3]``, of which some are misplaced.
+        shown: which of them each view shows ``[V, N]``.
+    """
+    depths = [to_camera(pose, points[mask])[:, 2] for pose, mask in zip(poses, shown, strict=True) if mask.any()]
+    return float(np.quantile([np.quantile(z, 0.005) for z in depths], 0.05))
+
+
+def _raise_near_plane(placed: PlacedGrid, nearest: float) -> PlacedGrid:
+    """Raise the near plane towards the nearest points; what is reconstructed before it is a floater."""
+    near = NEAR_SHARE * nearest
+    if near <= placed.placement.near:
+        return placed
+    reason = f"hardly any point is nearer to a camera than {nearest:.4g}: near plane raised to {near:.4g}"
+    return PlacedGrid(replace(placed.placement, near=near), [*placed.reasons, reason])
 
 
 def _with_near_plane(poses: Array, center: Array, side: float, reach: float, reasons: list[str]) -> PlacedGrid:

@@ -211,13 +211,17 @@ class RadianceGridConfig(ModelConfig):
     background_rate: NonNegative
     linear_share_rate: NonNegative
     decoder_rate: NonNegative
-    exposure_rate: NonNegative
+    exposure_rate: NonNegative | Literal["auto"]
     smoothing: NonNegative
     sparsity: NonNegative
     levels: Count | Literal["auto"] = "auto"
     environment: NonNegativeInt = 0
     environment_rate: NonNegative = 0.0
     near: NonNegative | None = None
+    vignetting_rate: NonNegative = 0.0
+    camera_rate: NonNegative = 0.0
+    cameras_until: Annotated[float, Strict(), Gt(0), Le(1)] = 0.5
+    refine_focal_length: Bool = False
 
     def rules_with(self, config: TrainConfig) -> Iterator[str]:
         """Check grid side, rays per sample, loss and precision, which rendering single rays restricts."""

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dv.checkpoint import MODEL_PREFIX
 from dv.config import RadianceGridConfig, TrainConfig
-from dv.data.background import corner_color, has_plain_background
+from dv.data.background import corner_color
 from dv.data.calibration import Calibration
 from dv.data.folder import Views
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, pixel_rays
 from dv.images import to_model_range
+from dv.lightning.appearance import Appearance
+from dv.lightning.camera_refinement import CameraRefinement
 from dv.lightning.object_module import ObjectModule
 from dv.lightning.pixel_pool import find_pixels, view_and_pixel
+from dv.lightning.radiance_sizes import radiance_sizes
 from dv.lightning.schedule import StepFraction
 from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
 from dv.object_model import RenderedView
-from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RadianceSizes, RayOutput
+from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RayOutput
 
 UPDATE_EMPTY_SPACE_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
-AUTO_LEVELS = 6  # of objects in surroundings: the outermost cube is 32 times as wide as the box
+AUTO_EXPOSURE_RATE = 0.1  # of photographs in surroundings
 FIRST_CHANGE = 50  # steps before which vertices change by the step count, not by the clock
 
 
@@ -47,7 +49,6 @@ class RadianceGridModule(ObjectModule):
     max_learning_rates: ClassVar = {"density": 0.5}  # in raw density
     model: RadianceGrid
     changes: Tensor
-    exposure: nn.Parameter | None
 
     def __init__(
         self,
@@ -59,14 +60,7 @@ class RadianceGridModule(ObjectModule):
     ) -> None:
         assert isinstance(config.model, RadianceGridConfig)
         settings = config.model
-        shared: dict[str, Any] = {f.name: getattr(settings, f.name, None) for f in fields(RadianceSizes)}
-        levels = settings.levels if settings.levels != "auto" else 1 if has_plain_background(views) else AUTO_LEVELS
-        image_side = config.data.image_side if isinstance(config.data.image_side, int) else None
-        own = {"image_side": image_side, "grid_side": config.grid.side, "levels": levels}
-        own["environment"] = settings.environment if levels > 1 else 0
-        near_plane = calibration.placement.near / calibration.placement.scale if levels > 1 else 0.0
-        own["near"] = near_plane if settings.near is None else settings.near
-        sizes = RadianceSizes(**shared | own)
+        sizes = radiance_sizes(config, settings, views, calibration.placement)
         side = grid_side(settings, sizes.grid_side, 0)
         model = RadianceGrid(sizes, calibration.placement, corner_color(views), side)
         super().__init__(config, model, calibration, validation_intrinsics, samples_per_step)
@@ -74,8 +68,14 @@ class RadianceGridModule(ObjectModule):
         self.views = views
         check_initial_density(model.voxels, sizes.initial_density)
         self.model.voxels.resize_features(sizes.coefficients)  # faster until colours depend on the view
-        # [V, 3], logarithmic gain of each training view's channels; renderings have the mean gain, 0
-        self.exposure = nn.Parameter(torch.zeros(len(views), 3)) if settings.exposure_rate else None
+        auto = AUTO_EXPOSURE_RATE if sizes.levels > 1 else 0.0
+        self.exposure_rate = auto if settings.exposure_rate == "auto" else settings.exposure_rate
+        self.appearance = Appearance(views.cameras, bool(settings.vignetting_rate)) if self.exposure_rate else None
+        self.camera_refinement: CameraRefinement | None = None
+        if settings.camera_rate:
+            self.camera_refinement = CameraRefinement(
+                views.poses, calibration.placement.scale, settings.refine_focal_length
+            )
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # number of vertex changes made
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -88,7 +88,9 @@ class RadianceGridModule(ObjectModule):
             "background": [model.background],
             "linear_share": [model.linear_share],
             "decoder": list(model.decoder.parameters()) if model.decoder else [],
-            "exposure": [self.exposure],
+            "exposure": [self.appearance and self.appearance.exposure],
+            "vignetting": [self.appearance and self.appearance.vignetting],
+            "cameras": list(self.camera_refinement.parameters()) if self.camera_refinement else [],
         }
         groups = [{"params": parameters[name], "lr": rate} for name, rate in self.learning_rates().items()]
         # ε is far below the gradients of a mean over thousands of rays; β₂ forgets gradients from a coarser grid soon
@@ -119,8 +121,12 @@ class RadianceGridModule(ObjectModule):
         }
         if self.model.decoder:
             rates["decoder"] = rate * s.decoder_rate
-        if self.exposure is not None:
-            rates["exposure"] = rate * s.exposure_rate
+        if self.appearance:
+            rates["exposure"] = rate * self.exposure_rate
+            if s.vignetting_rate:
+                rates["vignetting"] = rate * s.vignetting_rate
+        if self.camera_refinement:
+            rates["cameras"] = rate * s.camera_rate * max(0.0, 1 - progress / s.cameras_until)
         return rates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -130,7 +136,9 @@ class RadianceGridModule(ObjectModule):
             UserError: if the checkpoint has no linear share, or exposures of other views.
         """
         state, path = checkpoint["state_dict"], self.trainer.ckpt_path
-        saved, own = len(state.get("exposure", ())), 0 if self.exposure is None else len(self.exposure)
+        if "exposure" in state:  # of runs before vignetting could be learned
+            state["appearance.exposure"] = state.pop("exposure")
+        saved, own = len(state.get("appearance.exposure", ())), len(self.appearance.exposure) if self.appearance else 0
         if saved != own:
             raise UserError(
                 f"{path} has exposures of {saved} views, and this training of {own}; "
@@ -164,6 +172,7 @@ class RadianceGridModule(ObjectModule):
             self.model.voxels.update_empty_space()
         optimizer.zero_grad()
         numbers = [number for samples_of_round in batch for number in samples_of_round]
+        self._refining = self.camera_refinement is not None and progress < self.settings.cameras_until
         step_size = STEP_SIZE if progress >= self.settings.fine_at else 2 * STEP_SIZE
         with self._without_reduction():
             results = [self._add_gradients(number, len(numbers), step_size) for number in numbers]
@@ -177,8 +186,10 @@ class RadianceGridModule(ObjectModule):
         if self.settings.smoothing and self.global_step % SMOOTH_EVERY == 0:
             rate = optimizer.param_groups[0]["lr"]
             self.model.voxels.smooth(min(1.0, self.settings.smoothing * rate * SMOOTH_EVERY))
-        if self.exposure is not None:
-            self.exposure.data -= self.exposure.data.mean(0)  # the mean exposure is the object's brightness
+        if self.appearance:
+            self.appearance.center()
+        if self.camera_refinement and progress < self.settings.cameras_until:
+            self.camera_refinement.keep_world()
         if self.is_logged(self.global_step):
             self._log_step(results, norm, optimizer)
 
@@ -189,8 +200,10 @@ class RadianceGridModule(ObjectModule):
         }
         values |= {"gradient_norm": norm, "linear_share": self.model.linear_share.detach()}
         values |= {name: torch.tensor(rate) for name, rate in rates.items()}
-        if self.exposure is not None:
-            values["exposure_spread"] = self.exposure.detach().std(0).mean()
+        if self.appearance:
+            values["exposure_spread"] = self.appearance.exposure.detach().std(0).mean()
+        if self.camera_refinement:
+            values["camera_angle"] = self.camera_refinement.angles.mean()
         self.log_dict({f"train/{name}": value for name, value in values.items()})
 
     def _add_gradients(self, number: int, samples: int, step_size: float) -> dict[str, Tensor]:
@@ -202,23 +215,35 @@ class RadianceGridModule(ObjectModule):
         numbers = self._pixels[drawn]
         view, pixels = view_and_pixel(numbers, self._starts, self._widths)
         truth = to_model_range(self._colors[numbers])
-        output = self.model.render_pixels(self._poses[view], pixels, self._cameras[view], offsets, step_size)
-        error = self._expose(output, view) - truth
+        poses, cameras = self._refined_cameras(view)
+        output = self.model.render_pixels(poses, pixels, cameras, offsets, step_size)
+        error = self._appearance(output, view, pixels) - truth
         l1, l2 = error.abs().mean(), error.square().mean()
         loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
         self.manual_backward(loss / samples)
         values = {"loss/generator": loss, "loss/l1": l1, "loss/l2": l2, "psnr": -10 * l2.detach().log10()}
         return {name: value.detach() for name, value in values.items()}
 
-    def _expose(self, output: RayOutput, view: Tensor) -> Tensor:
-        """Apply the exposures of the training views ``[P]`` to rendered pixels; return ``[P, 3]``, about [-0.5, 0.5].
+    def _refined_cameras(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Return poses ``[P, 4, 4]`` and intrinsics ``[P, 4]`` of training views ``[P]``, with their corrections."""
+        poses, cameras = self._poses[view], self._cameras[view]
+        if self.camera_refinement is None:
+            return poses, cameras
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._refining):
+            return self.camera_refinement(poses, view), self.camera_refinement.intrinsics(cameras)
 
-        Exposures multiply sRGB values, which is nearly a gain of linear light. The background keeps its colour.
+    def _appearance(self, output: RayOutput, view: Tensor, pixels: Tensor) -> Tensor:
+        """Return rendered pixels ``[P, 3]``, about [-0.5, 0.5], as the training views ``[P]`` show them.
+
+        A background of one colour, which no camera took, keeps it.
         """
-        if self.exposure is None:
+        if self.appearance is None:
             return output.colors
+        change = self.appearance.factors(view, pixels) - 1
+        if self.model.sizes.environment:
+            return output.colors + (output.colors + 0.5) * change
         background = output.transmittance[:, None] * (self.model.background + 0.5)
-        return output.colors + (output.colors + 0.5 - background) * self.exposure[view].expm1()
+        return output.colors + (output.colors + 0.5 - background) * change
 
     def _finish_gradients(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Average gradients over the ranks, add the sparsity term, and zero the gradients that must have no effect."""
@@ -269,12 +294,14 @@ class RadianceGridModule(ObjectModule):
             if sizes.has_normals:
                 voxels.features.data[:, -3:] = self._normals()
 
+    @torch.no_grad()
     def _normals(self) -> Tensor:
         """Return normals of the vertices ``[N, 3]`` that point towards the training views that see them."""
         voxels, generator = self.model.voxels, torch.Generator().manual_seed(self.seed)
         drawn = torch.randint(len(self._pixels), (RAYS_PER_CHUNK,), generator=generator).to(self.device)
         view, pixels = view_and_pixel(self._pixels[drawn], self._starts, self._widths)
-        rays = pixel_rays(self._poses[view], pixels, self._cameras[view])
+        poses, cameras = self._refined_cameras(view)
+        rays = pixel_rays(poses, pixels, cameras)
         directions = voxels.weighted_view_directions(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)))
         if self.trainer.world_size > 1:  # the same on all ranks to the last bit
             directions = self._mean_over_ranks(directions)

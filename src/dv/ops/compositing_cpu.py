@@ -60,14 +60,14 @@ class _Composite(torch.autograd.Function):
         grad_density = torch.zeros(density.shape, dtype=out.dtype)
         grad_features = torch.zeros(features.shape, dtype=out.dtype)
         scatter_kernel(index, *samples, *_arrays(grad_out, grad_density, grad_features), threads)
-        grad_rays: tuple[Tensor | None, ...] = (None, None)
-        if any(ctx.needs_input_grad[4:6]):
-            origins, directions = ctx.inputs[4:6]
-            grad_rays = out.new_zeros(len(out), 3), out.new_zeros(len(out), 3)
-            spans = _arrays(first_samples, end_samples)
-            given = density, features, index, origins, directions, *spans, *samples[:4], grad_out.numpy()
-            ray_gradient_kernel(*given, *_arrays(*grad_rays))
-        return grad_density, grad_features, None, None, *grad_rays, *(None,) * 4
+        if not any(ctx.needs_input_grad[4:6]):
+            return grad_density, grad_features, *(None,) * 8
+        origins, directions = ctx.inputs[4:6]
+        grad_origins, grad_directions = out.new_zeros(len(out), 3), out.new_zeros(len(out), 3)
+        spans = _arrays(first_samples, end_samples)
+        given = density, features, index, origins, directions, *spans, *samples[:4], grad_out.numpy()
+        ray_gradient_kernel(*given, *_arrays(grad_origins, grad_directions))
+        return grad_density, grad_features, None, None, grad_origins, grad_directions, *(None,) * 4
 
 
 def set_threads() -> int:

@@ -1,0 +1,30 @@
+"""The sizes of a radiance grid that follow from its configuration and from the training views."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from dv.config import RadianceGridConfig, TrainConfig
+from dv.data.background import has_plain_background
+from dv.data.folder import Views
+from dv.geometry.grid import GridPlacement
+from dv.radiance import RadianceSizes
+
+AUTO_LEVELS = 6  # of objects in surroundings: the outermost cube is 32 times as wide as the box
+
+
+def radiance_sizes(
+    config: TrainConfig, settings: RadianceGridConfig, views: Views, placement: GridPlacement
+) -> RadianceSizes:
+    """Return the sizes, where ``model.levels=auto`` depends on whether the views have a plain background."""
+    sizes: dict[str, Any] = {f.name: getattr(settings, f.name, None) for f in fields(RadianceSizes)}
+    levels = settings.levels
+    if levels == "auto":
+        levels = 1 if has_plain_background(views) else AUTO_LEVELS
+    sizes |= {"grid_side": config.grid.side, "levels": levels}
+    sizes["image_side"] = config.data.image_side if isinstance(config.data.image_side, int) else None
+    sizes["environment"] = settings.environment if levels > 1 else 0
+    if settings.near is None:
+        sizes["near"] = placement.near / placement.scale if levels > 1 else 0.0
+    return RadianceSizes(**sizes)

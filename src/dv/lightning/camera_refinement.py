@@ -53,14 +53,15 @@ class CameraRefinement(nn.Module):
         """Remove the part of the corrections that moves the whole world."""
         flat = torch.cat([self.rotation, self.shift], 1).flatten().double()
         flat -= self.generators @ (self.generators.T @ flat)
-        left = flat.view(-1, 6).to(self.rotation.dtype)
+        left: Tensor = flat.view(-1, 6).to(self.rotation.dtype)
         self.rotation.copy_(left[:, :3])
         self.shift.copy_(left[:, 3:])
 
     @property
     def angles(self) -> Tensor:
         """Angles of the rotations ``[V]``, degrees."""
-        return torch.linalg.vector_norm(self.rotation.detach(), dim=1).rad2deg()
+        angles: Tensor = torch.linalg.vector_norm(self.rotation.detach(), dim=1)
+        return angles.rad2deg()
 
 
 def _similarities(poses: Tensor, unit: float) -> Tensor:
@@ -73,4 +74,5 @@ def _similarities(poses: Tensor, unit: float) -> Tensor:
         moves.append(torch.cat([torch.zeros_like(centers), turned], 1))
     moves.append(torch.cat([torch.zeros_like(centers), centers], 1))
     basis, sizes, _ = torch.linalg.svd(torch.stack([move.flatten() for move in moves], 1), full_matrices=False)
-    return basis[:, sizes > 1e-6 * sizes[0]]
+    independent: Tensor = basis[:, sizes > 1e-6 * sizes[0]]
+    return independent

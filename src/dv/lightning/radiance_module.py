@@ -294,7 +294,6 @@ class RadianceGridModule(ObjectModule):
             if sizes.has_normals:
                 voxels.features.data[:, -3:] = self._normals()
 
-    @torch.no_grad()
     def _normals(self) -> Tensor:
         """Return normals of the vertices ``[N, 3]`` that point towards the training views that see them."""
         voxels, generator = self.model.voxels, torch.Generator().manual_seed(self.seed)

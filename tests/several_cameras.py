@@ -1,4 +1,4 @@
-"""An object in the folder format with images of two rectangular cameras, one of which has pixels that are not square."""
+"""An object in the folder format with images of two rectangular cameras, one with pixels that are not square."""
 
 import json
 import shutil

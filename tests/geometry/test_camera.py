@@ -40,3 +40,27 @@ def test_subpixel_offsets_are_centres_of_equal_squares(count):
     assert torch.allclose(points.mean(0), torch.zeros(2), atol=1e-7)
     assert torch.allclose(points.amax(0), torch.full((2,), 0.5 - 0.5 / count))
     assert len(torch.unique(points, dim=0)) == count**2
+
+
+def test_rays_and_projections_of_random_rectangular_cameras_agree():
+    """Each ray may have its own camera, with fx ≠ fy and a principal point off centre; resizing keeps directions."""
+    rng = np.random.default_rng(0)
+    cameras = [
+        Intrinsics(
+            *rng.uniform(10, 40, 2), *rng.uniform(-5, 25, 2), int(rng.integers(3, 20)), int(rng.integers(3, 20)), c
+        )
+        for c in (0.0, 0.5, 0.5)
+    ]
+    for camera in cameras:
+        pixels = pixel_grid(camera.width, camera.height)
+        assert len(pixels) == camera.width * camera.height
+        poses = POSES[1].expand(len(pixels), 4, 4)
+        origins, directions = pixel_rays(poses, pixels, camera)
+        own = torch.tensor(camera.numbers(), dtype=torch.float64).expand(len(pixels), 4)
+        assert torch.equal(pixel_rays(poses, pixels, own)[1], directions)
+        points = to_camera(POSES[1], origins + 1.7 * directions)
+        assert torch.allclose(project(points, camera), pixels.double())
+        scaled = camera.resized(2 * camera.width, 3 * camera.height)
+        shift = torch.tensor([0.5 * 2, 0.5 * 3]).double() - 0.5 if camera.pixel_center else 0
+        expected = pixels.double() * torch.tensor([2.0, 3]) + shift
+        assert torch.allclose(project(points, scaled), expected)

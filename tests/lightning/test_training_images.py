@@ -15,7 +15,7 @@ def test_a_view_is_rendered_on_the_device_of_the_model(ball):
     class OnMetaDevice(torch.nn.Module):
         device = torch.device("meta")
 
-        def render_validation_view(self, pose):
+        def render_view(self, pose, intrinsics):
             rendered.append(pose.device)
             return RenderedView(torch.zeros(3, 32, 32))
 

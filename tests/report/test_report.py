@@ -303,7 +303,7 @@ def test_every_evaluated_view_is_written_as_an_image(command, ball, trained, tmp
     result = command("evaluate", f"ckpt={trained}", f"output_dir={tmp_path / 'out'}")
     assert result.code == 0, result.err
     assert {path.name for path in stale.parent.iterdir()} == {f"{i:06d}.png" for i in range(3)}
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["image_side"] == 32
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["image_size"] == [32, 32]
     strip, truth = iio.imread(stale.with_name("000002.png")), iio.imread(ball / "test" / "ball" / "rgb" / "000002.png")
     assert (strip[2:34, 36 + 2 : 36 + 34] == truth).all()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "test_views", "test_views.png"}

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from dv.checkpoint import Checkpoint, read_checkpoint
 from dv.config import TrainConfig
 from dv.data.datamodule import ObjectDataModule
+from dv.data.object import ObjectSource
 from dv.data.sampling import StepLayout
 from dv.errors import UserError
 from dv.lightning.callbacks import ENDLESS, LastCheckpoint
@@ -41,6 +42,7 @@ def train_on_rank(config: TrainConfig) -> float:
     steps = t.max_steps or (math.ceil(t.max_epochs * steps_per_epoch) if t.max_epochs else ENDLESS)
     if resume:
         _check_resume(resume, config, module)
+        _check_image_size(resume, source)
     if not module.model.has_depth:
         log.info("this model renders no depth: images show source | output | truth only")
     datamodule = ObjectDataModule(
@@ -68,6 +70,17 @@ def train_on_rank(config: TrainConfig) -> float:
             f"{error}; resume=auto continues from the last checkpoint; data.workers=0 needs no workers"
         ) from error
     return finish_training(trainer, module, datamodule, run_dir, config)
+
+
+def _check_image_size(resume: Checkpoint, source: ObjectSource) -> None:
+    """Refuse to resume a training on squares with images of another size."""
+    side = resume.sizes.get("image_side")
+    read = source.views("train").largest
+    if side and (read.width, read.height) != (side, side):
+        raise UserError(
+            f"resume={resume.path} was trained on squares of {side} px, not on images of "
+            f"{read.height}×{read.width} px; add data.image_side={side}"
+        )
 
 
 def _check_resume(resume: Checkpoint, config: TrainConfig, module: ObjectModule) -> None:

@@ -121,13 +121,14 @@ def load_scene(shapes: Sequence[MeshShape], variant: str = "diffuse") -> Any:
     """
     import mitsuba as mi
 
-    if any(shape.surroundings for shape in shapes):
-        lights: dict[str, Any] = {"integrator": {"type": "path", "max_depth": 3}}
+    room = any(shape.surroundings for shape in shapes)
+    if room:
+        lights = _room()
     else:
         lights = _studio() if variant == "specular" else _window()
     scene = {"type": "scene"} | lights
     for number, shape in enumerate(shapes):
-        scene[f"shape{number}"] = _mesh(f"shape{number}", shape, variant)
+        scene[f"shape{number}"] = _mesh(f"shape{number}", shape, variant, room)
     return mi.load_dict(scene)
 
 
@@ -148,6 +149,15 @@ def _window() -> dict[str, Any]:
             "emitter": {"type": "area", "radiance": {"type": "rgb", "value": [2.9, 2.65, 2.4]}},
         },
     }
+
+
+# Light in a room that surfaces reflect to each other. Emitted by all of them but never sampled, it is free of noise.
+_AMBIENT = 0.18
+
+
+def _room() -> dict[str, Any]:
+    """Return the integrator for shapes that are lit by those of them that shine."""
+    return {"integrator": {"type": "direct", "emitter_samples": 2, "bsdf_samples": 1}}
 
 
 # Lamps of the studio: azimuth and elevation of the centre, half width and half height (degrees), radiance (RGB).
@@ -180,20 +190,21 @@ def _studio() -> dict[str, Any]:
 
 
 def _glow(shape: MeshShape) -> dict[str, Any]:
-    """Return the emitter of a shape that shines, sampled in proportion to its power."""
+    """Return the emitter of a shape in a room; a shape that shines is sampled as often as it lights the grid's centre."""
     import mitsuba as mi
 
-    radiance = (shape.radiance * srgb_to_linear(shape.texture / 255)).astype(np.float32)
+    radiance = ((shape.radiance or _AMBIENT) * srgb_to_linear(shape.texture / 255)).astype(np.float32)
     corners = shape.vertices[shape.faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2
+    irradiance = area * radiance.mean() / (shape.vertices.mean(0) ** 2).sum()
     return {
         "type": "area",
         "radiance": {"type": "bitmap", "bitmap": mi.Bitmap(radiance), "raw": True, "wrap_mode": "clamp"},
-        "sampling_weight": float(area * radiance.mean()),
+        "sampling_weight": float(irradiance) if shape.radiance else 0.0,
     }
 
 
-def _mesh(name: str, shape: MeshShape, variant: str) -> Any:
+def _mesh(name: str, shape: MeshShape, variant: str, in_room: bool) -> Any:
     """Return a Mitsuba mesh with its material."""
     import mitsuba as mi
 
@@ -213,7 +224,7 @@ def _mesh(name: str, shape: MeshShape, variant: str) -> Any:
         surface = {"type": "diffuse", "reflectance": color}
     properties = mi.Properties()
     properties["bsdf"] = mi.load_dict({"type": "twosided", "surface": surface})
-    if shape.radiance:
+    if shape.radiance or in_room:
         properties["emitter"] = mi.load_dict(_glow(shape))
     mesh = mi.Mesh(name, len(shape.vertices), len(shape.faces), properties, True, True)
     if shape.colors is not None:

@@ -157,10 +157,10 @@ def _walls() -> list[MeshShape]:
         for at in (-1.6, 2.4, 3.8)
     ]
     return [
-        panel_mesh(top, y, -z, _surface(depth, height, 130, _blooms, 0)),
-        panel_mesh(top + x, -x, -z, _surface(width, height, 130, _stripes, 1)),
-        panel_mesh(top + x + y, -y, -z, _surface(depth, height, 90, _bricks, 2)),
-        panel_mesh(top + y, x, -z, _surface(width, height, 90, _tiles, 3)),
+        panel_mesh(top + y, -y, -z, _surface(depth, height, 130, _blooms, 0)),
+        panel_mesh(top, x, -z, _surface(width, height, 130, _stripes, 1)),
+        panel_mesh(top + x, y, -z, _surface(depth, height, 90, _bricks, 2)),
+        panel_mesh(top + x + y, -x, -z, _surface(width, height, 90, _tiles, 3)),
         panel_mesh(_LOW, x, y, _surface(width, depth, 110, _planks, 4)),
         panel_mesh([-2.9, -1.6, _LOW[2] + 0.01], [4.4, 0, 0], [0, 4.2, 0], _surface(4.4, 4.2, 110, _rug, 5)),
         panel_mesh(top + y, x, -y, _surface(width, depth, 60, lambda u, v: _CREAM * (1 - 0.5 * (np.abs(v % 0.5 - 0.25) > 0.23))[..., None], 6)),
@@ -278,9 +278,9 @@ def _windows() -> list[MeshShape]:
     """Make two shining windows with bars in the far wall y."""
     shapes = []
     for number, x in enumerate((-0.9, 2.0)):
-        corner = np.array([x - 0.8, _HIGH[1] - 0.01, 2.2])
+        corner = np.array([x + 0.8, _HIGH[1] - 0.01, 2.2])
         view = _surface(1.6, 2.4, 100, lambda u, v, s=number: _landscape(7 + s)(u, v / 2.2), 40)
-        shapes.append(replace(panel_mesh(corner, [1.6, 0, 0], [0, 0, -2.4], view), radiance=2.6))
+        shapes.append(replace(panel_mesh(corner, [-1.6, 0, 0], [0, 0, -2.4], view), radiance=2.6))
         for low, high in (((-0.9, -2.5), (0.9, -2.4)), ((-0.9, 0), (0.9, 0.1)), ((-0.9, -2.4), (-0.8, 0)), ((0.8, -2.4), (0.9, 0)), ((-0.03, -2.4), (0.03, 0)), ((-0.8, -1.2), (0.8, -1.14))):
             bar = [x + low[0], _HIGH[1] - 0.09, 2.2 + low[1]], [x + high[0], _HIGH[1], 2.2 + high[1]]
             shapes.append(box_mesh(*bar, _wood(1, 0.2, 50)))

@@ -11,6 +11,7 @@ from dv.synthetic.shapes import Array, MeshShape, srgb_to_linear
 
 PIXEL_CENTER = 0.5  # coordinates of the first pixel's centre in pixels
 FOCAL_PER_SIDE = 1.72  # focal length / image side
+NEAR_CLIP = 0.1  # distance of the plane before which nothing is rendered
 _OPENCV_TO_MITSUBA = np.diag([-1.0, -1.0, 1.0, 1.0])  # Mitsuba's camera axes: x left, y up, z forward
 
 
@@ -49,7 +50,7 @@ def camera(pose: Array, film: Film) -> dict[str, Any]:
         "type": "perspective",
         "fov": float(np.degrees(2 * np.arctan(film.width / 2 / film.focal))),
         "fov_axis": "x",
-        "near_clip": 0.1,
+        "near_clip": NEAR_CLIP,
         "to_world": mi.ScalarTransform4f((pose @ _OPENCV_TO_MITSUBA).tolist()),
         "film": {
             "type": "hdrfilm",

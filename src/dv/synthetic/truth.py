@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dv.runtime.files import atomic_file
-from dv.synthetic.mitsuba_scene import Film, camera
+from dv.synthetic.mitsuba_scene import NEAR_CLIP, PIXEL_CENTER, Film, camera
 from dv.synthetic.shapes import Array, MeshShape
 
 MAX_DEPTH = 16.0  # world units of the largest count of a 16-bit image; no room is longer
@@ -19,8 +19,7 @@ def load_truth(shapes: Sequence[MeshShape]) -> Any:
     """Build a Mitsuba scene in which the object alone is white, whatever shines in its images."""
     import mitsuba as mi
 
-    integrator = {"type": "aov", "aovs": "position:position,distance:depth", "seen": {"type": "path", "max_depth": 1}}
-    scene: dict[str, Any] = {"type": "scene", "integrator": integrator}
+    scene: dict[str, Any] = {"type": "scene"}
     for number, shape in enumerate(shapes):
         properties = mi.Properties()
         if not shape.surroundings:
@@ -38,21 +37,27 @@ def load_truth(shapes: Sequence[MeshShape]) -> Any:
 def object_coverage(truth: Any, pose: Array, film: Film, seed: int) -> NDArray[np.float32]:
     """Return the visible part of the object in every pixel ``[height, width]``, 0 to 1."""
     sampler = {"type": "multijitter", "sample_count": _MASK_SAMPLES}
-    return _render(truth, pose, film, sampler, seed)[..., 0].clip(0, 1)
+    return _render(truth, {"type": "path", "max_depth": 1}, pose, film, sampler, seed)[..., 0].clip(0, 1)
 
 
 def fast_depth(truth: Any, pose: Array, film: Film) -> NDArray[np.float32]:
     """Return what :func:`dv.synthetic.mitsuba_scene.render_depth` does, of all shapes, without its loop."""
-    rendered = _render(truth, pose, film, {"type": "stratified", "sample_count": 1, "jitter": False}, 0)
-    depth = (rendered[..., 4:7] - pose[:3, 3]) @ pose[:3, 2]
-    return np.where(rendered[..., 7] > 0, depth, np.inf).astype(np.float32)
+    sampler = {"type": "stratified", "sample_count": 1, "jitter": False}
+    along_ray = _render(truth, {"type": "depth"}, pose, film, sampler, 0)[..., 0]
+    x = (np.arange(film.width) + PIXEL_CENTER - film.width / 2) / film.focal
+    y = (np.arange(film.height) + PIXEL_CENTER - film.height / 2) / film.focal
+    depth = NEAR_CLIP + along_ray / np.sqrt(1 + x**2 + y[:, None] ** 2)  # Mitsuba's rays start on that plane
+    return np.where(along_ray > 0, depth, np.inf).astype(np.float32)
 
 
-def _render(truth: Any, pose: Array, film: Film, sampler: dict[str, Any], seed: int) -> NDArray[np.float32]:
+def _render(
+    truth: Any, integrator: dict[str, Any], pose: Array, film: Film, sampler: dict[str, Any], seed: int
+) -> NDArray[np.float32]:
     import mitsuba as mi
 
     sensor = mi.load_dict(camera(pose, film) | {"sampler": sampler})
-    return np.array(mi.render(truth, sensor=sensor, spp=sampler["sample_count"], seed=seed))
+    integrated = mi.load_dict(integrator)
+    return np.array(mi.render(truth, integrator=integrated, sensor=sensor, spp=sampler["sample_count"], seed=seed))
 
 
 def write_truth(truth: Any, image: Path, pose: Array, film: Film, seed: int) -> None:

@@ -97,7 +97,7 @@ def _visible_region(scene: Any, pose: Array, film: Film) -> tuple[int, int, int,
 
 
 def render_depth(scene: Any, pose: Array, film: Film) -> NDArray[np.float32]:
-    """Return depth ``[height, width]`` along the optical axis at pixel centres, in world units; inf on the background."""
+    """Return depth ``[height, width]`` along the optical axis at pixel centres, world units; inf on the background."""
     import mitsuba as mi
 
     depth = np.full((film.height, film.width), np.inf, dtype=np.float32)
@@ -123,10 +123,7 @@ def load_scene(shapes: Sequence[MeshShape], variant: str = "diffuse") -> Any:
     import mitsuba as mi
 
     room = any(shape.surroundings for shape in shapes)
-    if room:
-        lights = _room()
-    else:
-        lights = _studio() if variant == "specular" else _window()
+    lights = _room() if room else _studio() if variant == "specular" else _window()
     scene = {"type": "scene"} | lights
     for number, shape in enumerate(shapes):
         scene[f"shape{number}"] = _mesh(f"shape{number}", shape, variant, room)
@@ -191,7 +188,7 @@ def _studio() -> dict[str, Any]:
 
 
 def _glow(shape: MeshShape) -> dict[str, Any]:
-    """Return the emitter of a shape in a room; a shape that shines is sampled as often as it lights the grid's centre."""
+    """Return the emitter of a shape in a room; those that shine are sampled as much as they light the grid's centre."""
     import mitsuba as mi
 
     radiance = ((shape.radiance or _AMBIENT) * srgb_to_linear(shape.texture / 255)).astype(np.float32)

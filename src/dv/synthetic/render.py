@@ -131,9 +131,9 @@ def look_at_centre(position: Array) -> Array:
 def split_poses(split: str, settings: SyntheticSettings) -> Array:
     """Return the poses ``[views, 4, 4]`` of a split.
 
-    Objects in surroundings are seen from a handheld camera's path, see :func:`~dv.synthetic.handheld.handheld_path`,
-    all others from CAMERA_DISTANCE of the grid's centre. Test views follow an Archimedean spiral from near the pole to near the equator. Training and validation views
-    follow a jittered golden-angle spiral that covers the northern hemisphere evenly.
+    Objects in surroundings are seen from :func:`~dv.synthetic.handheld.handheld_path`, all others from CAMERA_DISTANCE
+    of the grid's centre: test views on an Archimedean spiral from near the pole to near the equator, training and
+    validation views on a jittered golden-angle spiral that covers the northern hemisphere evenly.
 
     Args:
         split: "train", "validation" or "test".
@@ -141,7 +141,8 @@ def split_poses(split: str, settings: SyntheticSettings) -> Array:
     """
     if settings.surroundings:
         counts = settings.train_views, settings.validation_views, settings.test_views
-        return handheld_path(sum(counts), settings.seed)[split_path(*counts)[split]]
+        chosen = split_path(*counts)[split]
+        return np.asarray(handheld_path(sum(counts), settings.seed)[chosen])
     count: int = getattr(settings, f"{split}_views")
     rng = np.random.default_rng([settings.seed, SPLITS.index(split)])
     lowest, highest = np.sin(np.radians([3.0, 85.0]))

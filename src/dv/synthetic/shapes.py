@@ -174,11 +174,11 @@ def box_mesh(low: ArrayLike, high: ArrayLike, texture: Texels) -> MeshShape:
             (low + z, y, -z), (high, -y, -z), (low + x + z, -x, -z), (low + y + z, x, -z), (low, y, x), (low + z, x, y),
         )
     ]  # fmt: skip
-    return MeshShape(
-        *(np.concatenate([getattr(side, key) for side in sides]) for key in ("vertices", "normals", "uv")),
-        np.concatenate([side.faces + np.uint32(4 * number) for number, side in enumerate(sides)]),
-        texture,
+    vertices, normals, uv = (
+        np.concatenate([getattr(side, key) for side in sides]) for key in ("vertices", "normals", "uv")
     )
+    faces = np.concatenate([side.faces + np.uint32(4 * number) for number, side in enumerate(sides)])
+    return MeshShape(vertices, normals, uv, faces, texture)
 
 
 def texel_positions(grid: Array, rows: int, columns: int) -> Array:

@@ -35,7 +35,7 @@ def thing_shapes() -> list[MeshShape]:
     """Return the meshes of a vase with flowers, an apple, a lemon and a pear."""
     offset = np.array([*_VASE_AT, _BOTTOM + 0.46 * _VASE_SCALE])
     vase = [replace(shape, vertices=_VASE_SCALE * shape.vertices + offset) for shape in vase_shapes()]
-    return [*vase, *_flowers(offset + [0, 0, 0.30 * _VASE_SCALE]), *_fruits()]
+    return [*vase, *_flowers(offset + np.array([0, 0, 0.30 * _VASE_SCALE])), *_fruits()]
 
 
 def _painted(grid: Array, color: Array, second: Array, seed: int, cells: float = 25.0) -> MeshShape:
@@ -43,14 +43,16 @@ def _painted(grid: Array, color: Array, second: Array, seed: int, cells: float =
     points = texel_positions(grid, 96, 96)
     blend = smoothstep(solid_noise(points, cells, seed) + 0.4 * solid_noise(points, 4 * cells, seed + 1), 0.35, 1.0)
     speckles = 1 - 0.35 * (solid_noise(points, 8 * cells, seed + 2) > 0.82)
-    return tube_mesh(grid, to_texels((color * (1 - blend[..., None]) + second * blend[..., None]) * speckles[..., None]))
+    return tube_mesh(
+        grid, to_texels((color * (1 - blend[..., None]) + second * blend[..., None]) * speckles[..., None])
+    )
 
 
 def _fruits() -> list[MeshShape]:
     t = np.linspace(0, 1, 90)
     rise = np.stack([0 * t, 0 * t, t], axis=1)
     dome = np.sqrt(np.maximum(1 - (2 * t - 1) ** 2, 1e-6))
-    apple = 0.098 * dome ** 0.85 * (1 + 0.15 * np.sin(np.pi * t))
+    apple = 0.098 * dome**0.85 * (1 + 0.15 * np.sin(np.pi * t))
     pear = 0.088 * dome * (1 - 0.48 * smoothstep(t, 0.35, 0.85))
     lemon = 0.07 * dome * (0.75 + 0.25 * np.sin(np.pi * t))
     shapes = []

@@ -41,7 +41,9 @@ def render_views(
     workers: int,
     progress: "tqdm[Any]",
 ) -> None:
-    """Render images over a white background and write them as PNG files, of objects in surroundings with mask and depth; call this from the main thread.
+    """Render images over a white background and write them as PNG files; call this from the main thread.
+
+    Of an object in surroundings, mask and depth are written too.
 
     Args:
         views: The images to render.
@@ -107,7 +109,7 @@ def _render_view(view: View, film: Film, samples_per_pixel: int) -> None:
     if _truth is not None:  # before the image, whose file says that the view is complete
         write_truth(_truth, view.path, view.pose, film, view.seed)
     rgba = render_rgba(_scene, view.pose, film, samples_per_pixel, view.seed)
-    over_white = rgba[..., :3] + (1 - rgba[..., 3:])
-    bitmap = mi.Bitmap(over_white * np.float32(2**view.stops)).convert(mi.Bitmap.PixelFormat.RGB, mi.Struct.Type.UInt8, srgb_gamma=True)
+    over_white = (rgba[..., :3] + (1 - rgba[..., 3:])) * np.float32(2**view.stops)
+    bitmap = mi.Bitmap(over_white).convert(mi.Bitmap.PixelFormat.RGB, mi.Struct.Type.UInt8, srgb_gamma=True)
     with atomic_file(view.path) as temporary:
         bitmap.write(str(temporary))

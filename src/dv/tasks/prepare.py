@@ -47,7 +47,13 @@ from dv.tasks.command import run
 from dv.validation import show
 
 DEFAULT_ROOT = Path("data/deepvoxels")  # where the object groups of train.py look
-PUBLISHED = {"vase": "vase", "cube": "cube", "greek": "pedestal", "armchair": "chair", "still_life": "still_life"}  # object.name: choice of object
+GROUPS = {
+    "vase": "vase",
+    "cube": "cube",
+    "greek": "pedestal",
+    "armchair": "chair",
+    "still_life": "still_life",
+}  # object.name: choice of object
 
 
 def prepare(config: PrepareConfig) -> None:
@@ -72,7 +78,7 @@ def prepare(config: PrepareConfig) -> None:
 
 def next_command(root: Path, name: str) -> str:
     """Return the command line that trains on ``<root>/<split>/<name>``."""
-    group = PUBLISHED.get(name)
+    group = GROUPS.get(name)
     words = [f"object={group}"] if group else ["object=custom", _override("object.name", name)]
     if not group or root != DEFAULT_ROOT:
         words.insert(1, _override("object.root", str(root)))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from frames import open_checkpoint
 
-from dv.synthetic.mitsuba_scene import import_mitsuba, load_scene, render_depth
+from dv.synthetic.mitsuba_scene import import_mitsuba, load_scene, render_depth, square_film
 from dv.synthetic.render import SCENES
 
 
@@ -36,7 +36,9 @@ def depth_errors(ckpt: Path, shape: str, count: int) -> tuple[np.ndarray, float]
     rendered = restored.render_views(views.poses[chosen], [views.cameras[i] for i in chosen], 1)
     for pose, view in zip(views.poses[chosen], rendered, strict=True):
         assert view.depth is not None
-        truth = render_depth(scene, pose.numpy(), view.depth.shape[-1])  # DeepVoxels' depth has feature_side
+        truth = render_depth(
+            scene, pose.numpy(), square_film(view.depth.shape[-1])
+        )  # DeepVoxels' depth has feature_side
         errors.append(np.abs(view.depth[0].numpy() - truth)[np.isfinite(truth)] / scale)
     joined = np.concatenate(errors)
     return joined, float((joined > 0.25).mean())

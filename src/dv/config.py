@@ -479,10 +479,12 @@ class RenderConfig:
 class RenderSource:
     """Keys of everything that Mitsuba renders; sizes that are null come from ``preset``."""
 
-    shape: Literal["vase", "cube", "pedestal", "chair"] | None
+    shape: Literal["vase", "cube", "pedestal", "chair", "still_life"] | None
     variant: Literal["diffuse", "specular"]
     preset: Literal["demo", "small", "paper"] | None
     image_side: Annotated[int, Strict(), Ge(8)] | None
+    image_height: Annotated[int, Strict(), Ge(8)] | None
+    exposure_jitter: NonNegative | None
     train_views: Count | None
     validation_views: Count | None
     test_views: Count | None

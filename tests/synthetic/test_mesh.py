@@ -10,7 +10,7 @@ import pytest
 from dv.errors import UserError
 from dv.synthetic import render
 from dv.synthetic.mesh import default_up, mesh_shapes, render_mesh
-from dv.synthetic.mitsuba_scene import load_scene, render_rgba
+from dv.synthetic.mitsuba_scene import load_scene, render_rgba, square_film
 from dv.synthetic.render import SyntheticSettings
 from dv.synthetic.shapes import MeshShape, linear_to_srgb, srgb_to_linear
 
@@ -46,7 +46,7 @@ def rendered_hues(shapes: list[MeshShape], azimuth: float = 0.0) -> np.ndarray:
     """Return linear colours ``[SIDE, SIDE, 3]`` from the horizon, divided by their maximum; NaN is background."""
     mi.set_variant("scalar_rgb")
     pose = render.look_at_centre(2 * np.array([np.cos(azimuth), np.sin(azimuth), 0.02]))
-    rgba = render_rgba(load_scene(shapes), pose, SIDE, 16, 0)
+    rgba = render_rgba(load_scene(shapes), pose, square_film(SIDE), 16, 0)
     largest = rgba[..., :3].max(2, keepdims=True)
     return np.where(rgba[..., 3:] > 0.99, rgba[..., :3] / np.where(largest > 0, largest, 1), np.nan)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 Texels = NDArray[np.uint8]
@@ -21,6 +21,8 @@ class MeshShape:
     colors: Texels | None = None  # [N, 3] vertex colours in sRGB, used instead of the texture
     repeat: bool = False  # whether the texture repeats outside [0, 1]
     roughness: float = 0.12  # of the specular variant's surface, from 0 (a mirror) to 1
+    surroundings: bool = False  # whether it is no part of the object, and may lie outside the cube
+    radiance: float = 0.0  # factor of the texture's linear colours that the surface emits
 
 
 def to_texels(colors: NDArray[np.floating]) -> Texels:
@@ -147,6 +149,36 @@ def tube_mesh(grid: Array, texture: Texels, roughness: float = 0.12) -> MeshShap
         texture,
         roughness=roughness,
     )
+
+
+def panel_mesh(corner: ArrayLike, u: ArrayLike, v: ArrayLike, texture: Texels) -> MeshShape:
+    """Make a parallelogram with the edges ``u`` and ``v`` ``[3]``; the texture's first row lies along ``u``."""
+    corner, u, v = (np.asarray(vector, dtype=np.float64) for vector in (corner, u, v))
+    normal = np.cross(u, v)
+    return MeshShape(
+        np.stack([corner, corner + u, corner + u + v, corner + v]),
+        np.tile(normal / np.linalg.norm(normal), (4, 1)),
+        np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]),
+        np.array([[0, 1, 2], [0, 2, 3]], dtype=np.uint32),
+        texture,
+    )
+
+
+def box_mesh(low: ArrayLike, high: ArrayLike, texture: Texels) -> MeshShape:
+    """Make a box between two opposite corners ``[3]``; each side shows the whole texture."""
+    low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    x, y, z = np.diag(high - low)
+    sides = [
+        panel_mesh(corner, u, v, texture)
+        for corner, u, v in (
+            (low + z, y, -z), (high, -y, -z), (low + x + z, -x, -z), (low + y + z, x, -z), (low, y, x), (low + z, x, y),
+        )
+    ]  # fmt: skip
+    vertices, normals, uv = (
+        np.concatenate([getattr(side, key) for side in sides]) for key in ("vertices", "normals", "uv")
+    )
+    faces = np.concatenate([side.faces + np.uint32(4 * number) for number, side in enumerate(sides)])
+    return MeshShape(vertices, normals, uv, faces, texture)
 
 
 def texel_positions(grid: Array, rows: int, columns: int) -> Array:

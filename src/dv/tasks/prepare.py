@@ -43,12 +43,18 @@ from dv.prepare.split_folder import WriteSettings
 from dv.prepare.writing import already_written, import_record, write_object
 from dv.runtime.devices import count_gpus
 from dv.synthetic.mesh import render_mesh
-from dv.synthetic.render import render_synthetic, settings_from
+from dv.synthetic.render import render_synthetic, scene_name, settings_from
 from dv.tasks.command import run
 from dv.validation import show
 
 DEFAULT_ROOT = Path("data/deepvoxels")  # where the object groups of train.py look
-PUBLISHED = {"vase": "vase", "cube": "cube", "greek": "pedestal", "armchair": "chair"}  # object.name: choice of object
+GROUPS = {
+    "vase": "vase",
+    "cube": "cube",
+    "greek": "pedestal",
+    "armchair": "chair",
+    "still_life": "still_life",
+}  # object.name: choice of object
 
 
 def prepare(config: PrepareConfig) -> None:
@@ -73,7 +79,7 @@ def prepare(config: PrepareConfig) -> None:
 
 def next_command(root: Path, name: str) -> str:
     """Return the command line that trains on ``<root>/<split>/<name>``."""
-    group = PUBLISHED.get(name)
+    group = GROUPS.get(name)
     words = [f"object={group}"] if group else ["object=custom", _override("object.name", name)]
     if not group or root != DEFAULT_ROOT:
         words.insert(1, _override("object.root", str(root)))
@@ -115,7 +121,7 @@ def _render(config: PrepareConfig, source: MeshSource | SyntheticSource) -> None
         render_mesh(path, name, root, settings_from(source), source.up)
     else:
         name = config.object.name or source.shape or "vase"
-        render_synthetic(name, root, settings_from(source))
+        render_synthetic(name, root, settings_from(source, scene_name(name, source.shape)))
     print(f"next: {next_command(root, name)}")
 
 

@@ -33,6 +33,10 @@ def _color(value: Any) -> Any:
     return value
 
 
+def _color_or_transparent(value: Any) -> Any:
+    return value if value == "transparent" else _color(value)
+
+
 def _duration(value: str) -> str:
     if not re.fullmatch(r"\d+:\d+:\d+:\d+", value):
         raise ValueError
@@ -76,6 +80,11 @@ Text = Annotated[str, BeforeValidator(_text)]
 Vector = Annotated[list[Float], AfterValidator(_vector), Requirement("three numbers, [x,y,z]")]
 Color = Annotated[
     str | list[Float], AfterValidator(_color), Requirement("white, grey, black or three numbers from 0 to 1, [r,g,b]")
+]
+RenderedBackground = Annotated[
+    str | list[Float],
+    AfterValidator(_color_or_transparent),
+    Requirement("transparent, white, grey, black or three numbers from 0 to 1, [r,g,b]"),
 ]
 PixelCenter = Annotated[float, Strict(), *one_of(0, 0.5)]
 Gpus = Annotated[NonNegativeInt | Literal["auto"], Affects("execution")]
@@ -464,6 +473,7 @@ class RenderConfig:
     """``conf/render.yaml``."""
 
     ckpt: Text | None
+    background: RenderedBackground | None
     output_dir: Text | None
     batch_size: Count
     object: ObjectConfig

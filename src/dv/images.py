@@ -115,7 +115,7 @@ def largest_power_of_two(side: int) -> int:
 
 
 def write_png16(path: Path, image: Tensor) -> None:
-    """Write ``image`` ``[3, H, W]`` or ``[1, H, W]`` in [0, 1] as 16-bit PNG: x is stored as round(65535·x)."""
+    """Write ``image`` ``[1, H, W]``, RGB or RGBA in [0, 1] as 16-bit PNG: x is stored as round(65535·x)."""
     counts = (image.double().clamp(0, 1) * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16)
     # imageio's default backend cannot write 16-bit RGB; OpenCV can, but only write_bytes reports a full disk
     path.write_bytes(iio.imwrite("<bytes>", np.moveaxis(counts, 0, -1).squeeze(), extension=".png", plugin="opencv"))
@@ -182,9 +182,12 @@ class Video:
 
 
 def depth_image(depth: Tensor, height: int, width: int) -> Tensor:
-    """Render depth ``[1, P, Q]`` as a grey image ``[3, height, width]``, nearest pixel white and farthest black."""
-    low, high = depth.min(), depth.max()
-    grey = 1 - (depth - low) / (high - low).clamp_min(1e-9)
+    """Render depth ``[1, P, Q]`` as a grey image ``[3, height, width]``, the nearest pixel white.
+
+    Black is the farthest pixel, or what is ten times as deep as the median: inverse depth would hide the thing itself.
+    """
+    low, high = depth.min(), torch.minimum(depth.max(), 10 * depth.median())
+    grey = (1 - (depth - low) / (high - low).clamp_min(1e-9)).clamp_min(0)
     enlarged: Tensor = resize(grey[None].float(), (height, width), interpolation="nearest")[0]
     return enlarged.expand(3, -1, -1)
 

@@ -66,6 +66,14 @@ class ObjectModel(nn.Module, ABC):
     def point_cloud(self, max_points: int) -> tuple[Tensor, Tensor]:
         """World positions and colours in [0, 1], ``[N, 3]`` each, of at most ``max_points`` points of the object."""
 
+    def isolate(self) -> None:
+        """Keep only what lies in the box, before black: images then hold colours multiplied by opacity.
+
+        Raises:
+            ValueError: if the model has no opacity.
+        """
+        raise ValueError("this model has no opacity by which a thing could be told from its surroundings")
+
     def compile_networks(self) -> None:
         """Compile with torch.compile what becomes faster by it; by default nothing."""
 

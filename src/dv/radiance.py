@@ -19,7 +19,7 @@ the two. It is learned and not bounded: cameras whose response curve is steeper 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -276,15 +276,23 @@ class RadianceGrid(ObjectModel):
         for pose in poses:
             yield self.render(pose, intrinsics)
 
+    def isolate(self) -> None:
+        """Keep the first level only, before black."""
+        self.sizes = replace(self.sizes, levels=1, environment=0)
+        self.voxels.index, self.voxels.distance = self.voxels.index[:1], self.voxels.distance[:1]
+        self.background = nn.Parameter(self.background.new_full((3,), -0.5))
+
     def max_depth(self, poses: Tensor) -> float:
-        """Camera z of the farthest corner of the cube from any of the poses, world units."""
+        """Camera z of the farthest corner of the outermost cube from any of the poses, world units."""
         return max(float(self._farthest_corner(pose)) for pose in poses)
 
     def _farthest_corner(self, pose: Tensor) -> Tensor:
-        """Camera z of the farthest corner of the cube."""
+        """Camera z of the farthest corner of the outermost cube."""
         axis = pose[:3, 2]
         center = torch.tensor(self.placement.origin, dtype=pose.dtype, device=pose.device)
-        return (center - pose[:3, 3]) @ axis + axis.abs().sum() * self.placement.scale / 2
+        return (center - pose[:3, 3]) @ axis + axis.abs().sum() * self.placement.scale / 2 * 2 ** (
+            self.sizes.levels - 1
+        )
 
     def point_cloud(self, max_points: int) -> tuple[Tensor, Tensor]:
         """Return the densest vertices and their colours without the view-dependent part."""

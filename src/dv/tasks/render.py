@@ -10,9 +10,10 @@ from tqdm import tqdm
 
 from dv.config import RenderConfig, Trajectory
 from dv.data.folder import read_poses
+from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.trajectory import interpolate, key_poses, orbit, spiral
-from dv.images import Video, write_png16
+from dv.images import Video, background_color, write_png16
 from dv.metrics import to_unit
 from dv.runtime.files import atomic_file, write_json
 from dv.tasks.command import run
@@ -22,12 +23,18 @@ from dv.tasks.restore import Restored, restore
 def render(config: RenderConfig) -> Path:
     """Render a trajectory into ``rgb/``, ``depth/``, ``depth.json``, ``frames.json`` and ``video.mp4``.
 
-    Depth is camera z; one count of a 16-bit depth PNG is ``world_units_per_count`` of ``depth.json``.
+    Depth is camera z; one count of a 16-bit depth PNG is ``world_units_per_count`` of ``depth.json``. With a
+    ``background`` images show only what lies in the box; transparent ones are RGBA, and white in the video.
 
     Returns:
         The folder of the results.
+
+    Raises:
+        UserError: for a ``background`` with a model without opacity.
     """
     restored = restore(config)
+    if config.background is not None:
+        _isolate(restored)
     names, poses, cameras = trajectory(restored, config.trajectory)
     output_dir = Path(config.output_dir or restored.run_dir / "render" / config.trajectory.name)
     (output_dir / "rgb").mkdir(parents=True, exist_ok=True)
@@ -42,10 +49,11 @@ def render(config: RenderConfig) -> Path:
         views = restored.render_views(poses, cameras, config.batch_size)
         for i, view in enumerate(tqdm(views, f"rendering {config.trajectory.name}", len(poses), unit="frame")):
             image = to_unit(view.image)
-            write_png16(output_dir / "rgb" / f"{i:06d}.png", image)
+            frame = image if config.background is None else over_background(image, view.opacity, config.background)
+            write_png16(output_dir / "rgb" / f"{i:06d}.png", frame)
             if view.depth is not None:
                 write_png16(output_dir / "depth" / f"{i:06d}.png", view.depth / max_depth)
-            video.add(image)
+            video.add(frame if len(frame) == 3 else over_background(image, view.opacity, "white"))
     frames = {f"{i:06d}" for i in range(len(poses))}
     for old in (*output_dir.glob("rgb/*.png"), *output_dir.glob("depth/*.png")):
         if old.stem not in frames:  # left by a longer trajectory
@@ -53,6 +61,37 @@ def render(config: RenderConfig) -> Path:
     write_json(output_dir / "frames.json", {"names": names, "poses": poses.tolist()})
     print(f"{len(poses)} frames: {output_dir}")
     return output_dir
+
+
+def _isolate(restored: Restored) -> None:
+    try:
+        restored.model.isolate()
+    except ValueError as error:
+        raise UserError(f"background= with {restored.checkpoint.path}: {error}; leave out background=") from error
+
+
+def over_background(image: Tensor, opacity: Tensor | None, background: str | list[float]) -> Tensor:
+    """Composite an image over a background.
+
+    Args:
+        image: colours multiplied by opacity, ``[3, H, W]`` in [0, 1].
+        opacity: ``[1, H, W]``.
+        background: a colour, or ``transparent``.
+
+    Returns:
+        RGB ``[3, H, W]``, or for ``transparent`` RGBA ``[4, H, W]`` whose colours are not multiplied.
+
+    >>> image, opacity = torch.full((3, 1, 1), 0.2), torch.full((1, 1, 1), 0.5)
+    >>> over_background(image, opacity, "transparent").flatten()
+    tensor([0.4000, 0.4000, 0.4000, 0.5000])
+    >>> over_background(image, opacity, "white").flatten()
+    tensor([0.7000, 0.7000, 0.7000])
+    """
+    assert opacity is not None
+    if background == "transparent":
+        return torch.cat([(image / opacity.clamp_min(1e-6)).clamp(0, 1), opacity])
+    color = image.new_tensor(background_color(background))[:, None, None]
+    return image + (1 - opacity) * color
 
 
 def trajectory(restored: Restored, config: Trajectory) -> tuple[list[str], Tensor, list[Intrinsics]]:

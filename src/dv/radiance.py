@@ -290,9 +290,8 @@ class RadianceGrid(ObjectModel):
         """Camera z of the farthest corner of the outermost cube."""
         axis = pose[:3, 2]
         center = torch.tensor(self.placement.origin, dtype=pose.dtype, device=pose.device)
-        return (center - pose[:3, 3]) @ axis + axis.abs().sum() * self.placement.scale / 2 * 2 ** (
-            self.sizes.levels - 1
-        )
+        outermost = self.placement.scale * 2.0 ** (self.sizes.levels - 1)
+        return (center - pose[:3, 3]) @ axis + axis.abs().sum() * outermost / 2
 
     def point_cloud(self, max_points: int) -> tuple[Tensor, Tensor]:
         """Return the densest vertices and their colours without the view-dependent part."""

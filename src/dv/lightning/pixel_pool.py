@@ -1,14 +1,63 @@
-"""The pixels of all training views that are worth rendering, as numbers."""
+"""The pixels of all training views that are worth rendering."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dv.data.folder import Views
 from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
+from dv.images import to_model_range
 from dv.radiance import RadianceGrid
+
+
+class DrawnPixels(NamedTuple):
+    """P pixels of the training views.
+
+    Args:
+        view: number of each pixel's view, ``[P]``.
+        position: column and row, ``[P, 2]``.
+        color: ``[P, 3]`` in [-0.5, 0.5].
+        pose: camera-to-world ``[P, 4, 4]`` of the view.
+        camera: intrinsics of the view, ``[P, 4]`` as in :meth:`~dv.geometry.camera.Intrinsics.numbers`.
+    """
+
+    view: Tensor
+    position: Tensor
+    color: Tensor
+    pose: Tensor
+    camera: Tensor
+
+
+class PixelPool:
+    """All pixels of the training views on one device, and the numbers of those that are worth rendering.
+
+    Args:
+        views: the training views.
+        device: where to keep and draw pixels.
+    """
+
+    def __init__(self, views: Views, device: torch.device) -> None:
+        self.intrinsics = views.cameras
+        self.colors, self.poses = views.pixels.to(device), views.poses.to(device)
+        self.starts = torch.tensor(views.starts, device=device)
+        self.widths = torch.tensor([k.width for k in views.cameras], device=device)
+        self.cameras = torch.tensor([k.numbers() for k in views.cameras], dtype=torch.float64, device=device)
+        self.numbers = torch.arange(len(self.colors), device=device)
+
+    def keep_hits(self, model: RadianceGrid, border: int) -> None:
+        """Keep the pixels worth rendering; see :func:`find_pixels`."""
+        self.numbers = find_pixels(model, self.poses, self.intrinsics, border)
+
+    def draw(self, count: int, generator: torch.Generator) -> DrawnPixels:
+        """Draw ``count`` pixels with replacement, on the device of the generator."""
+        drawn = torch.randint(len(self.numbers), (count,), generator=generator, device=generator.device)
+        numbers = self.numbers[drawn.to(self.numbers.device)]
+        view, position = view_and_pixel(numbers, self.starts, self.widths)
+        return DrawnPixels(view, position, to_model_range(self.colors[numbers]), self.poses[view], self.cameras[view])
 
 
 @torch.no_grad()

@@ -16,11 +16,10 @@ from dv.data.calibration import Calibration
 from dv.data.folder import Views
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, pixel_rays
-from dv.images import to_model_range
 from dv.lightning.appearance import Appearance
 from dv.lightning.camera_refinement import CameraRefinement
 from dv.lightning.object_module import ObjectModule
-from dv.lightning.pixel_pool import find_pixels, view_and_pixel
+from dv.lightning.pixel_pool import DrawnPixels, PixelPool
 from dv.lightning.radiance_sizes import radiance_sizes
 from dv.lightning.schedule import StepFraction
 from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
@@ -153,12 +152,8 @@ class RadianceGridModule(ObjectModule):
 
     def on_train_start(self) -> None:
         """Copy images and poses to the device, and find the pixels worth rendering."""
-        views, double = self.views, torch.float64
-        self._colors, self._poses = views.pixels.to(self.device), views.poses.to(self.device)
-        self._starts = torch.tensor(views.starts, device=self.device)
-        self._widths = torch.tensor([k.width for k in views.cameras], device=self.device)
-        self._cameras = torch.tensor([k.numbers() for k in views.cameras], dtype=double, device=self.device)
-        self._pixels = self._find_pixels()
+        self._pool = PixelPool(self.views, self.device)
+        self._find_pixels()
         self._changed = int(self.changes)  # on the CPU too, since reading a buffer waits for the GPU
 
     def training_step(self, batch: list[list[int]], batch_idx: int) -> None:
@@ -210,36 +205,32 @@ class RadianceGridModule(ObjectModule):
         """Add one sample's share of the gradients of a step of ``samples`` samples; return metrics by name."""
         generator, count = torch.Generator(self.device), self.pixels_per_sample
         generator.manual_seed(self.seed * 1_000_000_007 + number)
-        drawn = torch.randint(len(self._pixels), (count,), generator=generator, device=self.device)
+        drawn = self._pool.draw(count, generator)
         offsets = torch.rand(count * self.model.sizes.rays_per_pixel, generator=generator, device=self.device)
-        numbers = self._pixels[drawn]
-        view, pixels = view_and_pixel(numbers, self._starts, self._widths)
-        truth = to_model_range(self._colors[numbers])
-        poses, cameras = self._refined_cameras(view)
-        output = self.model.render_pixels(poses, pixels, cameras, offsets, step_size)
-        error = self._appearance(output, view, pixels) - truth
+        output = self.model.render_pixels(*self._refined(drawn), offsets, step_size)
+        error = self._appearance(output, drawn) - drawn.color
         l1, l2 = error.abs().mean(), error.square().mean()
         loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
         self.manual_backward(loss / samples)
         values = {"loss/generator": loss, "loss/l1": l1, "loss/l2": l2, "psnr": -10 * l2.detach().log10()}
         return {name: value.detach() for name, value in values.items()}
 
-    def _refined_cameras(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Return poses ``[P, 4, 4]`` and intrinsics ``[P, 4]`` of training views ``[P]``, with their corrections."""
-        poses, cameras = self._poses[view], self._cameras[view]
+    def _refined(self, drawn: DrawnPixels) -> tuple[Tensor, Tensor, Tensor]:
+        """Return poses ``[P, 4, 4]``, positions ``[P, 2]`` and intrinsics ``[P, 4]`` of pixels, with corrections."""
         if self.camera_refinement is None:
-            return poses, cameras
+            return drawn.pose, drawn.position, drawn.camera
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._refining):
-            return self.camera_refinement(poses, view), self.camera_refinement.intrinsics(cameras)
+            pose = self.camera_refinement(drawn.pose, drawn.view)
+            return pose, drawn.position, self.camera_refinement.intrinsics(drawn.camera)
 
-    def _appearance(self, output: RayOutput, view: Tensor, pixels: Tensor) -> Tensor:
-        """Return rendered pixels ``[P, 3]``, about [-0.5, 0.5], as the training views ``[P]`` show them.
+    def _appearance(self, output: RayOutput, drawn: DrawnPixels) -> Tensor:
+        """Return rendered pixels ``[P, 3]``, about [-0.5, 0.5], as their training views show them.
 
         A background of one colour, which no camera took, keeps it.
         """
         if self.appearance is None:
             return output.colors
-        change = self.appearance.factors(view, pixels) - 1
+        change = self.appearance.factors(drawn.view, drawn.position) - 1
         if self.model.sizes.environment:
             return output.colors + (output.colors + 0.5) * change
         background = output.transmittance[:, None] * (self.model.background + 0.5)
@@ -284,7 +275,7 @@ class RadianceGridModule(ObjectModule):
             side = grid_side(self.settings, self.model.sizes.grid_side, refinements)
             if change == "refine" and side > voxels.side:  # with init_from= the grid can be fine already
                 change_parameters(optimizer, voxels, partial(voxels.refine, side))
-            self._pixels = self._find_pixels()  # as on_train_start of a resumed run does
+            self._find_pixels()  # as on_train_start of a resumed run does
 
     def _add_view_features(self, optimizer: torch.optim.Optimizer) -> None:
         """Add the decoder's features, which are zero, and normals of the surfaces, unless vertices have them."""
@@ -297,29 +288,26 @@ class RadianceGridModule(ObjectModule):
     def _normals(self) -> Tensor:
         """Return normals of the vertices ``[N, 3]`` that point towards the training views that see them."""
         voxels, generator = self.model.voxels, torch.Generator().manual_seed(self.seed)
-        drawn = torch.randint(len(self._pixels), (RAYS_PER_CHUNK,), generator=generator).to(self.device)
-        view, pixels = view_and_pixel(self._pixels[drawn], self._starts, self._widths)
-        poses, cameras = self._refined_cameras(view)
-        rays = pixel_rays(poses, pixels, cameras)
+        poses, positions, cameras = self._refined(self._pool.draw(RAYS_PER_CHUNK, generator))
+        rays = pixel_rays(poses, positions, cameras)
         directions = voxels.weighted_view_directions(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)))
         if self.trainer.world_size > 1:  # the same on all ranks to the last bit
             directions = self._mean_over_ranks(directions)
         with torch.autocast(self.device.type, enabled=False):  # differences of neighbours need all their bits
             return voxels.normals(directions)
 
-    def _find_pixels(self) -> Tensor:
+    def _find_pixels(self) -> None:
         """Find the pixels worth rendering.
 
         Raises:
             UserError: if there are none.
         """
-        pixels = find_pixels(self.model, self._poses, self.views.cameras, self.loss.border)
-        if not len(pixels):
+        self._pool.keep_hits(self.model, self.loss.border)
+        if not len(self._pool.numbers):
             raise UserError(
                 f"nothing is left of the grid at step {self.global_step}; the last good checkpoint is "
                 f"{self._last_checkpoint()}; try a smaller optimizer.learning_rate or model.sparsity"
             )
-        return pixels
 
     def render_validation_view(self, pose: Tensor) -> RenderedView:
         """Render a validation view, with depth in world units."""

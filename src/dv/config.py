@@ -406,6 +406,7 @@ class EvaluateConfig:
     ckpt: Text | None
     split: Literal["test", "validation", "train"]
     border: NonNegativeInt
+    align_poses: Bool
     lpips: Bool | Literal["auto"]
     batch_size: Count
     output_dir: Text | None

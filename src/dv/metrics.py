@@ -45,6 +45,25 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
     return kornia_ssim(image, truth, SSIM_WINDOW, padding="valid").mean((1, 2, 3))  # type: ignore[no-any-return]
 
 
+def fit_gain(image: Tensor, truth: Tensor) -> Tensor:
+    """Multiply each channel by the factor that brings an image nearest to its truth, by least squares.
+
+    Photographs of one thing differ in exposure and white balance, which no model can know of a view that it never saw.
+
+    Args:
+        image: ``[P, C]``, any colours from 0 on.
+        truth: ``[P, C]``.
+
+    Returns:
+        ``[P, C]``.
+
+    >>> fit_gain(torch.tensor([[0.2], [0.4]]), torch.tensor([[0.3], [0.6]]))
+    tensor([[0.3000],
+            [0.6000]])
+    """
+    return image * ((image * truth).sum(0) / image.square().sum(0).clamp_min(1e-12))
+
+
 def to_unit(image: Tensor) -> Tensor:
     """Map an image of the model in [-0.5, 0.5] to [0, 1] in fp32; values outside are clamped.
 

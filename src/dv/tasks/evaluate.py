@@ -14,14 +14,18 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from dv.config import EvaluateConfig
+from dv.data.folder import Views
 from dv.errors import UserError
 from dv.geometry.camera import axis_cosines
 from dv.images import contact_sheet, depth_image, encode_png, to_model_range, write_png
 from dv.losses import cut_border
-from dv.metrics import psnr, ssim, to_unit
+from dv.metrics import fit_gain, psnr, ssim, to_unit
+from dv.object_model import RenderedView
+from dv.radiance import RadianceGrid
 from dv.runtime.devices import count_gpus
 from dv.runtime.files import atomic_folder, write_json
 from dv.runtime.launch import gather, rank_info, run_on_ranks
+from dv.tasks.align import align_pose
 from dv.tasks.command import run
 from dv.tasks.restore import Restored, restore
 
@@ -30,6 +34,9 @@ SHEET_VIEWS = 6
 SCORE_NAMES = {
     "mean": "model, full frame",
     "mean_border": "model, border cut",
+    "mean_gain": "  with a fitted gain",
+    "aligned_border": "  from an aligned pose",
+    "aligned_gain": "  and with a fitted gain",
     "baseline": "nearest view, full frame",
     "baseline_border": "nearest view, border cut",
 }
@@ -71,7 +78,8 @@ def evaluate_on_rank(config: EvaluateConfig) -> dict[str, Any] | None:
     if rank:
         return None
     scored.sort()
-    metrics: dict[str, Any] = {name: _mean([view.scores[name] for view in scored]) for name in SCORE_NAMES}
+    names = [name for name in SCORE_NAMES if name in scored[0].scores]
+    metrics: dict[str, Any] = {name: _mean([view.scores[name] for view in scored]) for name in names}
     metrics |= {
         "split": config.split,
         "ckpt": str(restored.checkpoint.path),
@@ -108,21 +116,47 @@ def _score(restored: Restored, config: EvaluateConfig, indices: list[int]) -> It
         baseline = to_unit(to_model_range(train.image(nearest[i])[None]))
         if baseline.shape != truth.shape:
             baseline = functional.interpolate(baseline, truth.shape[2:], mode="bilinear", antialias=True)
+        inner = cut_border(truth, config.border)
         scores = {}
         for name, image in (("mean", output), ("baseline", baseline)):
             scores[name] = score(image, truth)
-            scores[f"{name}_border"] = score(cut_border(image, config.border), cut_border(truth, config.border))
+            scores[f"{name}_border"] = score(cut_border(image, config.border), inner)
+        scores["mean_gain"] = score(_with_fitted_gain(cut_border(output, config.border), inner), inner)
+        if config.align_poses:
+            aligned = cut_border(to_unit(_render_aligned(restored, views, i).image[None].float()).cpu(), config.border)
+            scores["aligned_border"] = score(aligned, inner)
+            scores["aligned_gain"] = score(_with_fitted_gain(aligned, inner), inner)
         row = [output[0], truth[0]]
         if view.depth is not None:
             row.append(depth_image(view.depth.cpu(), truth.shape[2], truth.shape[3]))
         yield ScoredView(i, scores, encode_png(contact_sheet([row])), row if i in on_sheet else None)
 
 
+def _with_fitted_gain(image: Tensor, truth: Tensor) -> Tensor:
+    """Fit the gain of each channel of an image ``[1, 3, H, W]`` in [0, 1] to its truth."""
+    pixels, true_pixels = (x[0].flatten(1).T for x in (image, truth))
+    return fit_gain(pixels, true_pixels).T.view_as(image).clamp(0, 1)
+
+
+def _render_aligned(restored: Restored, views: Views, i: int) -> RenderedView:
+    """Render view ``i`` from the pose near its own from which the model renders it best.
+
+    Raises:
+        UserError: if the model has no gradients by poses.
+    """
+    model = restored.model
+    if not isinstance(model, RadianceGrid):
+        raise UserError(f"align_poses=true needs a radiance grid, not model.kind={restored.checkpoint.kind}")
+    pose = align_pose(model, views.poses[i].to(restored.device), views.cameras[i], views.image(i))
+    return model.render(pose, views.cameras[i])
+
+
 def format_table(metrics: dict[str, Any]) -> str:
     """Format the mean scores as a table for the terminal."""
     keys = list(metrics["mean"])
     lines = [f"{'':<24}" + "".join(f"{key.upper():>10}" for key in keys)]
-    for name, title in SCORE_NAMES.items():
+    for name in (name for name in SCORE_NAMES if name in metrics):
+        title = SCORE_NAMES[name]
         lines.append(f"{title:<24}" + "".join(f"{metrics[name][k]:>10.{2 if k == 'psnr' else 3}f}" for k in keys))
     return "\n".join([f"{len(metrics['views'])} {metrics['split']} views (PSNR in dB)", *lines])
 

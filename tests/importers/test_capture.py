@@ -94,7 +94,7 @@ def test_handheld_portrait_photographs_with_distortion(command, phone, tmp_path)
     assert iio.imread(root / "train" / "box" / "scene.png").shape[0] > 200
     assert not list(root.glob(".*"))
     # the printed command trains on it; only sizes are added
-    _, script, *arguments = shlex.split(result.out.split("next: ")[1].splitlines()[0])
+    _, script, *arguments = shlex.split(result.out.split("paper's model: ")[1].splitlines()[0])
     assert script == "train.py"
     trained = command("train", *arguments, *TINY, "loss=l1", "data.image_side=32", "trainer.max_steps=1")
     assert trained.code == 0, trained.err

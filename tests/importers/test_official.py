@@ -106,11 +106,11 @@ def test_installs_archives_in_an_archive(scenes, tmp_path, outer):
 def test_command(command, archive, tmp_path):
     result = command("prepare", "source=official", f"source.path={archive}", f"output_dir={tmp_path / 'to'}")
     assert result.code == 0, result.err
-    assert f"next: python train.py object=custom object.root={tmp_path}/to object.name=shoe\n" in result.out
+    assert f"paper's model: python train.py object=custom object.root={tmp_path}/to object.name=shoe\n" in result.out
     assert complete(tmp_path / "to")
     again = command("prepare", "source=official", f"source.path={archive}", f"output_dir={tmp_path / 'to'}")
     assert "nothing to do" in again.out
-    assert "next: python train.py object=vase" in again.out
+    assert "with the paper's model: python train.py object=vase" in again.out
     for key, value in (("path", "absent.zip"), ("sha256", "abc"), ("max_gb", 0), ("pixel_center", 1)):
         bad = command("prepare", "source=official", f"source.{key}={value}", f"output_dir={tmp_path / 'to'}")
         assert (bad.code, bad.err.count("\n")) == (1, 1)

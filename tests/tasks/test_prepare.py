@@ -106,7 +106,8 @@ def test_every_format_gives_the_same_cameras_and_the_same_first_loss(command, va
             [*placement.origin, placement.scale, placement.near], [0, 0, 0, 1, 2 - np.sqrt(3) / 2], atol=1e-9
         )
         # the printed command trains on it, with the same loss for every format
-        _, _, *arguments = shlex.split(result.out.split("next: ")[1].splitlines()[0])
+        assert f"next: python train.py experiment=radiance object=custom object.root={out}" in result.out
+        _, _, *arguments = shlex.split(result.out.split("paper's model: ")[1].splitlines()[0])
         run = tmp_path / convert.__name__ / "run"
         trained = command("train", *arguments, *TINY, "loss=l1", "trainer.max_steps=1", f"hydra.run.dir={run}")
         assert trained.code == 0, trained.err
@@ -148,7 +149,7 @@ def test_a_repeated_command_does_nothing_and_other_settings_are_refused(command,
     again = command("prepare", *arguments)
     assert again.code == 0
     assert "nothing to do" in again.out
-    assert "next: python train.py object=custom" in again.out
+    assert "next: python train.py experiment=radiance object=custom" in again.out
     other = command("prepare", *arguments, "grid.scale=2")
     assert other.code == 1
     assert "choose another output_dir" in other.err
@@ -219,4 +220,7 @@ def test_a_mesh_becomes_an_object(command, tmp_path):
     middle = images[:, :, 6:10, 6:10].mean((0, 2, 3))
     assert middle[0] > 2 * middle[1]
     assert torch.equal(images[:, :, 0, 0], torch.full((3, 3), 255.0))
-    assert f"next: python train.py object=custom object.root={tmp_path} object.name=brick" in result.out
+    assert (
+        f"next: python train.py experiment=radiance object=custom object.root={tmp_path} object.name=brick"
+        in result.out
+    )

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from dv.data.folder import Views
-from dv.images import to_model_range
+from dv.images import read_image, to_model_range
 
 PLAIN_TOLERANCE = 0.1  # maximum difference of a channel in [0, 1] to the colour of a plain background
 PLAIN_SHARE = 0.8  # of all corners must have that colour
+FILES_READ = 20
 
 
 def corner_color(views: Views) -> Tensor:
     """Return the median colour ``[3]``, in [-0.5, 0.5], of the corner pixels of all images."""
-    return to_model_range(_corners(views).float().median(0).values)
+    corners = torch.cat([_corners(views.image(i)) for i in range(len(views))])
+    return to_model_range(corners.float().median(0).values)
 
 
 def has_plain_background(views: Views) -> bool:
     """Return whether most corner pixels of all images have the same colour."""
-    corners = to_model_range(_corners(views))
-    difference = (corners - corner_color(views)).abs().amax(1)
+    return is_plain(torch.cat([_corners(views.image(i)) for i in range(len(views))]) / 255)
+
+
+def is_plain(corners: Tensor) -> bool:
+    """Return whether most of the colours ``[N, 3]`` in [0, 1] are about the same.
+
+    >>> is_plain(torch.tensor([[0.0, 0.0, 0.0]]).repeat(9, 1)), is_plain(torch.rand(90, 3))
+    (True, False)
+    """
+    difference = (corners - corners.median(0).values).abs().amax(1)
     return bool((difference < PLAIN_TOLERANCE).float().mean() > PLAIN_SHARE)
 
 
-def _corners(views: Views) -> Tensor:
-    """Corner pixels ``[4·V, 3]`` of all images, uint8."""
-    return torch.cat([views.image(i)[:, [0, 0, -1, -1], [0, -1, 0, -1]].T for i in range(len(views))])
+def corners_of_files(paths: list[Path]) -> Tensor:
+    """Read the corner colours ``[N, 3]`` in [0, 1] of some of the images, over white where they are transparent."""
+    some = paths[:: max(1, len(paths) // FILES_READ)]
+    images = [torch.from_numpy(read_image(path, np.ones(3))) for path in some]
+    return torch.cat([_corners(image.permute(2, 0, 1)) for image in images])
+
+
+def _corners(image: Tensor) -> Tensor:
+    """Corner pixels ``[4, 3]`` of an image ``[3, H, W]``."""
+    return image[:, [0, 0, -1, -1], [0, -1, 0, -1]].T

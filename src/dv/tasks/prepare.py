@@ -26,6 +26,8 @@ from dv.config import (
     SyntheticSource,
     TransformsSource,
 )
+from dv.data.background import corners_of_files, is_plain
+from dv.data.folder import image_files
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.importers.capture import read_capture, recorded_settings
@@ -72,9 +74,18 @@ def prepare(config: PrepareConfig) -> None:
     elif isinstance(source, OfficialSource):
         root = Path(config.output_dir or config.object.root or DEFAULT_ROOT)
         for name in install_official(root, source):
-            print(f"next: {next_command(root, name)}")
+            print(what_next(root, name))
     else:
         _render(config, source)
+
+
+def what_next(root: Path, name: str) -> str:
+    """Return two lines: the command for the best images within minutes, and that for the paper's model."""
+    files = list(image_files(root / "train" / name / "rgb").values())
+    experiment = "radiance" if is_plain(corners_of_files(files)) else "capture"
+    command = next_command(root, name)
+    best = command.replace("train.py", f"train.py experiment={experiment}", 1)
+    return f"next: {best}\nwith the paper's model: {command}"
 
 
 def next_command(root: Path, name: str) -> str:
@@ -122,7 +133,7 @@ def _render(config: PrepareConfig, source: MeshSource | SyntheticSource) -> None
     else:
         name = config.object.name or source.shape or "vase"
         render_synthetic(name, root, settings_from(source, scene_name(name, source.shape)))
-    print(f"next: {next_command(root, name)}")
+    print(what_next(root, name))
 
 
 def _export(config: PrepareConfig) -> None:
@@ -201,7 +212,7 @@ def _write(
         print(f"{name} in {root} is already prepared from this with these settings: nothing to do")
     else:
         print("\n".join(write_object(read(), root, name, settings, record)))
-    print(f"next: {next_command(root, name)}")
+    print(what_next(root, name))
 
 
 def _path(source: ImportSource | MeshSource, key: str = "source.path") -> Path:

@@ -4,11 +4,12 @@ import torch
 from torch import nn
 
 from conftest import TINY_RADIANCE, compose_config
+from dv.data.background import corner_color
 from dv.data.folder import Views
 from dv.data.object import ObjectSource
 from dv.data.sampling import ViewDataset
 from dv.geometry.camera import Intrinsics
-from dv.lightning.radiance_module import RadianceGridModule, _corner_color
+from dv.lightning.radiance_module import RadianceGridModule
 from dv.lightning.vertex_changes import change_parameters
 from dv.nets.voxels import SparseVoxels
 
@@ -18,7 +19,7 @@ def test_the_background_is_the_median_of_the_corners():
     images[:, :, 0, 0] = 10  # the object covers this corner in all views
     poses = torch.eye(4).expand(3, 4, 4)
     views = Views.of_one_camera(["a", "b", "c"], poses, images, Intrinsics.square(4.0, 2.0, 2.0, 4))
-    assert torch.allclose(_corner_color(views), torch.tensor(200 / 255 - 0.5))
+    assert torch.allclose(corner_color(views), torch.tensor(200 / 255 - 0.5))
 
 
 def test_unchanged_parameters_keep_their_moments():

@@ -1,0 +1,120 @@
+"""Exposure, vignetting and camera corrections: what is put in comes out."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
+from dv.geometry.grid import GridPlacement
+from dv.geometry.trajectory import look_at
+from dv.lightning.appearance import Appearance
+from dv.lightning.camera_refinement import CameraRefinement
+from dv.radiance import RadianceGrid, RadianceSizes
+from dv.tasks.align import align_pose
+
+WIDE, TALL = Intrinsics(30.0, 31.0, 20.0, 11.0, 40, 24, 0.5), Intrinsics.square(20.0, 10.0, 10.0, 20, 0.5)
+
+
+def cameras_around(count, seed=0):
+    """Return poses [count, 4, 4] that look at the origin from a distance of 2."""
+    g = torch.Generator().manual_seed(seed)
+    positions = 2 * F.normalize(torch.randn(count, 3, generator=g, dtype=torch.float64), dim=1)
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    return torch.stack([look_at(position, torch.zeros(3, dtype=torch.float64), up) for position in positions])
+
+
+def test_factors_are_gains_per_view_times_vignetting_per_camera():
+    appearance = Appearance([WIDE, TALL, WIDE], vignetting=True)
+    with torch.no_grad():
+        appearance.exposure.copy_(torch.tensor([[0.1, 0.2, 0.3], [-0.5, 0.0, 0.5], [0.0, 0.0, 0.0]]))
+        appearance.vignetting.copy_(torch.tensor([[-0.3, 0.1], [0.0, 0.0]]))
+    view = torch.tensor([0, 0, 1, 2])
+    pixels = torch.tensor([[19.5, 10.5], [0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])
+    ours = appearance.factors(view, pixels)
+    for i, (v, (column, row)) in enumerate(zip(view.tolist(), pixels.tolist(), strict=True)):
+        camera = (WIDE, TALL, WIDE)[v]
+        squared = ((column - camera.cx + 0.5) ** 2 + (row - camera.cy + 0.5) ** 2) / (
+            (camera.width**2 + camera.height**2) / 4
+        )
+        darkening = -0.3 * (squared - 1 / 3) + 0.1 * (squared**2 - 0.2) if camera is WIDE else 0.0
+        torch.testing.assert_close(ours[i], torch.exp(appearance.exposure[v] + darkening))
+    assert (ours[1] < ours[0]).all(), "corners are darker"
+    appearance.center()
+    assert appearance.exposure.mean(0).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_moving_the_whole_world_is_no_correction(seed):
+    poses = cameras_around(7, seed)
+    g = torch.Generator().manual_seed(seed)
+    angle, shift = 1e-4 * torch.randn(3, generator=g), 1e-4 * torch.randn(3, generator=g)
+    growth = 1e-4 * float(torch.randn(1, generator=g))
+    refinement = CameraRefinement(poses, unit=0.5)
+    centers = (poses[:, :3, 3] - poses[:, :3, 3].mean(0)).float() / 0.5
+    moved = torch.linalg.cross(angle.expand_as(centers), centers) + shift + growth * centers
+    single = 1e-3 * torch.randn(7, 6, generator=g)
+    with torch.no_grad():
+        refinement.rotation.copy_(angle.expand(7, 3))
+        refinement.shift.copy_(moved)
+    refinement.keep_world()
+    assert max(refinement.rotation.abs().max(), refinement.shift.abs().max()) < 1e-8
+    with torch.no_grad():
+        refinement.rotation.copy_(single[:, :3])
+        refinement.shift.copy_(single[:, 3:])
+    refinement.keep_world()
+    left = torch.cat([refinement.rotation, refinement.shift], 1)
+    assert left.norm() > 0.7 * single.norm(), "corrections of single cameras stay"
+
+
+def textured_ball():
+    """Return a grid with a patterned ball in it."""
+    sizes = RadianceSizes(None, 33, initial_density=-9.0)
+    grid = RadianceGrid(sizes, GridPlacement((0.0, 0.0, 0.0), 1.0, 0.1))
+    at = grid.voxels.positions() / 32 - 0.5
+    with torch.no_grad():
+        grid.voxels.density[1:] = (0.35 - at.norm(dim=1)) * 60
+        grid.voxels.features[1:] = torch.sin(at * torch.tensor([9.0, 12.0, 15.0])) / 2
+    grid.voxels.update_empty_space()
+    return grid
+
+
+def test_a_pose_is_aligned_with_what_the_model_renders():
+    grid, camera = textured_ball(), Intrinsics.square(60.0, 24.0, 24.0, 48, 0.5)
+    pose = cameras_around(1)[0]
+    image = ((grid.render(pose, camera).image + 0.5) * 0.8 * 255).round().byte()  # a darker photograph
+    wrong = CameraRefinement(pose[None], 1.0)
+    with torch.no_grad():
+        wrong.rotation.copy_(torch.tensor([[0.01, -0.008, 0.012]]))
+        wrong.shift.copy_(torch.tensor([[0.02, 0.01, -0.02]]))
+    start = wrong(pose[None], torch.tensor([0]))[0].detach()
+    found = align_pose(grid, start, camera, image)
+    true = grid.render(pose, camera).image
+    before, after = ((grid.render(p, camera).image - true).square().mean() for p in (start, found))
+    assert after < before / 10, (before, after)
+    assert (found - pose).norm() < 0.8 * (start - pose).norm()
+
+
+def test_gradients_by_poses_equal_differences():
+    grid, camera = textured_ball().double(), Intrinsics.square(20.0, 8.0, 8.0, 16, 0.5)
+    poses = cameras_around(1)
+    pixels, view = pixel_grid(16), torch.zeros(256, dtype=torch.long)
+    refinement = CameraRefinement(poses, 1.0, focal_length=True).double()
+    g = torch.Generator().manual_seed(0)
+    weights = torch.randn(256, 3, generator=g, dtype=torch.float64)
+    numbers = torch.tensor([camera.numbers()], dtype=torch.float64).expand(256, 4)
+
+    def loss():
+        moved = refinement(poses.expand(256, 4, 4), view)
+        origins, directions = pixel_rays(moved, pixels, refinement.intrinsics(numbers))
+        return (grid(origins, directions, torch.full((256,), 0.5, dtype=torch.float64), 0.1).colors * weights).sum()
+
+    loss().backward()
+    for parameter, index in ((refinement.rotation, (0, 1)), (refinement.shift, (0, 0)), (refinement.log_focal, ())):
+        values = []
+        with torch.no_grad():
+            for change in (1e-4, -2e-4):
+                parameter[index] += change
+                values.append(float(loss()))
+            parameter[index] += 1e-4
+        difference = (values[0] - values[1]) / 2e-4
+        assert float(parameter.grad[index]) == pytest.approx(difference, rel=0.25, abs=0.05)

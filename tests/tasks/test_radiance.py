@@ -193,7 +193,7 @@ def test_exposures_of_the_training_views_are_learned(command, tmp_path):
         assert result.code == 0, result.err
         scores[rate] = np.mean(rows(run, "train/psnr")[-20:])
         assert rows(run, "val/psnr")[-1] > 24
-    exposure = read_weights(run / "checkpoints" / "last.ckpt")["exposure"].mean(1)
+    exposure = read_weights(run / "checkpoints" / "last.ckpt")["appearance.exposure"].mean(1)
     assert float(np.corrcoef(exposure, gains)[0, 1]) > 0.85
     assert scores[0.1] > scores[0.0] + 1
 
@@ -206,11 +206,15 @@ def test_resuming_with_other_exposures_is_refused(command, arguments, tmp_path):
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize(("stop", "exposure_rate"), [(2, 0), (5, 0.1), (7, 0)])
-def test_a_resumed_run_equals_an_uninterrupted_one(command, arguments, tmp_path, stop, exposure_rate):
+SURROUNDINGS = ["model.levels=2", "model.environment=4", "model.exposure_rate=0.1", "model.vignetting_rate=0.01"]
+SURROUNDINGS += ["model.camera_rate=0.01", "model.refine_focal_length=true"]
+
+
+@pytest.mark.parametrize(("stop", "more"), [(2, []), (5, SURROUNDINGS), (7, [])])
+def test_a_resumed_run_equals_an_uninterrupted_one(command, arguments, tmp_path, stop, more):
     """One of the stops is between refinements, with fewer vertices than at the start."""
     base = [*arguments, "trainer.save_every_steps=1", "trainer.validate_every_steps=4", "seed=3"]
-    base += [f"model.exposure_rate={exposure_rate}"]
+    base += more
     assert command("train", *base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'uninterrupted'}").code == 0
     stopped = [*base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'stopped'}"]
     with pytest.MonkeyPatch.context() as patch:
@@ -230,14 +234,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(command, arguments, tmp_path,
 
 
 def test_ranks_take_the_same_steps_as_one_process(command, arguments, tmp_path):
-    base = [*arguments, "trainer.max_steps=6", "trainer.precision=64-true", "model.exposure_rate=0.1"]
+    base = [*arguments, "trainer.max_steps=6", "trainer.precision=64-true", *SURROUNDINGS]
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert command("train", *base, "data.batch_size=2", f"hydra.run.dir={alone}").code == 0
     result = command("train", *base, "trainer.processes=2", f"hydra.run.dir={shared}")
     assert result.code == 0, result.err
     ours, theirs = (read_weights(run / "checkpoints" / "last.ckpt") for run in (shared, alone))
     assert torch.equal(ours["model.voxels.index"], theirs["model.voxels.index"])
-    for name in ("model.voxels.density", "model.voxels.features", "exposure"):
+    names = "model.voxels.density", "model.voxels.features", "model.background", "appearance.exposure"
+    for name in (*names, "appearance.vignetting", "camera_refinement.rotation", "camera_refinement.log_focal"):
         a, b = ours[name], theirs[name]
         assert b.any()
         assert (a - b).norm() <= 1e-9 * b.norm()

@@ -74,7 +74,8 @@ def test_command_runs(command, line, ball, trained, tmp_path):
     elif task == "report":
         arguments += [f"runs={trained.parents[1]}", f"output_dir={tmp_path / 'report'}"]
     elif task == "train":
-        radiance = any(a.startswith("experiment=radiance") for a in arguments)  # a radiance grid has no base_channels
+        grids = ("experiment=radiance", "experiment=capture")
+        radiance = any(a.startswith(grids) for a in arguments)  # a radiance grid has no base_channels
         tiny = [a for a in TINY if not (radiance and a.startswith("model."))]
         arguments += [*tiny, f"object.root={root}", "trainer.max_steps=1"]
         arguments += [] if any(a.startswith("loss=") for a in arguments) else ["loss=l1"]

@@ -234,6 +234,10 @@ class RadianceGridConfig(ModelConfig):
 
     def rules_with(self, config: TrainConfig) -> Iterator[str]:
         """Check grid side, rays per sample, loss and precision, which rendering single rays restricts."""
+        if self.vignetting_rate and not self.exposure_rate:
+            yield "model.vignetting_rate needs exposures: give model.exposure_rate=0.1 too"
+        if self.refine_focal_length and not self.camera_rate:
+            yield "model.refine_focal_length=true needs model.camera_rate, for example 0.01"
         if config.grid.side < 8:
             yield f"grid.side={config.grid.side} must be at least 8 with model=radiance_grid"
         if self.rays < self.supersampling**2:

@@ -108,6 +108,9 @@ class RadianceSizes:
         return self.supersampling**2
 
 
+BEFORE = {"linear_share": torch.tensor(0.0), "focal_scale": torch.tensor(1.0)}  # what older checkpoints computed
+
+
 class RayOutput(NamedTuple):
     """Rendered rays or pixels: ``colors`` ``[R, 3]``, about [-0.5, 0.5], ``transmittance`` and ``depth`` ``[R]``."""
 
@@ -137,6 +140,7 @@ class RadianceGrid(ObjectModel):
     sizes: RadianceSizes
     placement: GridPlacement
     corner: Tensor
+    focal_scale: Tensor
     subpixel_offsets: Tensor
 
     def __init__(
@@ -156,6 +160,8 @@ class RadianceGrid(ObjectModel):
         rows = sizes.environment
         self.background = nn.Parameter(color[:, None, None].repeat(1, rows, 2 * rows) if rows else color)
         # buffers, since copying a tensor from the CPU in every step would keep a GPU waiting
+        # of rendered views relative to their intrinsics, as a refinement of the training's cameras found it
+        self.register_buffer("focal_scale", torch.tensor(1.0))
         self.register_buffer("corner", torch.tensor(placement.origin) - placement.scale / 2, persistent=False)
         self.register_buffer("subpixel_offsets", subpixel_offsets(sizes.supersampling), persistent=False)
 
@@ -176,8 +182,7 @@ class RadianceGrid(ObjectModel):
             own, saved = getattr(self.sizes, key), getattr(RadianceSizes(**sizes), key)
             if own != saved:
                 raise ValueError(f"has model.{key}={saved}, not {own}; add model.{key}={saved}")
-        srgb_mean = {"linear_share": torch.tensor(0.0)}  # what checkpoints without a linear share computed
-        complete = srgb_mean | dict(state)
+        complete = BEFORE | dict(state)
         self.voxels.resize_to_state(complete, "voxels.")
         super().load_saved(sizes, complete)
 
@@ -260,7 +265,8 @@ class RadianceGrid(ObjectModel):
         Depth is where transmittance falls to 1/2; for rays that keep more than that, it is the depth of the farthest
         corner of the cube.
         """
-        width, height = intrinsics.width, intrinsics.height
+        width, height, scale = intrinsics.width, intrinsics.height, float(self.focal_scale)
+        intrinsics = intrinsics._replace(fx=intrinsics.fx * scale, fy=intrinsics.fy * scale)
         pixels = pixel_grid(width, height, pose.device)
         rays_per_chunk = RAYS_PER_CHUNK_GPU if pose.is_cuda else RAYS_PER_CHUNK
         chunks = torch.split(pixels, max(1, rays_per_chunk // self.sizes.rays_per_pixel))

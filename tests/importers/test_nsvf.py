@@ -9,7 +9,7 @@ from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.importers.folder import read_folder
 from dv.importers.nsvf import read_nsvf
-from dv.prepare.placement import near_plane
+from dv.prepare.near_plane import near_plane
 from dv.prepare.writing import WriteSettings
 from dv.prepare.writing import write_object as write_prepared
 

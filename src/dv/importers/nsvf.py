@@ -12,8 +12,9 @@ from dv.data.folder import image_files, read_pose
 from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
 from dv.images import image_size
+from dv.prepare.near_plane import near_plane
 from dv.prepare.photographs import Lens, Photograph, PhotographSet, Problems, check_missing, nearest_rigid, shorten
-from dv.prepare.placement import Array, near_plane
+from dv.prepare.placement import Array
 
 SPLITS = {"0": "train", "1": "validation", "2": "test"}
 

@@ -148,6 +148,7 @@ class RadianceGridModule(ObjectModule):
                 f"{path} was written before model.linear_share existed, and its training cannot be resumed; "
                 f"start another one with its weights: init_from={path} and another hydra.run.dir"
             )
+        state.setdefault(f"{MODEL_PREFIX}focal_scale", torch.tensor(1.0))
         self.model.voxels.resize_to_state(state, f"{MODEL_PREFIX}voxels.")
 
     def on_train_start(self) -> None:
@@ -185,6 +186,8 @@ class RadianceGridModule(ObjectModule):
             self.appearance.center()
         if self.camera_refinement and progress < self.settings.cameras_until:
             self.camera_refinement.keep_world()
+            if self.camera_refinement.log_focal is not None:
+                self.model.focal_scale.copy_(self.camera_refinement.log_focal.detach().exp())
         if self.is_logged(self.global_step):
             self._log_step(results, norm, optimizer)
 

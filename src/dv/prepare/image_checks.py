@@ -38,8 +38,8 @@ def check_images(train: Views, calibration: Calibration) -> list[str]:
     jumps = _outliers(brightness - np.median(brightness[nearest], axis=1), minimum=0.2)
     if len(jumps):
         messages.append(f"{shorten([train.names[i] for i in jumps])}: much brighter or darker than the neighbouring "
-                        "views; was exposure fixed? remove or correct them, or train with "
-                        "experiment=radiance model.exposure_rate=0.1")  # fmt: skip
+                        "views; was exposure fixed? remove or correct them, or let exposures be "
+                        "learned: experiment=capture, or experiment=radiance model.exposure_rate=0.1")  # fmt: skip
     sharpness = np.log([max(float(cv2.Laplacian(image, cv2.CV_32F).var()), 1e-9) for image in grey])
     relative = sharpness - np.median(sharpness[nearest], axis=1)
     blurred = [i for i in _outliers(relative, minimum=1.0) if relative[i] < 0]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dv.errors import UserError
 from dv.geometry.camera import to_camera
 from dv.geometry.grid import GridPlacement
+from dv.prepare.near_plane import NEAR_SHARE, near_plane, nearest_depth
 from dv.prepare.thing import Surroundings, Thing, find_thing
 from dv.prepare.up import up_direction
 
@@ -20,7 +21,6 @@ Array = NDArray[np.float64]
 MARGIN = 1.25  # side of the grid relative to the extent of the thing's points
 TRIMMED = 0.0025  # fraction of these points at either end of an axis that does not count
 VOLUME_MARGIN = 1.2  # side of the grid relative to the sphere in view: objects fill images up to their corners
-NEAR_SHARE = 0.8  # of the camera z of the nearest points is free of anything
 CLEARANCE = 0.95  # a margin, not the thing, ends before this fraction of the way to the nearest camera
 MAX_RAISE = 1.5  # factor by which the grid may grow for the range of camera distances
 
@@ -217,40 +217,6 @@ def _before_cameras(poses: Array, center: Array, least: float, side: float) -> f
     return max(least, min(side, CLEARANCE * free))
 
 
-def near_plane(poses: Array, origin: Array, scale: float, reach: float | None = None) -> float:
-    """Choose the near plane for a grid.
-
-    It is in front of the grid's corners in the nearest view, unless the far end of the frustum, two sides behind it,
-    would then cut the content in the farthest view.
-
-    Args:
-        poses: ``[V, 4, 4]``.
-        origin: centre ``[3]`` of the grid.
-        scale: side of the grid.
-        reach: radius of the content around ``origin``; half the side by default.
-
-    Returns:
-        Camera z in world units.
-    """
-    reach = scale / 2 if reach is None else reach
-    depths = to_camera(poses, origin[None])[:, 0, 2]
-    depths = depths[depths > 0] if (depths > 0).any() else depths  # others look away
-    near = max(depths.min() - math.sqrt(3) / 2 * scale, depths.max() + reach - 2 * scale)
-    return float(max(min(near, depths.min() - reach), 0.01 * scale))
-
-
-def nearest_depth(poses: Array, points: Array, shown: NDArray[np.bool_]) -> float:
-    """Return the camera z that hardly any point is nearer than, in any view.
-
-    Args:
-        poses: ``[V, 4, 4]``.
-        points: reconstructed points ``[N, 3]``, of which some are misplaced.
-        shown: which of them each view shows ``[V, N]``.
-    """
-    depths = [to_camera(pose, points[mask])[:, 2] for pose, mask in zip(poses, shown, strict=True) if mask.any()]
-    return float(np.quantile([np.quantile(z, 0.005) for z in depths], 0.05))
-
-
 def _raise_near_plane(placed: PlacedGrid, nearest: float) -> PlacedGrid:
     """Raise the near plane towards the nearest points; what is reconstructed before it is a floater."""
     near = NEAR_SHARE * nearest
@@ -280,9 +246,23 @@ def _with_near_plane(poses: Array, center: Array, side: float, reach: float, rea
 
 
 def override_placement(
-    placed: PlacedGrid, poses: Array, origin: list[float] | None, scale: float | None, near: float | None
+    placed: PlacedGrid,
+    poses: Array,
+    origin: list[float] | None,
+    scale: float | None,
+    near: float | None,
+    nearest: float = 0.0,
 ) -> PlacedGrid:
-    """Replace parts of a placement by given values; the near plane is recomputed for a changed grid unless given."""
+    """Replace parts of a placement by given values; the near plane is recomputed for a changed grid unless given.
+
+    Args:
+        placed: the placement.
+        poses: ``[V, 4, 4]``.
+        origin: centre ``[3]`` of the grid, or None as it is.
+        scale: side of the grid, or None as it is.
+        near: camera z of the near plane.
+        nearest: result of :func:`~dv.prepare.near_plane.nearest_depth`.
+    """
     if origin is None and scale is None and near is None:
         return placed
     p = placed.placement
@@ -291,7 +271,7 @@ def override_placement(
     if scale is not None:
         p = replace(p, scale=float(scale))
     if near is None and (origin is not None or scale is not None):
-        p = replace(p, near=near_plane(poses, np.array(p.origin), p.scale))
+        p = replace(p, near=max(NEAR_SHARE * nearest, near_plane(poses, np.array(p.origin), p.scale)))
     elif near is not None:
         p = replace(p, near=float(near))
     result = f"as given: grid centre {_format(np.array(p.origin))}, side {p.scale:.4g}, near plane {p.near:.4g}"

@@ -17,11 +17,12 @@ from dv.data.folder import raise_problems
 from dv.data.record import read_record, write_record
 from dv.data.view_selection import hold_out, perturb, thin
 from dv.errors import UserError
-from dv.geometry.camera import Intrinsics
+from dv.geometry.camera import Intrinsics, to_camera
 from dv.geometry.grid import GridPlacement
 from dv.prepare.camera_plot import plot_scene
+from dv.prepare.near_plane import nearest_depth
 from dv.prepare.photographs import Photograph, PhotographSet, shorten, windows_of
-from dv.prepare.placement import PlacedGrid, override_placement, place_grid
+from dv.prepare.placement import PlacedGrid, in_window, override_placement, place_grid
 from dv.prepare.rectify import PIXEL_CENTER, target_cameras
 from dv.prepare.split_folder import WriteSettings, write_calibration, write_views
 
@@ -211,15 +212,19 @@ def with_all_splits(splits: dict[str, list[Photograph]]) -> dict[str, list[Photo
 
 
 def _place(found: PhotographSet, settings: WriteSettings) -> PlacedGrid:
-    given = settings.origin, settings.scale, settings.near
+    windows = windows_of(found.photographs)
+    nearest = 0.0
+    if found.points is not None:
+        shown = [in_window(to_camera(p.pose, found.points), w) for p, w in zip(found.photographs, windows, strict=True)]
+        nearest = nearest_depth(found.poses, found.points, np.stack(shown))
     if found.placement is not None:
         placed = PlacedGrid(found.placement, found.reasons or ["the grid is placed as the input says"])
     elif settings.origin is not None and settings.scale is not None:
         x, y, z = settings.origin
         placed = PlacedGrid(GridPlacement((x, y, z), settings.scale, 1.0), [])
     else:
-        placed = place_grid(found.poses, windows_of(found.photographs), found.points)
-    return override_placement(placed, found.poses, *given)
+        placed = place_grid(found.poses, windows, found.points)
+    return override_placement(placed, found.poses, settings.origin, settings.scale, settings.near, nearest)
 
 
 def _thin_and_perturb(views: list[Photograph], settings: WriteSettings) -> list[Photograph]:

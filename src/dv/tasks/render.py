@@ -36,7 +36,8 @@ def render(config: RenderConfig) -> Path:
     if config.background is not None:
         _isolate(restored)
     names, poses, cameras = trajectory(restored, config.trajectory)
-    output_dir = Path(config.output_dir or restored.run_dir / "render" / config.trajectory.name)
+    name = config.trajectory.name if config.background is None else f"{config.trajectory.name}_thing"
+    output_dir = Path(config.output_dir or restored.run_dir / "render" / name)
     (output_dir / "rgb").mkdir(parents=True, exist_ok=True)
     max_depth = restored.model.max_depth(poses)
     if restored.model.has_depth:

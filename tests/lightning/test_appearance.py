@@ -9,7 +9,8 @@ from dv.geometry.grid import GridPlacement
 from dv.geometry.trajectory import look_at
 from dv.lightning.appearance import Appearance
 from dv.lightning.camera_refinement import CameraRefinement
-from dv.radiance import RadianceGrid, RadianceSizes
+from dv.nets.radiance_sizes import RadianceSizes
+from dv.radiance import RadianceGrid
 from dv.tasks.align import align_pose
 
 WIDE, TALL = Intrinsics(30.0, 31.0, 20.0, 11.0, 40, 24, 0.5), Intrinsics.square(20.0, 10.0, 10.0, 20, 0.5)

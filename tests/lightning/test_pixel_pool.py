@@ -7,7 +7,8 @@ from dv.data.reading import ImageReading
 from dv.geometry.camera import pixel_rays
 from dv.geometry.grid import GridPlacement
 from dv.lightning.pixel_pool import find_pixels, view_and_pixel
-from dv.radiance import RadianceGrid, RadianceSizes
+from dv.nets.radiance_sizes import RadianceSizes
+from dv.radiance import RadianceGrid
 from several_cameras import write_two_cameras
 
 

@@ -5,8 +5,9 @@ import torch
 
 from dv.geometry.grid import GridPlacement
 from dv.nets.decoder import ViewDecoder
+from dv.nets.radiance_sizes import RadianceSizes
 from dv.ops.harmonics import spherical_harmonics
-from dv.radiance import REFLECTED_SCALE, RadianceGrid, RadianceSizes
+from dv.radiance import REFLECTED_SCALE, RadianceGrid
 
 
 def test_the_output_is_zero_at_initialisation():

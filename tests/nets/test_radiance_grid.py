@@ -7,7 +7,8 @@ from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
 from dv.geometry.grid import GridPlacement
 from dv.geometry.trajectory import look_at
-from dv.radiance import RadianceGrid, RadianceSizes
+from dv.nets.radiance_sizes import RadianceSizes
+from dv.radiance import RadianceGrid
 
 SIDE = 6
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dv.geometry.camera import Intrinsics
+from dv.lightning.pixel_pool import DrawnPixels
+from dv.radiance import RayOutput
 
 VIGNETTING_TERMS = 2  # r² and r⁴
 
@@ -51,6 +53,20 @@ class Appearance(nn.Module):
         squared = ((pixels - frame[:, :2]) / frame[:, 2:]).square().sum(1, keepdim=True)
         powers = torch.cat([squared - 1 / 3, squared.square() - 0.2], 1)  # roughly their means over an image
         return (gain + (self.vignetting[camera] * powers).sum(1, keepdim=True)).exp()
+
+    def apply_to(self, output: RayOutput, drawn: DrawnPixels, background: Tensor | None) -> Tensor:
+        """Return rendered pixels ``[P, 3]``, about [-0.5, 0.5], as their views show them.
+
+        Args:
+            output: the rendered pixels.
+            drawn: which pixels they are.
+            background: a colour ``[3]`` that no camera took and that therefore stays the same; None: there is none.
+        """
+        change = self.factors(drawn.view, drawn.position) - 1
+        taken = output.colors + 0.5
+        if background is not None:
+            taken = taken - output.transmittance[:, None] * (background + 0.5)
+        return output.colors + taken * change
 
     @torch.no_grad()
     def center(self) -> None:

@@ -19,12 +19,13 @@ from dv.geometry.camera import Intrinsics, pixel_rays
 from dv.lightning.appearance import Appearance
 from dv.lightning.camera_refinement import CameraRefinement
 from dv.lightning.object_module import ObjectModule
+from dv.lightning.older_runs import upgrade_state
 from dv.lightning.pixel_pool import DrawnPixels, PixelPool
-from dv.lightning.radiance_sizes import radiance_sizes
 from dv.lightning.schedule import StepFraction
+from dv.lightning.sizes_from_views import radiance_sizes
 from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
 from dv.object_model import RenderedView
-from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RayOutput
+from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid
 
 UPDATE_EMPTY_SPACE_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
@@ -129,27 +130,14 @@ class RadianceGridModule(ObjectModule):
         return rates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resize the voxels to those of the checkpoint.
+        """Resize the voxels to those of the checkpoint, which may be of an older run.
 
         Raises:
-            UserError: if the checkpoint has no linear share, or exposures of other views.
+            UserError: if the checkpoint cannot be resumed, see :func:`upgrade_state`.
         """
-        state, path = checkpoint["state_dict"], self.trainer.ckpt_path
-        if "exposure" in state:  # of runs before vignetting could be learned
-            state["appearance.exposure"] = state.pop("exposure")
-        saved, own = len(state.get("appearance.exposure", ())), len(self.appearance.exposure) if self.appearance else 0
-        if saved != own:
-            raise UserError(
-                f"{path} has exposures of {saved} views, and this training of {own}; "
-                "give model.exposure_rate and the views that it was started with"
-            )
-        if f"{MODEL_PREFIX}linear_share" not in state:
-            raise UserError(
-                f"{path} was written before model.linear_share existed, and its training cannot be resumed; "
-                f"start another one with its weights: init_from={path} and another hydra.run.dir"
-            )
-        state.setdefault(f"{MODEL_PREFIX}focal_scale", torch.tensor(1.0))
-        self.model.voxels.resize_to_state(state, f"{MODEL_PREFIX}voxels.")
+        exposures = len(self.appearance.exposure) if self.appearance else 0
+        upgrade_state(checkpoint["state_dict"], exposures, self.trainer.ckpt_path)
+        self.model.voxels.resize_to_state(checkpoint["state_dict"], f"{MODEL_PREFIX}voxels.")
 
     def on_train_start(self) -> None:
         """Copy images and poses to the device, and find the pixels worth rendering."""
@@ -211,7 +199,9 @@ class RadianceGridModule(ObjectModule):
         drawn = self._pool.draw(count, generator)
         offsets = torch.rand(count * self.model.sizes.rays_per_pixel, generator=generator, device=self.device)
         output = self.model.render_pixels(*self._refined(drawn), offsets, step_size)
-        error = self._appearance(output, drawn) - drawn.color
+        background = None if self.model.sizes.environment else self.model.background
+        shown = self.appearance.apply_to(output, drawn, background) if self.appearance else output.colors
+        error = shown - drawn.color
         l1, l2 = error.abs().mean(), error.square().mean()
         loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
         self.manual_backward(loss / samples)
@@ -225,19 +215,6 @@ class RadianceGridModule(ObjectModule):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._refining):
             pose = self.camera_refinement(drawn.pose, drawn.view)
             return pose, drawn.position, self.camera_refinement.intrinsics(drawn.camera)
-
-    def _appearance(self, output: RayOutput, drawn: DrawnPixels) -> Tensor:
-        """Return rendered pixels ``[P, 3]``, about [-0.5, 0.5], as their training views show them.
-
-        A background of one colour, which no camera took, keeps it.
-        """
-        if self.appearance is None:
-            return output.colors
-        change = self.appearance.factors(drawn.view, drawn.position) - 1
-        if self.model.sizes.environment:
-            return output.colors + (output.colors + 0.5) * change
-        background = output.transmittance[:, None] * (self.model.background + 0.5)
-        return output.colors + (output.colors + 0.5 - background) * change
 
     def _finish_gradients(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Average gradients over the ranks, add the sparsity term, and zero the gradients that must have no effect."""

@@ -1,7 +1,6 @@
 """The marching of rays through voxels on CPUs: one by one, in parallel, skipping empty space.
 
-Kernels and the functions that they call are in one file, because numba's cache notices changes of the kernel's file
-only.
+This is one file of over 300 lines because numba's cache notices changes only of the file that a kernel is in.
 """
 
 # numba compiles these functions for the types of their arguments, float32 or float64, and caches the result.

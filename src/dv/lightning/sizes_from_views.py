@@ -9,7 +9,7 @@ from dv.config import RadianceGridConfig, TrainConfig
 from dv.data.background import has_plain_background
 from dv.data.folder import Views
 from dv.geometry.grid import GridPlacement
-from dv.radiance import RadianceSizes
+from dv.nets.radiance_sizes import RadianceSizes
 
 AUTO_LEVELS = 6  # of objects in surroundings: the outermost cube is 32 times as wide as the box
 

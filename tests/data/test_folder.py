@@ -10,8 +10,9 @@ import torch
 
 from conftest import write_object, write_views
 from dv.data.calibration import read_calibration
-from dv.data.folder import read_pose, read_poses, read_views
+from dv.data.folder import read_poses, read_views
 from dv.data.object import ObjectSource
+from dv.data.poses import read_pose
 from dv.data.reading import ImageReading
 from dv.errors import UserError
 
@@ -128,11 +129,24 @@ FAULTS = {
         lambda f: iio.imwrite(f / "rgb/000002.png", np.zeros((40, 40, 3), np.uint8)),
         "images of different sizes: 3 of 32×32 px (such as 000000.png), 1 of 40×40 px (such as 000002.png)",
     ),
-    "looks away": (
-        lambda f: write_pose(f, (pose_values(f) @ np.diag([1, -1, -1, 1])).reshape(-1)),
-        "000002.txt: this camera does not see the grid",
-    ),
 }
+
+
+def look_away(folder, *names):
+    for name in names:
+        write_pose(folder, (pose_values(folder, name) @ np.diag([1, -1, -1, 1])).reshape(-1), name)
+
+
+def test_cameras_that_do_not_see_the_grid(views_folder, caplog):
+    """In images as they are a minority may only show surroundings; the squares of the paper's model need all."""
+    look_away(views_folder, "000002")
+    assert "000002.txt: this camera does not see the grid" in refused(views_folder)
+    assert len(read(views_folder, side=None)) == 4
+    assert "1 of 4 views only show surroundings of the grid, such as 000002" in caplog.text
+    look_away(views_folder, "000001")
+    message = refused(views_folder, side=None)
+    assert "2 problems" in message
+    assert "000001.txt: this camera does not see the grid" in message
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -5,7 +5,7 @@ Published layout: ``<root>/{train,validation,test}/<name>/``. Images and poses p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 import torch
-from kornia.geometry.linalg import inverse_transformation
 from torch import Tensor
 from tqdm import tqdm
 
 from dv.data.calibration import CAMERAS_FILE, Calibration, read_calibration
+from dv.data.poses import check_grid_in_view, read_pose
 from dv.data.reading import ImageReading
 from dv.errors import UserError
-from dv.geometry.camera import Intrinsics, project, rigid_defect, to_camera
+from dv.geometry.camera import Intrinsics
 from dv.images import background_color, image_size, read_image, reduced_image, square_image
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -103,42 +103,6 @@ class Views:
         return Views([self.names[i] for i in indices], self.poses[indices], pixels, [self.cameras[i] for i in indices])
 
 
-def read_pose(path: Path, world_to_camera: bool = False) -> Tensor:
-    """Read a camera-to-world pose from 16 numbers, on one line or four.
-
-    Args:
-        path: the file.
-        world_to_camera: whether the file holds the inverse of the pose.
-
-    Returns:
-        The pose ``[4, 4]`` float64.
-
-    Raises:
-        UserError: if the file is not a rigid transform.
-    """
-    try:
-        numbers = [float(token) for token in path.read_text().split()]
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: contains something that is not a number") from error
-    if len(numbers) != 16:
-        raise UserError(f"{path}: a pose has 16 numbers (4×4), this file has {len(numbers)}")
-    pose = torch.tensor(numbers, dtype=torch.float64).reshape(4, 4)
-    defect = rigid_defect(pose)
-    if defect:
-        raise UserError(f"{path}: {defect}")
-    return inverse_transformation(pose[None])[0] if world_to_camera else pose
-
-
-def sees_grid(pose: Tensor, calibration: Calibration, camera: Intrinsics | None = None) -> bool:
-    """Return whether any of 12³ points of the grid is inside the image and the depth range of the frustum."""
-    placement, camera = calibration.placement, camera or calibration.intrinsics
-    points = to_camera(pose, placement.voxel_centers(12))
-    pixels = project(points, camera)
-    inside = (pixels >= -0.5).all(1) & (pixels < pixels.new_tensor([camera.width, camera.height]) - 0.5).all(1)
-    beyond_near = points[:, 2] >= placement.near
-    return bool((inside & beyond_near & (points[:, 2] < placement.near + 2 * placement.scale)).any())
-
-
 def read_poses(folder: Path, calibration: Calibration) -> tuple[list[str], Tensor]:
     """Read ``folder/pose``; the images may be missing.
 
@@ -152,7 +116,10 @@ def read_poses(folder: Path, calibration: Calibration) -> tuple[list[str], Tenso
     if not paths:
         raise UserError(f"{folder / 'pose'}: contains no poses (*.txt)")
     problems: list[str] = []
-    poses = _read_in_threads(paths, lambda path: _read_checked_pose(path, calibration, calibration.cameras), problems)
+    poses = _read_in_threads(paths, lambda path: read_pose(path, calibration.world_to_camera), problems)
+    if not problems:
+        by_path = dict(zip(paths, poses, strict=True))
+        problems += check_grid_in_view(by_path, calibration, calibration.cameras, ImageReading())
     raise_problems(folder, problems)
     return [path.stem for path in paths], torch.stack(poses)
 
@@ -199,9 +166,12 @@ def read_views(
         except UserError as error:
             problems.append(f"{files[stem]}: {error}")
     problems += _size_problems(folder, {files[s].name: size for s, size in sizes.items()}, calibration)
-    pose_list = _read_in_threads(
-        list(poses.values()), lambda path: _read_checked_pose(path, calibration, cameras), problems
-    )
+    inverted = calibration is not None and calibration.world_to_camera
+    known = len(problems)
+    pose_list = _read_in_threads(list(poses.values()), lambda path: read_pose(path, inverted), problems)
+    if calibration and len(problems) == known:
+        by_path = dict(zip(poses.values(), pose_list, strict=True))
+        problems += check_grid_in_view(by_path, calibration, cameras, reading)
     pixels = _read_pixels({files[s]: k for s, k in cameras.items()}, reading, background, problems, f"reading {folder}")
     raise_problems(folder, problems)
     return Views(names, torch.stack(pose_list), pixels, [cameras[name] for name in names])
@@ -253,16 +223,6 @@ def _size_problems(folder: Path, sizes: dict[str, tuple[int, int]], calibration:
             problem = f"images of {height}×{width} px do not have the aspect ratio of the {k.height}×{k.width} px in "
             problems.setdefault(problem, f"{folder / 'rgb'}: {problem}{where}")
     return list(problems.values())
-
-
-def _read_checked_pose(path: Path, calibration: Calibration | None, cameras: Mapping[str, Intrinsics]) -> Tensor:
-    pose = read_pose(path, calibration is not None and calibration.world_to_camera)
-    if calibration is not None and not sees_grid(pose, calibration, cameras.get(path.stem)):
-        raise UserError(
-            f"{path}: this camera does not see the grid; check origin, near plane and scale in intrinsics.txt, "
-            "and whether poses are camera-to-world (OpenCV axes)"
-        )
-    return pose
 
 
 Result = TypeVar("Result")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dv.data.folder import image_files, read_pose
+from dv.data.folder import image_files
+from dv.data.poses import read_pose
 from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
 from dv.images import image_size

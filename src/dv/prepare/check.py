@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from dv.data.calibration import Calibration
-from dv.data.folder import Views, read_pose, sees_grid
+from dv.data.folder import Views
 from dv.data.object import SPLITS, ObjectSource
+from dv.data.poses import read_pose, sees_grid
 from dv.errors import UserError
 from dv.prepare.camera_checks import check_cameras, field_of_view
 from dv.prepare.camera_plot import contact_sheet_with_grid, plot_scene

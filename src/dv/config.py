@@ -227,6 +227,7 @@ class RadianceGridConfig(ModelConfig):
     environment: NonNegativeInt = 0
     environment_rate: NonNegative = 0.0
     near: NonNegative | None = None
+    transmittance_weight: NonNegative = 0.0
     vignetting_rate: NonNegative = 0.0
     camera_rate: NonNegative = 0.0
     cameras_until: Annotated[float, Strict(), Gt(0), Le(1)] = 0.5

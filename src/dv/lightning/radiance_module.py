@@ -204,6 +204,8 @@ class RadianceGridModule(ObjectModule):
         error = shown - drawn.color
         l1, l2 = error.abs().mean(), error.square().mean()
         loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
+        if self.settings.transmittance_weight:
+            loss = loss + self.settings.transmittance_weight * output.transmittance.mean()
         self.manual_backward(loss / samples)
         values = {"loss/generator": loss, "loss/l1": l1, "loss/l2": l2, "psnr": -10 * l2.detach().log10()}
         return {name: value.detach() for name, value in values.items()}

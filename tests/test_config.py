@@ -71,7 +71,7 @@ def test_study_is_a_sweep_with_scores(command, ball_overrides, tmp_path, value):
 def test_value_trains_one_step(command, ball, tmp_path, group, value, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     small = [a for a in TINY if not a.startswith(("grid.side", "trainer="))]
-    if value.startswith("radiance") or value == "demo" or group == "ablation":  # without base_channels
+    if value.startswith("radiance") or value in ("demo", "capture") or group == "ablation":  # without base_channels
         small = [a for a in small if not a.startswith("model.")]
     small += ["trainer.gpus=0", "trainer.max_steps=1", "trainer.validation_views=1", "trainer.picture_every_steps=1"]
     side = ["grid.side=8"] if (group, value) != ("grid", value) else []

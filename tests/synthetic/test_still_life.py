@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from dv.data.calibration import read_calibration
 from dv.data.folder import read_views
+from dv.data.reading import ImageReading
 from dv.errors import UserError
 from dv.synthetic import render, workers
 from dv.synthetic.handheld import exposure_stops, split_path
@@ -177,8 +178,9 @@ def test_a_known_point_is_where_it_projects_to_in_a_portrait(truth: Any) -> None
 def test_readers_ignore_truth(rendered: Path) -> None:
     folder = rendered / "train" / "still_life"
     calibration = read_calibration(folder / "intrinsics.txt")
-    assert (calibration.height, calibration.width, calibration.placement.near) == (24, 16, 0.1)
-    assert read_views(folder, 16, "white").names == ["000000", "000001", "000002"]
+    camera = calibration.intrinsics
+    assert (camera.height, camera.width, calibration.placement.near) == (24, 16, 0.1)
+    assert read_views(folder, ImageReading(), "white").names == ["000000", "000001", "000002"]
 
 
 def test_exposure_multiplies_linear_light(rendered: Path, tmp_path: Path) -> None:

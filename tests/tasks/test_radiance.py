@@ -310,7 +310,7 @@ def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_pat
     module = RadianceGridModule(config, source.views("train"), source.calibration(), source.calibration().intrinsics)
     views = source.views("train")
     module.on_train_start()
-    pixels = module._pixels.long() % 32**2
+    pixels = module._pool.numbers.long() % 32**2
     assert len(pixels) == len(views) * 8**2
     assert all(12 <= int(x) < 20 for x in (*(pixels % 32), *(pixels // 32)))
 

@@ -29,6 +29,7 @@ from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid
 
 UPDATE_EMPTY_SPACE_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
+CAMERA_EPS = 1e-8  # of Adam: while nothing is learned yet, cameras have gradients by rounding only
 AUTO_EXPOSURE_RATE = 0.1  # of photographs in surroundings
 FIRST_CHANGE = 50  # steps before which vertices change by the step count, not by the clock
 
@@ -93,6 +94,8 @@ class RadianceGridModule(ObjectModule):
             "cameras": list(self.camera_refinement.parameters()) if self.camera_refinement else [],
         }
         groups = [{"params": parameters[name], "lr": rate} for name, rate in self.learning_rates().items()]
+        if self.camera_refinement:
+            groups[-1]["eps"] = CAMERA_EPS
         # ε is far below the gradients of a mean over thousands of rays; β₂ forgets gradients from a coarser grid soon
         return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 

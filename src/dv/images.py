@@ -184,7 +184,7 @@ class Video:
 def depth_image(depth: Tensor, height: int, width: int) -> Tensor:
     """Render depth ``[1, P, Q]`` as a grey image ``[3, height, width]``, the nearest pixel white.
 
-    Black is the farthest pixel, or what is ten times as deep as the median: inverse depth would hide the thing itself.
+    Black is the farthest pixel, or what is ten times as deep as the median.
     """
     low, high = depth.min(), torch.minimum(depth.max(), 10 * depth.median())
     grey = (1 - (depth - low) / (high - low).clamp_min(1e-9)).clamp_min(0)

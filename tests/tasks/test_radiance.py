@@ -210,9 +210,9 @@ SURROUNDINGS = ["model.levels=2", "model.environment=4", "model.exposure_rate=0.
 SURROUNDINGS += ["model.camera_rate=0.01", "model.refine_focal_length=true"]
 
 
-@pytest.mark.parametrize(("stop", "more"), [(2, []), (5, SURROUNDINGS), (7, [])])
+@pytest.mark.parametrize(("stop", "more"), [(2, []), (3, SURROUNDINGS), (5, SURROUNDINGS), (7, [])])
 def test_a_resumed_run_equals_an_uninterrupted_one(command, arguments, tmp_path, stop, more):
-    """One of the stops is between refinements, with fewer vertices than at the start."""
+    """One of the stops is between refinements, with fewer vertices than at the start; one is where normals are due."""
     base = [*arguments, "trainer.save_every_steps=1", "trainer.validate_every_steps=4", "seed=3"]
     base += more
     assert command("train", *base, "trainer.max_steps=8", f"hydra.run.dir={tmp_path / 'uninterrupted'}").code == 0
@@ -231,6 +231,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(command, arguments, tmp_path,
     result = command("train", *stopped, "resume=auto")
     assert result.code == 0, result.err
     assert_equal_runs(tmp_path / "stopped", tmp_path / "uninterrupted")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("model.camera_rate=0", "was trained with model.camera_rate"),
+        ("model.vignetting_rate=0", "was trained with model.vignetting_rate"),
+        ("model.levels=1", "has another number of levels"),
+        ("model.environment=8", "or another panorama"),
+    ],
+)
+def test_resuming_with_other_parts_is_refused(command, arguments, changed, message):
+    more = [*SURROUNDINGS[:-1], "trainer.max_steps=2"]
+    assert command("train", *arguments, *more).code == 0
+    result = command("train", *arguments, *more, changed, "trainer.max_steps=4", "resume=auto")
+    assert result.code == 1
+    assert message in result.err
+    assert result.err.count("\n") == 1
 
 
 def test_ranks_take_the_same_steps_as_one_process(command, arguments, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 import torch
@@ -11,27 +11,40 @@ from torch import Tensor
 from dv.checkpoint import MODEL_PREFIX
 from dv.errors import UserError
 
+LEARNED_IF = {  # entries of a state, and the keys that decide whether a training has them
+    "appearance.vignetting": "model.vignetting_rate",
+    "camera_refinement.rotation": "model.camera_rate",
+    "camera_refinement.log_focal": "model.refine_focal_length",
+}
 
-def upgrade_state(state: MutableMapping[str, Tensor], exposures: int, path: str | Path | None) -> None:
+
+def upgrade_state(state: MutableMapping[str, Tensor], own: Mapping[str, Tensor], path: str | Path | None) -> None:
     """Let the state of a training have the entries that it has today.
 
     Args:
         state: the saved state, which is changed.
-        exposures: number of views whose exposures this training learns.
+        own: the state of this training before anything is loaded.
         path: of the checkpoint, for messages.
 
     Raises:
-        UserError: if the state has no linear share, or exposures of other views.
+        UserError: if the state has no linear share, exposures of other views, or other parts than this training.
     """
     if "exposure" in state:  # before vignetting could be learned
         state["appearance.exposure"] = state.pop("exposure")
     state.setdefault(f"{MODEL_PREFIX}focal_scale", torch.tensor(1.0))
-    saved = len(state.get("appearance.exposure", ()))
+    saved, exposures = (len(s.get("appearance.exposure", ())) for s in (state, own))
     if saved != exposures:
         raise UserError(
             f"{path} has exposures of {saved} views, and this training of {exposures}; "
             "give model.exposure_rate and the views that it was started with"
         )
+    for name, key in LEARNED_IF.items():
+        if (name in state) != (name in own):
+            raise UserError(f"{path} was trained {'with' if name in state else 'without'} {key}, resume it likewise")
+    background = f"{MODEL_PREFIX}background"
+    if state[background].shape != own[background].shape:
+        raise UserError(f"{path} has another number of levels or another panorama; give the model.levels (1 if it had "
+                        "none) and the model.environment that it was trained with")  # fmt: skip
     if f"{MODEL_PREFIX}linear_share" not in state:
         raise UserError(
             f"{path} was written before model.linear_share existed, and its training cannot be resumed; "

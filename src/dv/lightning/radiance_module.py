@@ -138,8 +138,7 @@ class RadianceGridModule(ObjectModule):
         Raises:
             UserError: if the checkpoint cannot be resumed, see :func:`upgrade_state`.
         """
-        exposures = len(self.appearance.exposure) if self.appearance else 0
-        upgrade_state(checkpoint["state_dict"], exposures, self.trainer.ckpt_path)
+        upgrade_state(checkpoint["state_dict"], self.state_dict(), self.trainer.ckpt_path)
         self.model.voxels.resize_to_state(checkpoint["state_dict"], f"{MODEL_PREFIX}voxels.")
 
     def on_train_start(self) -> None:
@@ -154,12 +153,12 @@ class RadianceGridModule(ObjectModule):
         progress = self._set_learning_rates(optimizer)
         if self._timer:
             self._step_fraction.update(progress)
+        self._refining = self.camera_refinement is not None and progress < self.settings.cameras_until
         self._change_vertices(progress, optimizer)
         if self.global_step % UPDATE_EMPTY_SPACE_EVERY == 0:
             self.model.voxels.update_empty_space()
         optimizer.zero_grad()
         numbers = [number for samples_of_round in batch for number in samples_of_round]
-        self._refining = self.camera_refinement is not None and progress < self.settings.cameras_until
         step_size = STEP_SIZE if progress >= self.settings.fine_at else 2 * STEP_SIZE
         with self._without_reduction():
             results = [self._add_gradients(number, len(numbers), step_size) for number in numbers]
@@ -175,7 +174,7 @@ class RadianceGridModule(ObjectModule):
             self.model.voxels.smooth(min(1.0, self.settings.smoothing * rate * SMOOTH_EVERY))
         if self.appearance:
             self.appearance.center()
-        if self.camera_refinement and progress < self.settings.cameras_until:
+        if self.camera_refinement and self._refining:
             self.camera_refinement.keep_world()
             if self.camera_refinement.log_focal is not None:
                 self.model.focal_scale.copy_(self.camera_refinement.log_focal.detach().exp())

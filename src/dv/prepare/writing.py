@@ -214,7 +214,7 @@ def with_all_splits(splits: dict[str, list[Photograph]]) -> dict[str, list[Photo
 def _place(found: PhotographSet, settings: WriteSettings) -> PlacedGrid:
     windows = windows_of(found.photographs)
     nearest = 0.0
-    if found.points is not None:
+    if found.points is not None and (settings.origin or settings.scale):
         shown = [in_window(to_camera(p.pose, found.points), w) for p, w in zip(found.photographs, windows, strict=True)]
         nearest = nearest_depth(found.poses, found.points, np.stack(shown))
     if found.placement is not None:

@@ -51,7 +51,7 @@ def train_on_rank(config: TrainConfig) -> float:
     pl.seed_everything(config.seed, verbose=False)
     trainer = make_trainer(config, run_dir, steps, resume)
     # PyTorch cannot reset the statistics before CUDA is initialised; is_initialized has no annotations
-    if trainer.strategy.root_device.type == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if trainer.strategy.root_device.type == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch does not declare it
         torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
     if rank_info().rank == 0:
         OmegaConf.save(OmegaConf.create(asdict(config) | {"resume": None}), run_dir / "config.yaml")
@@ -59,7 +59,7 @@ def train_on_rank(config: TrainConfig) -> float:
             (run_dir / name).unlink(missing_ok=True)
     length = f"{steps} steps" if not t.max_time else f"at most {t.max_time} (days:hours:minutes:seconds)"
     log.info("training %s in %s (%s)", source.name, run_dir, length)
-    last = next(c for c in trainer.callbacks if isinstance(c, LastCheckpoint))  # type: ignore[attr-defined]
+    last = next(c for c in trainer.callbacks if isinstance(c, LastCheckpoint))  # type: ignore[attr-defined]  # as in ObjectModule
     try:
         with last.handling_signals():
             trainer.fit(module, datamodule=datamodule, ckpt_path=resume.path if resume else None, weights_only=True)

@@ -115,7 +115,8 @@ class RadianceGrid(ObjectModel):
         Raises:
             ValueError: if a size that shapes features or decoder differs, or an entry does not fit.
         """
-        for key in ("view_degree", "decoder_features", "decoder_width", "decoder_degree", "reflection_degree"):
+        shaping = "view_degree", "decoder_features", "decoder_width", "decoder_degree", "reflection_degree"
+        for key in (*shaping, "levels", "environment"):
             own, saved = getattr(self.sizes, key), getattr(RadianceSizes(**sizes), key)
             if own != saved:
                 raise ValueError(f"has model.{key}={saved}, not {own}; add model.{key}={saved}")

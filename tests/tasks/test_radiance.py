@@ -238,8 +238,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(command, arguments, tmp_path,
     [
         ("model.camera_rate=0", "was trained with model.camera_rate"),
         ("model.vignetting_rate=0", "was trained with model.vignetting_rate"),
-        ("model.levels=1", "has another number of levels"),
-        ("model.environment=8", "or another panorama"),
+        ("model.levels=1", "has model.levels=2, not 1; add model.levels=2"),
+        ("model.environment=8", "has model.environment=4, not 8; add model.environment=4"),
     ],
 )
 def test_resuming_with_other_parts_is_refused(command, arguments, changed, message):

@@ -41,10 +41,6 @@ def upgrade_state(state: MutableMapping[str, Tensor], own: Mapping[str, Tensor],
     for name, key in LEARNED_IF.items():
         if (name in state) != (name in own):
             raise UserError(f"{path} was trained {'with' if name in state else 'without'} {key}, resume it likewise")
-    background = f"{MODEL_PREFIX}background"
-    if state[background].shape != own[background].shape:
-        raise UserError(f"{path} has another number of levels or another panorama; give the model.levels (1 if it had "
-                        "none) and the model.environment that it was trained with")  # fmt: skip
     if f"{MODEL_PREFIX}linear_share" not in state:
         raise UserError(
             f"{path} was written before model.linear_share existed, and its training cannot be resumed; "

@@ -211,6 +211,7 @@ class RadianceGridConfig(ModelConfig):
     supersampling: Count
     linear_share: Fraction
     initial_density: Float
+    point_density: Float | None
     refine_at: list[Annotated[float, Strict(), Gt(0), Lt(1)]]
     prune_at: list[Annotated[float, Strict(), Gt(0), Lt(1)]]
     fine_at: Fraction
@@ -480,6 +481,7 @@ class RenderConfig:
 
     ckpt: Text | None
     background: RenderedBackground | None
+    exposure: Literal["mean", "predicted"]
     output_dir: Text | None
     batch_size: Count
     object: ObjectConfig

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays, subpixel_offsets
 from dv.geometry.grid import GridPlacement
 from dv.nets.decoder import ViewDecoder
+from dv.nets.exposure import ViewExposures, expose
 from dv.nets.radiance_sizes import RadianceSizes
 from dv.nets.voxels import SparseVoxels
 from dv.object_model import ObjectModel, RenderedView
@@ -45,6 +46,7 @@ REFLECTED_SCALE = 0.25  # of the harmonics of reflected directions: with 1, diff
 VIEW_SCALE = 0.25  # of the view-dependent harmonics: the diffuse colour is learned first, four times as fast
 
 
+EXPOSURES_PREFIX = "exposures."
 BEFORE = {"linear_share": torch.tensor(0.0), "focal_scale": torch.tensor(1.0)}  # what older checkpoints computed
 
 
@@ -96,6 +98,8 @@ class RadianceGrid(ObjectModel):
         color = torch.zeros(3) if background is None else background.clone()
         rows = sizes.environment
         self.background = nn.Parameter(color[:, None, None].repeat(1, rows, 2 * rows) if rows else color)
+        self.exposures = ViewExposures(sizes.exposures) if sizes.exposures else None
+        self.has_mean_exposure = False  # whether rendered views have the mean exposure, not the predicted one
         # buffers, since copying a tensor from the CPU in every step would keep a GPU waiting
         # of rendered views relative to their intrinsics, as a refinement of the training's cameras found it
         self.register_buffer("focal_scale", torch.tensor(1.0))
@@ -121,8 +125,16 @@ class RadianceGrid(ObjectModel):
             if own != saved:
                 raise ValueError(f"has model.{key}={saved}, not {own}; add model.{key}={saved}")
         complete = BEFORE | dict(state)
+        if sizes.get("exposures", 0) != self.sizes.exposures:  # of other views
+            own = {name: value for name, value in self.state_dict().items() if name.startswith(EXPOSURES_PREFIX)}
+            complete = {k: v for k, v in complete.items() if not k.startswith(EXPOSURES_PREFIX)} | own
         self.voxels.resize_to_state(complete, "voxels.")
         super().load_saved(sizes, complete)
+
+    def raise_density(self, points: Tensor, density: float) -> None:
+        """Raise the raw density around points of surfaces ``[P, 3]``, world units, to ``density``."""
+        relative = (points - torch.tensor(self.placement.origin, dtype=points.dtype)) / self.placement.scale + 0.5
+        self.voxels.raise_density(relative * (self.voxels.side - 1), density)
 
     def rays(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Rays:
         """Transform world rays, ``[R, 3]`` origins and directions, to grid coordinates."""
@@ -196,9 +208,14 @@ class RadianceGrid(ObjectModel):
         transmittance, depth = output.transmittance.view(-1, rays).mean(1), output.depth.view(-1, rays)
         return RayOutput(mixed, transmittance, depth.median(1).values)
 
+    @property
+    def untouched_background(self) -> Tensor | None:
+        """The background ``[3]`` if it is one colour, which exposures do not change."""
+        return None if self.sizes.environment else self.background
+
     @torch.no_grad()
     def render(self, pose: Tensor, intrinsics: Intrinsics) -> RenderedView:
-        """Render the view of a pose ``[4, 4]``.
+        """Render the view of a pose ``[4, 4]``, with the exposure that its camera would choose.
 
         Depth is where transmittance falls to 1/2; for rays that keep more than that, it is the depth of the farthest
         corner of the cube.
@@ -211,6 +228,9 @@ class RadianceGrid(ObjectModel):
         outputs = [self.render_pixels(pose.expand(len(chunk), 4, 4), chunk, intrinsics) for chunk in chunks]
         colors, transmittance, depth = map(torch.cat, zip(*outputs, strict=True))
         depth = torch.where(depth.isfinite(), depth, self._farthest_corner(pose).to(depth.dtype))
+        if self.exposures is not None and not self.has_mean_exposure:
+            factors = self.exposures.predict(pose, self.placement.scale).to(colors.dtype)
+            colors = expose(colors, factors, transmittance, self.untouched_background)
         image = colors.T.reshape(3, height, width).clamp(-0.5, 0.5)
         return RenderedView(image, depth.view(1, height, width), 1 - transmittance.view(1, height, width))
 
@@ -220,8 +240,13 @@ class RadianceGrid(ObjectModel):
         for pose in poses:
             yield self.render(pose, intrinsics)
 
+    def use_mean_exposure(self) -> None:
+        """Render all views with the mean exposure of the training views, as a film has it."""
+        self.has_mean_exposure = True
+
     def isolate(self) -> None:
-        """Keep the first level only, before black."""
+        """Keep the first level only, before black and with the mean exposure."""
+        self.use_mean_exposure()
         self.sizes = replace(self.sizes, levels=1, environment=0)
         self.voxels.index, self.voxels.distance = self.voxels.index[:1], self.voxels.distance[:1]
         self.background = nn.Parameter(self.background.new_full((3,), -0.5))

@@ -10,6 +10,7 @@ import torch
 
 from conftest import TINY, write_views
 from dv.data.object import ObjectSource
+from dv.data.points import write_points
 from dv.errors import UserError
 from dv.prepare.camera_checks import check_cameras
 from dv.prepare.check import check_object
@@ -109,6 +110,10 @@ FAULTS = {
     "origin": (lambda r: calibrate(r, origin="0.3 0.3 0.3"), "lies outside the grid"),
     "origin far off": (lambda r: calibrate(r, origin="0 0 0.62"), "the views converge at"),
     "small grid": (lambda r: calibrate(r, scale="0.1", near="1.4"), "the grid's side 0.1 does not fit"),
+    "points elsewhere": (
+        lambda r: write_points(train_folder(r), np.full((50, 3), 3.0)),
+        "0 of 50 points of points.npy lie in the grid",
+    ),
     "misses the object": (lambda r: calibrate(r, scale="0.5", near="1.2"), "it would fit into a side of"),
     "in the grid": (
         lambda r: change_pose(train_folder(r), 3, lambda m: closer(m, 0.2)),

@@ -193,7 +193,7 @@ def test_exposures_of_the_training_views_are_learned(command, tmp_path):
         assert result.code == 0, result.err
         scores[rate] = np.mean(rows(run, "train/psnr")[-20:])
         assert rows(run, "val/psnr")[-1] > 24
-    exposure = read_weights(run / "checkpoints" / "last.ckpt")["appearance.exposure"].mean(1)
+    exposure = read_weights(run / "checkpoints" / "last.ckpt")["model.exposures.log_gain"].mean(1)
     assert float(np.corrcoef(exposure, gains)[0, 1]) > 0.85
     assert scores[0.1] > scores[0.0] + 1
 
@@ -259,8 +259,8 @@ def test_ranks_take_the_same_steps_as_one_process(command, arguments, tmp_path):
     assert result.code == 0, result.err
     ours, theirs = (read_weights(run / "checkpoints" / "last.ckpt") for run in (shared, alone))
     assert torch.equal(ours["model.voxels.index"], theirs["model.voxels.index"])
-    names = "model.voxels.density", "model.voxels.features", "model.background", "appearance.exposure"
-    for name in (*names, "appearance.vignetting", "camera_refinement.rotation", "camera_refinement.log_focal"):
+    names = "model.voxels.density", "model.voxels.features", "model.background", "model.exposures.log_gain"
+    for name in (*names, "vignetting.terms", "camera_refinement.rotation", "camera_refinement.log_focal"):
         a, b = ours[name], theirs[name]
         assert b.any()
         assert (a - b).norm() <= 1e-9 * b.norm()

@@ -117,7 +117,7 @@ def test_levels_are_chosen_and_overridable(command, room, tmp_path, levels):
     state = read_weights(run / "checkpoints" / "last.ckpt")
     assert len(state["model.voxels.index"]) == (6 if levels == "auto" else 1)
     assert state["model.background"].shape == ((3, 8, 16) if levels == "auto" else (3,))
-    assert ("appearance.exposure" in state) == (levels == "auto")
+    assert ("model.exposures.log_gain" in state) == (levels == "auto")
 
 
 def test_isolating_keeps_the_first_level(command, room, tmp_path):

@@ -1,4 +1,4 @@
-"""The file ``intrinsics.txt`` of the DeepVoxels folder format, and ``cameras.json``, which extends it."""
+"""The file ``intrinsics.txt`` of the DeepVoxels folder format, and the files that extend it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from dv.data.points import read_points
 from dv.data.record import RECORD_FILE, read_record
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
@@ -20,16 +23,18 @@ _KEYS = ("fx", "fy", "cx", "cy", "width", "height")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Contents of ``intrinsics.txt`` and ``cameras.json``.
+    """Contents of ``intrinsics.txt``, ``cameras.json`` and ``points.npy``.
 
     ``intrinsics`` describe whole images; ``world_to_camera`` tells the direction of the pose files. ``cameras`` are
-    those of the views of ``cameras.json`` by file stem, and empty if all views have the same.
+    those of the views of ``cameras.json`` by file stem, and empty if all views have the same. ``points`` are
+    reconstructed points ``[N, 3]`` in world units, None if there are none.
     """
 
     intrinsics: Intrinsics
     placement: GridPlacement
     world_to_camera: bool
     cameras: Mapping[str, Intrinsics] = field(default_factory=dict)
+    points: Tensor | None = field(default=None, compare=False, repr=False)
 
     def camera(self, stem: str) -> Intrinsics:
         """Return the intrinsics of a view's whole image.
@@ -57,7 +62,9 @@ class Calibration:
 
 
 def read_calibration(path: Path, pixel_center: float | None = None) -> Calibration:
-    """Read ``intrinsics.txt`` and, if it exists, ``cameras.json`` beside it, whose cameras replace f, cx and cy.
+    """Read ``intrinsics.txt`` and, if they exist, the files beside it that extend it.
+
+    The cameras of ``cameras.json`` replace f, cx and cy; ``points.npy`` is that of :mod:`dv.data.points`.
 
     Its lines are ``f cx cy`` in px, the grid's origin ``x y z``, near plane, side ``scale`` of the grid,
     ``height width`` in px, and optionally ``1`` if pose files are world-to-camera.
@@ -67,7 +74,7 @@ def read_calibration(path: Path, pixel_center: float | None = None) -> Calibrati
         pixel_center: coordinate of the centre of pixel 0; None for what ``dataset.json`` beside the file says, or 0.
 
     Raises:
-        UserError: if a line is missing or malformed, or a camera is.
+        UserError: if a line is missing or malformed, or a camera or the points are.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; it must hold f cx cy / origin / near plane / scale / height width")
@@ -96,6 +103,7 @@ def read_calibration(path: Path, pixel_center: float | None = None) -> Calibrati
         GridPlacement((x, y, z), scale, near_or_default(near)),
         len(lines) > 5 and lines[5][0] in ("1", "1.0", "True"),
         cameras,
+        read_points(path.parent),
     )
 
 

@@ -24,7 +24,7 @@ def read_folder(root: Path, name: str, pixel_center: float | None = None) -> Pho
         UserError: one that lists every fault.
     """
     source = ObjectSource(root, name, "give its root as source.path", pixel_center=pixel_center)
-    placement = source.calibration().placement
+    calibration = source.calibration()
     problems: list[str] = []
     splits: dict[str, list[Photograph]] = {}
     for split in SPLITS:
@@ -34,7 +34,8 @@ def read_folder(root: Path, name: str, pixel_center: float | None = None) -> Pho
             except UserError as error:
                 problems.append(str(error))
     raise_problems(root, problems)
-    return PhotographSet(splits, placement=placement)
+    points = None if calibration.points is None else calibration.points.numpy()
+    return PhotographSet(splits, points, calibration.placement)
 
 
 def _read_split(source: ObjectSource, split: str) -> list[Photograph]:

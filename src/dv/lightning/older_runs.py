@@ -11,8 +11,10 @@ from torch import Tensor
 from dv.checkpoint import MODEL_PREFIX
 from dv.errors import UserError
 
+LOG_GAIN, CAMERAS = (f"{MODEL_PREFIX}exposures.{name}" for name in ("log_gain", "cameras"))
+RENAMED = {"exposure": LOG_GAIN, "appearance.exposure": LOG_GAIN, "appearance.vignetting": "vignetting.terms"}
 LEARNED_IF = {  # entries of a state, and the keys that decide whether a training has them
-    "appearance.vignetting": "model.vignetting_rate",
+    "vignetting.terms": "model.vignetting_rate",
     "camera_refinement.rotation": "model.camera_rate",
     "camera_refinement.log_focal": "model.refine_focal_length",
 }
@@ -29,10 +31,13 @@ def upgrade_state(state: MutableMapping[str, Tensor], own: Mapping[str, Tensor],
     Raises:
         UserError: if the state has no linear share, exposures of other views, or other parts than this training.
     """
-    if "exposure" in state:  # before vignetting could be learned
-        state["appearance.exposure"] = state.pop("exposure")
+    for older, name in RENAMED.items():
+        if older in state:
+            state[name] = state.pop(older)
+    if CAMERAS in own:
+        state.setdefault(CAMERAS, own[CAMERAS])
     state.setdefault(f"{MODEL_PREFIX}focal_scale", torch.tensor(1.0))
-    saved, exposures = (len(s.get("appearance.exposure", ())) for s in (state, own))
+    saved, exposures = (len(s.get(LOG_GAIN, ())) for s in (state, own))
     if saved != exposures:
         raise UserError(
             f"{path} has exposures of {saved} views, and this training of {exposures}; "

@@ -16,7 +16,6 @@ from dv.data.calibration import Calibration
 from dv.data.folder import Views
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, pixel_rays
-from dv.lightning.appearance import Appearance
 from dv.lightning.camera_refinement import CameraRefinement
 from dv.lightning.object_module import ObjectModule
 from dv.lightning.older_runs import upgrade_state
@@ -24,8 +23,10 @@ from dv.lightning.pixel_pool import DrawnPixels, PixelPool
 from dv.lightning.schedule import StepFraction
 from dv.lightning.sizes_from_views import radiance_sizes
 from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
+from dv.lightning.vignetting import Vignetting
+from dv.nets.exposure import expose
 from dv.object_model import RenderedView
-from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid
+from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RayOutput
 
 UPDATE_EMPTY_SPACE_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
@@ -68,10 +69,12 @@ class RadianceGridModule(ObjectModule):
         self.settings = settings
         self.views = views
         check_initial_density(model.voxels, sizes.initial_density)
+        if calibration.points is not None and settings.point_density is not None:
+            model.raise_density(calibration.points, settings.point_density)
         self.model.voxels.resize_features(sizes.coefficients)  # faster until colours depend on the view
-        auto = AUTO_EXPOSURE_RATE if sizes.levels > 1 else 0.0
-        self.exposure_rate = auto if settings.exposure_rate == "auto" else settings.exposure_rate
-        self.appearance = Appearance(views.cameras, bool(settings.vignetting_rate)) if self.exposure_rate else None
+        self.vignetting: Vignetting | None = None
+        if model.exposures is not None and settings.vignetting_rate:
+            self.vignetting = Vignetting(views.cameras)
         self.camera_refinement: CameraRefinement | None = None
         if settings.camera_rate:
             self.camera_refinement = CameraRefinement(
@@ -89,8 +92,8 @@ class RadianceGridModule(ObjectModule):
             "background": [model.background],
             "linear_share": [model.linear_share],
             "decoder": list(model.decoder.parameters()) if model.decoder else [],
-            "exposure": [self.appearance and self.appearance.exposure],
-            "vignetting": [self.appearance and self.appearance.vignetting],
+            "exposure": list(model.exposures.parameters()) if model.exposures else [],
+            "vignetting": list(self.vignetting.parameters()) if self.vignetting else [],
             "cameras": list(self.camera_refinement.parameters()) if self.camera_refinement else [],
         }
         groups = [{"params": parameters[name], "lr": rate} for name, rate in self.learning_rates().items()]
@@ -124,10 +127,10 @@ class RadianceGridModule(ObjectModule):
         }
         if self.model.decoder:
             rates["decoder"] = rate * s.decoder_rate
-        if self.appearance:
-            rates["exposure"] = rate * self.exposure_rate
-            if s.vignetting_rate:
-                rates["vignetting"] = rate * s.vignetting_rate
+        if self.model.exposures:
+            rates["exposure"] = rate * (AUTO_EXPOSURE_RATE if s.exposure_rate == "auto" else s.exposure_rate)
+        if self.vignetting:
+            rates["vignetting"] = rate * s.vignetting_rate
         if self.camera_refinement:
             rates["cameras"] = rate * s.camera_rate * max(0.0, 1 - progress / s.cameras_until)
         return rates
@@ -144,6 +147,8 @@ class RadianceGridModule(ObjectModule):
     def on_train_start(self) -> None:
         """Copy images and poses to the device, and find the pixels worth rendering."""
         self._pool = PixelPool(self.views, self.device)
+        if self.model.exposures is not None:
+            self.model.exposures.set_cameras(self.views.poses, self.model.placement.scale)
         self._find_pixels()
         self._changed = int(self.changes)  # on the CPU too, since reading a buffer waits for the GPU
 
@@ -172,8 +177,8 @@ class RadianceGridModule(ObjectModule):
         if self.settings.smoothing and self.global_step % SMOOTH_EVERY == 0:
             rate = optimizer.param_groups[0]["lr"]
             self.model.voxels.smooth(min(1.0, self.settings.smoothing * rate * SMOOTH_EVERY))
-        if self.appearance:
-            self.appearance.center()
+        if self.model.exposures:
+            self.model.exposures.center()
         if self.camera_refinement and self._refining:
             self.camera_refinement.keep_world()
             if self.camera_refinement.log_focal is not None:
@@ -188,8 +193,8 @@ class RadianceGridModule(ObjectModule):
         }
         values |= {"gradient_norm": norm, "linear_share": self.model.linear_share.detach()}
         values |= {name: torch.tensor(rate) for name, rate in rates.items()}
-        if self.appearance:
-            values["exposure_spread"] = self.appearance.exposure.detach().std(0).mean()
+        if self.model.exposures:
+            values["exposure_spread"] = self.model.exposures.log_gain.detach().std(0).mean()
         if self.camera_refinement:
             values["camera_angle"] = self.camera_refinement.angles.mean()
         self.log_dict({f"train/{name}": value for name, value in values.items()})
@@ -201,9 +206,7 @@ class RadianceGridModule(ObjectModule):
         drawn = self._pool.draw(count, generator)
         offsets = torch.rand(count * self.model.sizes.rays_per_pixel, generator=generator, device=self.device)
         output = self.model.render_pixels(*self._refined(drawn), offsets, step_size)
-        background = None if self.model.sizes.environment else self.model.background
-        shown = self.appearance.apply_to(output, drawn, background) if self.appearance else output.colors
-        error = shown - drawn.color
+        error = self._exposed(output, drawn) - drawn.color
         l1, l2 = error.abs().mean(), error.square().mean()
         loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
         if self.settings.transmittance_weight:
@@ -211,6 +214,15 @@ class RadianceGridModule(ObjectModule):
         self.manual_backward(loss / samples)
         values = {"loss/generator": loss, "loss/l1": l1, "loss/l2": l2, "psnr": -10 * l2.detach().log10()}
         return {name: value.detach() for name, value in values.items()}
+
+    def _exposed(self, output: RayOutput, drawn: DrawnPixels) -> Tensor:
+        """Return rendered pixels ``[P, 3]``, about [-0.5, 0.5], as their views show them."""
+        if self.model.exposures is None:
+            return output.colors
+        log_gain = self.model.exposures.log_gain[drawn.view]
+        if self.vignetting is not None:
+            log_gain = log_gain + self.vignetting(drawn.view, drawn.position)
+        return expose(output.colors, log_gain.exp(), output.transmittance, self.model.untouched_background)
 
     def _refined(self, drawn: DrawnPixels) -> tuple[Tensor, Tensor, Tensor]:
         """Return poses ``[P, 4, 4]``, positions ``[P, 2]`` and intrinsics ``[P, 4]`` of pixels, with corrections."""

@@ -25,6 +25,8 @@ def radiance_sizes(
     sizes |= {"grid_side": config.grid.side, "levels": levels}
     sizes["image_side"] = config.data.image_side if isinstance(config.data.image_side, int) else None
     sizes["environment"] = settings.environment if levels > 1 else 0
+    exposures = levels > 1 if settings.exposure_rate == "auto" else settings.exposure_rate > 0
+    sizes["exposures"] = len(views) if exposures else 0
     if settings.near is None:
         sizes["near"] = placement.near / placement.scale if levels > 1 else 0.0
     return RadianceSizes(**sizes)

@@ -157,6 +157,25 @@ class SparseVoxels(nn.Module):
                 change.index_add_(0, there, difference, alpha=-1)
             feature.add_(change, alpha=fraction / 6)
 
+    @torch.no_grad()
+    def raise_density(self, points: Tensor, density: float) -> None:
+        """Raise the raw density of the vertices around points to ``density``, where it is lower.
+
+        Args:
+            points: ``[P, 3]`` (x, y, z), grid coordinates; those beyond the outermost level have no effect.
+            density: raw density.
+        """
+        corners = torch.cartesian_prod(*[torch.arange(2, device=points.device)] * 3)
+        middle = (self.side - 1) / 2
+        for level, index in enumerate(self.index):
+            at = (points - middle) / 2**level + middle
+            cells = at[((at >= 0) & (at < self.side - 1)).all(1)].long().flip(1)
+            vertices = (cells[:, None] + corners).flatten(0, 1)
+            rows = index[vertices.unbind(1)].long()
+            rows = rows[rows > 0]
+            self.density[rows] = self.density[rows].clamp_min(density)
+        self.update_empty_space()
+
     def resize_features(self, count: int) -> None:
         """Truncate or zero-pad the features to ``count`` per vertex."""
         self.features = nn.Parameter(F.pad(self.features.detach(), (0, count - self.features.shape[1])))

@@ -16,6 +16,7 @@ from dv.prepare.placement import Window, convergence, in_window, viewing_radius
 
 MIN_VIEWS = 20
 MAX_CUT = 0.25  # fraction of the ball inside the grid that may be out of view
+MIN_INSIDE = 0.02  # fraction of the reconstructed points that should be in the grid
 MAX_TEST_DEGREES = 45.0
 
 
@@ -86,7 +87,10 @@ def _window(k: Intrinsics) -> Window:
 
 
 def _grid_out_of_view(splits: dict[str, Views], calibration: Calibration) -> list[str]:
-    """Find views whose border, near plane or far plane cuts the ball inside the grid, and cameras inside the grid."""
+    """Find views whose border, near plane or far plane cuts the ball inside the grid, and cameras inside the grid.
+
+    Photographs of a thing in its surroundings, whose points are known, may show a part of it only.
+    """
     p = calibration.placement
     rng = np.random.default_rng(0)
     ball = rng.normal(size=(400, 3))
@@ -104,6 +108,8 @@ def _grid_out_of_view(splits: dict[str, Views], calibration: Calibration) -> lis
                 z > p.near + 2 * p.scale
             ).mean(1),
         }
+        if calibration.points is not None:
+            del fractions["the border of the image"]
         for what, fraction in fractions.items():
             cut = [(float(s), f"{split}/{name}") for s, name in zip(fraction, views.names, strict=True) if s > MAX_CUT]
             found.setdefault(what, []).extend(cut)
@@ -123,8 +129,14 @@ def _grid_out_of_view(splits: dict[str, Views], calibration: Calibration) -> lis
 
 
 def _grid_out_of_place(splits: dict[str, Views], calibration: Calibration) -> list[str]:
-    """Compare the grid with the point where the views converge and the volume there that is in view."""
+    """Compare the grid with the points or, without them, with where the views converge and what is in view there."""
     p, train = calibration.placement, splits["train"]
+    if calibration.points is not None:
+        inside = np.all(np.abs(calibration.points.numpy() - p.origin) <= p.scale / 2, axis=1)
+        if inside.mean() < MIN_INSIDE:
+            return [f"{inside.sum()} of {len(inside)} points of points.npy lie in the grid: are origin and scale in "
+                    "intrinsics.txt right?"]  # fmt: skip
+        return []
     window = functools.reduce(lambda a, b: a & b, map(_window, set(train.cameras)))
     poses = train.poses.numpy()
     try:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dv.data.folder import raise_problems
+from dv.data.points import write_points
 from dv.data.record import read_record, write_record
 from dv.data.view_selection import hold_out, perturb, thin
 from dv.errors import UserError
@@ -98,7 +99,8 @@ def write_object(
     """Write all splits to ``output_dir/<split>/<name>``.
 
     Poses keep the world of the photographs. If there are only training views, every tenth is held out for each of the
-    other splits. ``train/<name>/scene.png`` shows cameras, points and grid. Folders are renamed once all are complete.
+    other splits. ``train/<name>`` also holds the points, and ``scene.png``, which shows cameras, points and grid.
+    Folders are renamed once all are complete.
 
     Args:
         found: the photographs.
@@ -141,6 +143,8 @@ def write_object(
     if problems:
         shutil.rmtree(partial)
         raise_problems(output_dir / name, problems)
+    if found.points is not None and len(found.points):
+        write_points(partial / "train", found.points)
     poses = {split: np.stack([p.pose for p in photographs]) for split, photographs in splits.items()}
     plot_scene(partial / "train" / "scene.png", poses, placed.placement, next(iter(written.values())), found.points)
     for split in [split for split in SPLITS if split in splits]:

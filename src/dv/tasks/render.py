@@ -33,6 +33,8 @@ def render(config: RenderConfig) -> Path:
         UserError: for a ``background`` with a model without opacity.
     """
     restored = restore(config)
+    if config.exposure == "mean":
+        restored.model.use_mean_exposure()
     if config.background is not None:
         _isolate(restored)
     names, poses, cameras = trajectory(restored, config.trajectory)

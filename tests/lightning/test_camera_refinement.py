@@ -1,4 +1,4 @@
-"""Exposure, vignetting and camera corrections: what is put in comes out."""
+"""Corrections of cameras: what is put in comes out."""
 
 import pytest
 import torch
@@ -7,13 +7,10 @@ from torch.nn import functional as F
 from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
 from dv.geometry.grid import GridPlacement
 from dv.geometry.trajectory import look_at
-from dv.lightning.appearance import Appearance
 from dv.lightning.camera_refinement import CameraRefinement
 from dv.nets.radiance_sizes import RadianceSizes
 from dv.radiance import RadianceGrid
 from dv.tasks.align import align_pose
-
-WIDE, TALL = Intrinsics(30.0, 31.0, 20.0, 11.0, 40, 24, 0.5), Intrinsics.square(20.0, 10.0, 10.0, 20, 0.5)
 
 
 def cameras_around(count, seed=0):
@@ -22,26 +19,6 @@ def cameras_around(count, seed=0):
     positions = 2 * F.normalize(torch.randn(count, 3, generator=g, dtype=torch.float64), dim=1)
     up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     return torch.stack([look_at(position, torch.zeros(3, dtype=torch.float64), up) for position in positions])
-
-
-def test_factors_are_gains_per_view_times_vignetting_per_camera():
-    appearance = Appearance([WIDE, TALL, WIDE], vignetting=True)
-    with torch.no_grad():
-        appearance.exposure.copy_(torch.tensor([[0.1, 0.2, 0.3], [-0.5, 0.0, 0.5], [0.0, 0.0, 0.0]]))
-        appearance.vignetting.copy_(torch.tensor([[-0.3, 0.1], [0.0, 0.0]]))
-    view = torch.tensor([0, 0, 1, 2])
-    pixels = torch.tensor([[19.5, 10.5], [0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])
-    ours = appearance.factors(view, pixels)
-    for i, (v, (column, row)) in enumerate(zip(view.tolist(), pixels.tolist(), strict=True)):
-        camera = (WIDE, TALL, WIDE)[v]
-        squared = ((column - camera.cx + 0.5) ** 2 + (row - camera.cy + 0.5) ** 2) / (
-            (camera.width**2 + camera.height**2) / 4
-        )
-        darkening = -0.3 * (squared - 1 / 3) + 0.1 * (squared**2 - 0.2) if camera is WIDE else 0.0
-        torch.testing.assert_close(ours[i], torch.exp(appearance.exposure[v] + darkening))
-    assert (ours[1] < ours[0]).all(), "corners are darker"
-    appearance.center()
-    assert appearance.exposure.mean(0).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("seed", range(3))

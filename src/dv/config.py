@@ -555,14 +555,21 @@ class CaptureSource(ImportSource):
 
 
 @dataclass(config=STRICT)
-class TransformsSource(ImportSource):
+class PosedSource(ImportSource):
+    """Images with known cameras."""
+
+    triangulate: bool | Literal["auto"]
+
+
+@dataclass(config=STRICT)
+class TransformsSource(PosedSource):
     """``transforms.json`` of NeRF, nerfstudio and instant-ngp."""
 
     name: Literal["transforms"]
 
 
 @dataclass(config=STRICT)
-class ColmapSource(ImportSource):
+class ColmapSource(PosedSource):
     """A COLMAP model with its images."""
 
     name: Literal["colmap"]
@@ -570,14 +577,14 @@ class ColmapSource(ImportSource):
 
 
 @dataclass(config=STRICT)
-class NsvfSource(ImportSource):
+class NsvfSource(PosedSource):
     """The layout of NSVF's datasets."""
 
     name: Literal["nsvf"]
 
 
 @dataclass(config=STRICT)
-class MiddleburySource(ImportSource):
+class MiddleburySource(PosedSource):
     """Images with ``*_par.txt``."""
 
     name: Literal["middlebury"]
@@ -586,7 +593,7 @@ class MiddleburySource(ImportSource):
 
 
 @dataclass(config=STRICT)
-class FolderSource(ImportSource):
+class FolderSource(PosedSource):
     """A copy of an object in the DeepVoxels layout."""
 
     name: Literal["folder"]

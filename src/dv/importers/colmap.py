@@ -64,8 +64,7 @@ def photographs_of(reconstruction: Any, image_folder: Path) -> tuple[list[Photog
         image_folder: where the images are.
 
     Returns:
-        Photographs sorted by name, and points ``[N, 3]`` seen by at least three images, or by two if that leaves fewer
-        than 100.
+        Photographs sorted by name, and points ``[N, 3]``, see :func:`reliable_points`.
 
     Raises:
         UserError: one that lists all lenses and images that cannot be read.
@@ -86,10 +85,15 @@ def photographs_of(reconstruction: Any, image_folder: Path) -> tuple[list[Photog
             continue
         photographs.append(Photograph(name, path, _pose(image), lens))
     problems.raise_any(image_folder)
+    return photographs, reliable_points(reconstruction)
+
+
+def reliable_points(reconstruction: Any) -> Array:
+    """Return the points ``[N, 3]`` seen by at least three images, or by two if that leaves fewer than 100."""
     points = [(point.xyz, point.track.length()) for point in reconstruction.points3D.values()]
     reliable = [xyz for xyz, length in points if length >= 3]
     kept = reliable if len(reliable) >= ENOUGH_POINTS else [xyz for xyz, length in points if length >= 2]
-    return photographs, np.array(kept, np.float64).reshape(-1, 3)
+    return np.array(kept, np.float64).reshape(-1, 3)
 
 
 def read_colmap(path: Path, images: Path | None = None) -> PhotographSet:

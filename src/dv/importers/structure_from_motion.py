@@ -58,7 +58,8 @@ def reconstruct(frames: list[Frame], folder: Path, settings: CaptureSource) -> A
     database, images = folder / "database.db", folder / "pictures"
     by_camera = _group_by_camera(frames, settings)
     _extract_features(colmap, by_camera, database, images, settings)
-    _match_features(colmap, frames, database, settings)
+    names = sorted(frame.path.name for frame in frames)
+    match_pairs(colmap, names, matched_pairs(len(names), settings.matching), database)
     models = _map_incrementally(colmap, database, images, folder / "models", len(frames), settings, relaxed=False)
     if max((model.num_reg_images() for model in models), default=0) < 0.5 * len(frames):
         models += _map_incrementally(colmap, database, images, folder / "models", len(frames), settings, relaxed=True)
@@ -110,7 +111,7 @@ def _extract_features(
             mode = colmap.CameraMode.SINGLE
             colmap.extract_features(database, images, names, mode, reader, options, cancellation_token=token)
 
-    _with_progress(colmap, "finding features", total, "image", lambda: _count_rows(database, "descriptors"), extract)
+    with_progress(colmap, "finding features", total, "image", lambda: count_rows(database, "descriptors"), extract)
 
 
 def _initial_camera(colmap: Any, frame: Frame, settings: CaptureSource) -> Any:
@@ -158,10 +159,16 @@ def matched_pairs(count: int, matching: str) -> list[tuple[int, int]]:
     return [(i, j) for i, j in pairs if j - i <= OVERLAP or i % LOOP_STEP == j % LOOP_STEP == 0]
 
 
-def _match_features(colmap: Any, frames: list[Frame], database: Path, settings: CaptureSource) -> None:
-    """Match images in batches; matches that an interrupted run has stored are kept."""
-    names = sorted(frame.path.name for frame in frames)
-    pairs = [f"{names[i]} {names[j]}" for i, j in matched_pairs(len(names), settings.matching)]
+def match_pairs(colmap: Any, names: list[str], chosen: list[tuple[int, int]], database: Path) -> None:
+    """Match images in batches; matches that an interrupted run has stored are kept.
+
+    Args:
+        colmap: the module.
+        names: of the images.
+        chosen: indices of the pairs.
+        database: with the features of all images.
+    """
+    pairs = [f"{names[i]} {names[j]}" for i, j in chosen]
     done = [0]
 
     def match(token: Any) -> None:
@@ -175,7 +182,7 @@ def _match_features(colmap: Any, frames: list[Frame], database: Path, settings: 
                 return
             done[0] += len(batch)
 
-    _with_progress(colmap, "matching", len(pairs), "pair", lambda: done[0], match)
+    with_progress(colmap, "matching", len(pairs), "pair", lambda: done[0], match)
 
 
 def _map_incrementally(
@@ -206,7 +213,7 @@ def _map_incrementally(
             )
         )
 
-    _with_progress(colmap, "placing cameras", total, "image", lambda: min(registered[0], total), run)
+    with_progress(colmap, "placing cameras", total, "image", lambda: min(registered[0], total), run)
     return list(found.values())
 
 
@@ -226,7 +233,8 @@ def _refine(colmap: Any, model: Any, *, intrinsics_known: bool) -> None:
         colmap.ObservationManager(model).filter_all_points3D(MAX_REPROJECTION_ERROR, 1.5)
 
 
-def _count_rows(database: Path, table: str) -> int:
+def count_rows(database: Path, table: str) -> int:
+    """Return the number of rows of a table of a COLMAP database that may still be written."""
     try:
         with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as opened:
             return int(opened.execute(f"select count(*) from {table}").fetchone()[0])
@@ -234,7 +242,7 @@ def _count_rows(database: Path, table: str) -> int:
         return 0
 
 
-def _with_progress(
+def with_progress(
     colmap: Any, label: str, total: int, unit: str, done: Callable[[], int], work: Callable[[Any], None]
 ) -> None:
     """Run ``work`` in a thread with a progress bar; Ctrl-C stops it at its next safe point."""

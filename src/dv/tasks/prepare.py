@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from dv.config import (
     MiddleburySource,
     NsvfSource,
     OfficialSource,
+    PosedSource,
     PrepareConfig,
     SyntheticSource,
     TransformsSource,
@@ -38,11 +41,12 @@ from dv.importers.middlebury import read_middlebury
 from dv.importers.nsvf import read_nsvf
 from dv.importers.official import install_official
 from dv.importers.transforms import read_transforms
+from dv.importers.triangulation import triangulate
 from dv.prepare.check import check_object
 from dv.prepare.export import export_transforms
 from dv.prepare.photographs import PhotographSet
 from dv.prepare.split_folder import WriteSettings
-from dv.prepare.writing import already_written, import_record, write_object
+from dv.prepare.writing import already_written, import_record, with_all_splits, write_object
 from dv.runtime.devices import count_gpus
 from dv.synthetic.mesh import render_mesh
 from dv.synthetic.render import render_synthetic, scene_name, settings_from
@@ -162,7 +166,31 @@ def _import(config: PrepareConfig, source: ImportSource) -> None:
     settings = _write_settings(config, source)
     inputs = [p for photograph in found.photographs for p in (photograph.path, photograph.mask) if p]
     inputs += [path] if path.is_file() else [p for p in path.iterdir() if p.is_file()]
-    _write(config, settings, import_record(config.source.name, path, settings, inputs, **own), lambda: found)
+    posed = cast(PosedSource, source)
+    if posed.triangulate != "auto":
+        own["triangulate"] = posed.triangulate
+    record = import_record(config.source.name, path, settings, inputs, **own)
+    _write(config, settings, record, lambda: _with_points(config, posed, found))
+
+
+def _with_points(config: PrepareConfig, source: PosedSource, found: PhotographSet) -> PhotographSet:
+    """Triangulate points from the training views if the input has none and they are wanted."""
+    if found.points is not None or not source.triangulate:
+        return found
+    if source.triangulate == "auto":
+        if source.mask or is_plain(corners_of_files([p.path for p in found.photographs])):
+            return found
+        if find_spec("pycolmap") is None:
+            print("no points of surfaces, which help where few views look: pip install 'dv[capture]' triangulates them")
+            return found
+    views = with_all_splits(found.splits)["train"]
+    root, name = _output(config)
+    work = root / f".{name}.partial" / "triangulation"
+    shutil.rmtree(work, ignore_errors=True)
+    points = triangulate(views, work)
+    shutil.rmtree(work)
+    print(f"triangulated {len(points)} points from {len(views)} training views")
+    return replace(found, points=points if len(points) else None)
 
 
 def _capture(config: PrepareConfig, source: CaptureSource) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from dv.checkpoint import read_checkpoint
+from dv.checkpoint import Checkpoint, read_checkpoint
 from dv.data.object import ObjectSource
 from dv.tasks.restore import Restored, load
 
@@ -18,12 +18,16 @@ from dv.tasks.restore import Restored, load
 def open_checkpoint(ckpt: Path, device: torch.device, precision: str) -> Restored:
     """Restore the model of a checkpoint, together with the object on which it was trained."""
     checkpoint = read_checkpoint(ckpt)
-    assert checkpoint.config is not None
     assert checkpoint.placement is not None
+    return load(checkpoint, source_of(checkpoint), checkpoint.placement, device, precision)
+
+
+def source_of(checkpoint: Checkpoint) -> ObjectSource:
+    """Return the object on which a checkpoint was trained, without noise in its poses."""
+    assert checkpoint.config is not None
     settings = checkpoint.config["object"]
     longest_side = checkpoint.config["data"].get("longest_side")
-    source = ObjectSource(Path(settings["root"]), settings["name"], "", checkpoint.sizes["image_side"], longest_side)
-    return load(checkpoint, source, checkpoint.placement, device, precision)
+    return ObjectSource(Path(settings["root"]), settings["name"], "", checkpoint.sizes["image_side"], longest_side)
 
 
 def frame_seconds(ckpt: Path, device: torch.device, count: int, precision: str) -> list[float]:

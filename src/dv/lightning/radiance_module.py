@@ -20,6 +20,7 @@ from dv.lightning.camera_refinement import CameraRefinement
 from dv.lightning.object_module import ObjectModule
 from dv.lightning.older_runs import upgrade_state
 from dv.lightning.pixel_pool import DrawnPixels, PixelPool
+from dv.lightning.radiance_rates import radiance_rates
 from dv.lightning.schedule import StepFraction
 from dv.lightning.sizes_from_views import radiance_sizes
 from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
@@ -31,7 +32,6 @@ from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RayOutput
 UPDATE_EMPTY_SPACE_EVERY = 50  # steps
 SMOOTH_EVERY = 50  # steps
 CAMERA_EPS = 1e-8  # of Adam: while nothing is learned yet, cameras have gradients by rounding only
-AUTO_EXPOSURE_RATE = 0.1  # of photographs in surroundings
 FIRST_CHANGE = 50  # steps before which vertices change by the step count, not by the clock
 
 
@@ -112,28 +112,10 @@ class RadianceGridModule(ObjectModule):
         return self.settings.rays // self.model.sizes.rays_per_pixel
 
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
-        """Learning rates of features, density, background, linear share and, if they exist, decoder and exposures.
-
-        The learning rates of density have the same sum over the training however many steps it has, unless they reach
-        their maximum.
-        """
-        rate, s = self.config.optimizer.learning_rate, self.settings
-        density_rate = rate * s.density_rate * self._step_fraction.value * s.density_rise**progress
-        rates = {
-            "features": rate,
-            "density": density_rate,
-            "background": rate * (s.environment_rate if self.model.sizes.environment else s.background_rate),
-            "linear_share": rate * s.linear_share_rate,
-        }
-        if self.model.decoder:
-            rates["decoder"] = rate * s.decoder_rate
-        if self.model.exposures:
-            rates["exposure"] = rate * (AUTO_EXPOSURE_RATE if s.exposure_rate == "auto" else s.exposure_rate)
-        if self.vignetting:
-            rates["vignetting"] = rate * s.vignetting_rate
-        if self.camera_refinement:
-            rates["cameras"] = rate * s.camera_rate * max(0.0, 1 - progress / s.cameras_until)
-        return rates
+        """Learning rates by parameter group, see :func:`radiance_rates`."""
+        return radiance_rates(
+            self.config.optimizer.learning_rate, self.settings, self.model, self._step_fraction.value, progress
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resize the voxels to those of the checkpoint, which may be of an older run.

@@ -32,6 +32,7 @@ from dv.config import (
 from dv.data.background import corners_of_files, is_plain
 from dv.data.folder import image_files
 from dv.data.object import ObjectSource
+from dv.data.points import POINTS_FILE, write_points
 from dv.errors import UserError
 from dv.importers.capture import read_capture, recorded_settings
 from dv.importers.colmap import read_colmap
@@ -45,6 +46,7 @@ from dv.importers.triangulation import triangulate
 from dv.prepare.check import check_object
 from dv.prepare.export import export_transforms
 from dv.prepare.photographs import PhotographSet
+from dv.prepare.placement import Array
 from dv.prepare.split_folder import WriteSettings
 from dv.prepare.writing import already_written, import_record, with_all_splits, write_object
 from dv.runtime.devices import count_gpus
@@ -137,6 +139,12 @@ def _render(config: PrepareConfig, source: MeshSource | SyntheticSource) -> None
     else:
         name = config.object.name or source.shape or "vase"
         render_synthetic(name, root, settings_from(source, scene_name(name, source.shape)))
+    train = root / "train" / name
+    if not (train / POINTS_FILE).exists():
+        points = _triangulated(read_folder(root, name), root, name)
+        if points is not None:
+            write_points(train, points)
+            (root / f".{name}.partial").rmdir()
     print(what_next(root, name))
 
 
@@ -175,22 +183,27 @@ def _import(config: PrepareConfig, source: ImportSource) -> None:
 
 def _with_points(config: PrepareConfig, source: PosedSource, found: PhotographSet) -> PhotographSet:
     """Triangulate points from the training views if the input has none and they are wanted."""
-    if found.points is not None or not source.triangulate:
+    if found.points is not None or not source.triangulate or (source.mask and source.triangulate == "auto"):
         return found
-    if source.triangulate == "auto":
-        if source.mask or is_plain(corners_of_files([p.path for p in found.photographs])):
-            return found
+    root, name = _output(config)
+    return replace(found, points=_triangulated(found, root, name, always=source.triangulate is True))
+
+
+def _triangulated(found: PhotographSet, root: Path, name: str, *, always: bool = False) -> Array | None:
+    """Return points of the training views, unless ``always``: only of those before surroundings; None for no points."""
+    if not always:
+        if is_plain(corners_of_files([p.path for p in found.photographs])):
+            return None
         if find_spec("pycolmap") is None:
             print("no points of surfaces, which help where few views look: pip install 'dv[capture]' triangulates them")
-            return found
+            return None
     views = with_all_splits(found.splits)["train"]
-    root, name = _output(config)
     work = root / f".{name}.partial" / "triangulation"
     shutil.rmtree(work, ignore_errors=True)
     points = triangulate(views, work)
     shutil.rmtree(work)
     print(f"triangulated {len(points)} points from {len(views)} training views")
-    return replace(found, points=points if len(points) else None)
+    return points if len(points) else None
 
 
 def _capture(config: PrepareConfig, source: CaptureSource) -> None:

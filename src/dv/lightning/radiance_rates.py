@@ -1,0 +1,41 @@
+"""Learning rates of the parts of a radiance grid."""
+
+from __future__ import annotations
+
+from dv.config import RadianceGridConfig
+from dv.radiance import RadianceGrid
+
+AUTO_EXPOSURE_RATE = 0.1  # of photographs in surroundings
+
+
+def radiance_rates(
+    rate: float, settings: RadianceGridConfig, model: RadianceGrid, step_fraction: float, progress: float
+) -> dict[str, float]:
+    """Return learning rates by parameter group; decoder, exposures, vignetting and cameras are there if they exist.
+
+    The learning rates of density have the same sum over the training however many steps it has, unless they reach
+    their maximum.
+
+    Args:
+        rate: of features.
+        settings: multiples of it.
+        model: the grid that is trained.
+        step_fraction: estimated fraction of the training that one step takes.
+        progress: fraction of the training that is over.
+    """
+    multiples = {
+        "features": 1.0,
+        "density": settings.density_rate * step_fraction * settings.density_rise**progress,
+        "background": settings.environment_rate if model.sizes.environment else settings.background_rate,
+        "linear_share": settings.linear_share_rate,
+    }
+    if model.decoder:
+        multiples["decoder"] = settings.decoder_rate
+    if model.exposures:
+        auto = settings.exposure_rate == "auto"
+        multiples["exposure"] = AUTO_EXPOSURE_RATE if auto else float(settings.exposure_rate)
+        if settings.vignetting_rate:
+            multiples["vignetting"] = settings.vignetting_rate
+    if settings.camera_rate:
+        multiples["cameras"] = settings.camera_rate * max(0.0, 1 - progress / settings.cameras_until)
+    return {name: rate * multiple for name, multiple in multiples.items()}

@@ -489,6 +489,11 @@ class RenderConfig:
     trainer: RenderTrainerConfig
     trajectory: Trajectory
 
+    def rules(self) -> Iterator[str]:
+        """Check that the exposure is that of what is shown."""
+        if self.background is not None and self.exposure == "predicted":
+            yield "exposure=predicted is that of photographs with their surroundings; leave out background="
+
 
 # --- prepare.py -------------------------------------------------------------------------------------------------------
 

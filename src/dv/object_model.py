@@ -75,7 +75,7 @@ class ObjectModel(nn.Module, ABC):
         raise ValueError("this model has no opacity by which a thing could be told from its surroundings")
 
     def use_mean_exposure(self) -> None:
-        """Render all views alike, not as bright as a camera there would take them; by default they are."""
+        """Render all views with one exposure; there is nothing to do for a model without exposures."""
 
     def compile_networks(self) -> None:
         """Compile with torch.compile what becomes faster by it; by default nothing."""

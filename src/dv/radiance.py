@@ -32,6 +32,7 @@ from dv.geometry.grid import GridPlacement
 from dv.nets.decoder import ViewDecoder
 from dv.nets.exposure import ViewExposures, expose
 from dv.nets.radiance_sizes import RadianceSizes
+from dv.nets.vignetting import Vignetting
 from dv.nets.voxels import SparseVoxels
 from dv.object_model import ObjectModel, RenderedView
 from dv.ops.compositing import Rays
@@ -46,7 +47,6 @@ REFLECTED_SCALE = 0.25  # of the harmonics of reflected directions: with 1, diff
 VIEW_SCALE = 0.25  # of the view-dependent harmonics: the diffuse colour is learned first, four times as fast
 
 
-EXPOSURES_PREFIX = "exposures."
 BEFORE = {"linear_share": torch.tensor(0.0), "focal_scale": torch.tensor(1.0)}  # what older checkpoints computed
 
 
@@ -99,10 +99,10 @@ class RadianceGrid(ObjectModel):
         rows = sizes.environment
         self.background = nn.Parameter(color[:, None, None].repeat(1, rows, 2 * rows) if rows else color)
         self.exposures = ViewExposures(sizes.exposures) if sizes.exposures else None
+        self.vignetting = Vignetting(sizes.vignetting) if sizes.vignetting else None
         self.has_mean_exposure = False  # whether rendered views have the mean exposure, not the predicted one
         # buffers, since copying a tensor from the CPU in every step would keep a GPU waiting
-        # of rendered views relative to their intrinsics, as a refinement of the training's cameras found it
-        self.register_buffer("focal_scale", torch.tensor(1.0))
+        self.register_buffer("focal_scale", torch.tensor(1.0))  # of rendered views, found by camera refinement
         self.register_buffer("corner", torch.tensor(placement.origin) - placement.scale / 2, persistent=False)
         self.register_buffer("subpixel_offsets", subpixel_offsets(sizes.supersampling), persistent=False)
 
@@ -125,9 +125,10 @@ class RadianceGrid(ObjectModel):
             if own != saved:
                 raise ValueError(f"has model.{key}={saved}, not {own}; add model.{key}={saved}")
         complete = BEFORE | dict(state)
-        if sizes.get("exposures", 0) != self.sizes.exposures:  # of other views
-            own = {name: value for name, value in self.state_dict().items() if name.startswith(EXPOSURES_PREFIX)}
-            complete = {k: v for k, v in complete.items() if not k.startswith(EXPOSURES_PREFIX)} | own
+        for part in ("exposures", "vignetting"):  # of other views or cameras
+            if sizes.get(part, 0) != getattr(self.sizes, part):
+                own = {name: value for name, value in self.state_dict().items() if name.startswith(f"{part}.")}
+                complete = {k: v for k, v in complete.items() if not k.startswith(f"{part}.")} | own
         self.voxels.resize_to_state(complete, "voxels.")
         super().load_saved(sizes, complete)
 
@@ -208,6 +209,11 @@ class RadianceGrid(ObjectModel):
         transmittance, depth = output.transmittance.view(-1, rays).mean(1), output.depth.view(-1, rays)
         return RayOutput(mixed, transmittance, depth.median(1).values)
 
+    def corrected(self, intrinsics: Intrinsics) -> Intrinsics:
+        """Return intrinsics with the focal length that the refinement of the training's cameras found."""
+        scale = float(self.focal_scale)
+        return intrinsics._replace(fx=intrinsics.fx * scale, fy=intrinsics.fy * scale)
+
     @property
     def untouched_background(self) -> Tensor | None:
         """The background ``[3]`` if it is one colour, which exposures do not change."""
@@ -215,13 +221,12 @@ class RadianceGrid(ObjectModel):
 
     @torch.no_grad()
     def render(self, pose: Tensor, intrinsics: Intrinsics) -> RenderedView:
-        """Render the view of a pose ``[4, 4]``, with the exposure that its camera would choose.
+        """Render the view of a pose ``[4, 4]``, with the exposure and vignetting that its camera would have.
 
         Depth is where transmittance falls to 1/2; for rays that keep more than that, it is the depth of the farthest
         corner of the cube.
         """
-        width, height, scale = intrinsics.width, intrinsics.height, float(self.focal_scale)
-        intrinsics = intrinsics._replace(fx=intrinsics.fx * scale, fy=intrinsics.fy * scale)
+        width, height, intrinsics = intrinsics.width, intrinsics.height, self.corrected(intrinsics)
         pixels = pixel_grid(width, height, pose.device)
         rays_per_chunk = RAYS_PER_CHUNK_GPU if pose.is_cuda else RAYS_PER_CHUNK
         chunks = torch.split(pixels, max(1, rays_per_chunk // self.sizes.rays_per_pixel))
@@ -229,8 +234,10 @@ class RadianceGrid(ObjectModel):
         colors, transmittance, depth = map(torch.cat, zip(*outputs, strict=True))
         depth = torch.where(depth.isfinite(), depth, self._farthest_corner(pose).to(depth.dtype))
         if self.exposures is not None and not self.has_mean_exposure:
-            factors = self.exposures.predict(pose, self.placement.scale).to(colors.dtype)
-            colors = expose(colors, factors, transmittance, self.untouched_background)
+            log_gain = self.exposures.predict(pose, self.placement.scale)
+            if self.vignetting is not None:
+                log_gain = log_gain + self.vignetting.image(intrinsics)
+            colors = expose(colors, log_gain.exp().to(colors.dtype), transmittance, self.untouched_background)
         image = colors.T.reshape(3, height, width).clamp(-0.5, 0.5)
         return RenderedView(image, depth.view(1, height, width), 1 - transmittance.view(1, height, width))
 

@@ -156,6 +156,11 @@ def test_faults_of_a_folder(views_folder, fault):
     assert expected in refused(views_folder)
 
 
+def test_two_images_of_one_view_are_refused(views_folder):
+    shutil.copy(views_folder / "rgb/000001.png", views_folder / "rgb/000001.jpg")
+    assert "000001.jpg and 000001.png are images of one view; remove one" in refused(views_folder)
+
+
 def test_all_faults_are_listed_at_once(views_folder):
     FAULTS["truncated image"][0](views_folder)
     (views_folder / "pose" / "000001.txt").unlink()

@@ -29,6 +29,25 @@ def test_points_survive_a_copy_of_the_object(tmp_path):
     assert not (tmp_path / "second" / "test" / "copy" / "points.npy").exists()
 
 
+def test_points_of_exact_cameras_are_not_for_noisy_ones(tmp_path):
+    root = write_object(tmp_path / "first")
+    write_points(root / "train" / "ball", np.zeros((9, 3)))
+    assert ObjectSource(root, "ball", noise_angle=1.0).calibration().points is None
+    settings = WriteSettings(noise_distance=0.01)
+    write_prepared(read_folder(root, "ball"), tmp_path / "second", "copy", settings, {})
+    assert ObjectSource(tmp_path / "second", "copy").calibration().points is None
+
+
+def test_no_points_and_points_that_no_view_shows_are_no_points(tmp_path):
+    root = write_object(tmp_path / "first")
+    for number, points in enumerate((np.zeros((0, 3)), np.full((9, 3), 99.0))):
+        write_points(root / "train" / "ball", points)
+        write_prepared(read_folder(root, "ball"), tmp_path / "second", str(number), WriteSettings(scale=0.7), {})
+    assert ObjectSource(tmp_path / "second", "0").calibration().points is None
+    first, second = (ObjectSource(tmp_path / "second", name).calibration().placement for name in "01")
+    assert first == second
+
+
 def saved(array, **options):
     buffer = io.BytesIO()
     np.save(buffer, array, **options)

@@ -10,7 +10,7 @@ import torch
 from conftest import write_views
 from dv.data import reading as reading_module
 from dv.data.calibration import read_calibration
-from dv.data.folder import read_views
+from dv.data.folder import read_poses, read_views
 from dv.data.object import ObjectSource
 from dv.data.reading import ImageReading
 from dv.errors import UserError
@@ -34,6 +34,31 @@ def test_images_keep_their_shape_and_camera(two_cameras):
         assert views.cameras[i] == Intrinsics(**expected[i % 2], pixel_center=0.0)
     with pytest.raises(UserError, match="images of one size are needed, and these have 24×40, 36×20 px"):
         _ = views.images
+
+
+def test_stems_of_which_one_begins_with_another_keep_image_pose_and_camera(two_cameras):
+    """As file names they are sorted otherwise: "-" and " " come before ".", and "0" after it."""
+    folder = two_cameras / "train" / "ball"
+    source = ObjectSource(two_cameras, "ball")
+    before = source.views("train")
+    renamed = dict(
+        zip(before.names, ["IMG_1", "IMG_1-2", "IMG_1 (3)", "IMG_10", "IMG", "IMG+", "a", "IMG_1,b"], strict=True)
+    )
+    for path in (*folder.glob("rgb/*"), *folder.glob("pose/*")):
+        path.rename(path.with_stem(renamed[path.stem]))
+    content = json.loads((folder / "cameras.json").read_text())
+    content["views"] = {renamed[stem]: index for stem, index in content["views"].items()}
+    (folder / "cameras.json").write_text(json.dumps(content))
+    after = ObjectSource(two_cameras, "ball").views("train")
+    assert sorted(after.names) == sorted(renamed.values())
+    for i, old in enumerate(before.names):
+        j = after.names.index(renamed[old])
+        assert (after.image(j) == before.image(i)).all()
+        assert (after.poses[j] == before.poses[i]).all()
+        assert after.cameras[j] == before.cameras[i]
+    names, poses = read_poses(folder, ObjectSource(two_cameras, "ball").calibration())
+    assert names == after.names
+    assert (poses == after.poses).all()
 
 
 def test_the_longest_side_reduces_each_image(two_cameras):

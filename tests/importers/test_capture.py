@@ -52,6 +52,14 @@ def rgba(tmp_path_factory):
     return folder, poses
 
 
+def test_pictures_for_colmap_have_no_spaces_in_their_names(tmp_path):
+    for name in ("IMG 1.png", "IMG_0001  (2).png", "c.png"):
+        iio.imwrite(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    given = {"largest_side": 100, "background": np.ones(3), "mask": None}
+    frames = decode_photographs(sorted(tmp_path.glob("*.png")), tmp_path / "work", **given)
+    assert [frame.path.name for frame in frames] == ["IMG_1.png", "IMG_0001_(2).png", "c.png"]
+
+
 def poses_of(root: Path, name: str) -> dict[str, np.ndarray]:
     source = ObjectSource(root, name)
     views = [source.views(split) for split in SPLITS]

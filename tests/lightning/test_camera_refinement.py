@@ -56,8 +56,10 @@ def textured_ball():
     return grid
 
 
-def test_a_pose_is_aligned_with_what_the_model_renders():
+@pytest.mark.parametrize("focal_scale", [1.0, 1.1])
+def test_a_pose_is_aligned_with_what_the_model_renders(focal_scale):
     grid, camera = textured_ball(), Intrinsics.square(60.0, 24.0, 24.0, 48, 0.5)
+    grid.focal_scale.fill_(focal_scale)
     pose = cameras_around(1)[0]
     image = ((grid.render(pose, camera).image + 0.5) * 0.8 * 255).round().byte()  # a darker photograph
     wrong = CameraRefinement(pose[None], 1.0)
@@ -70,6 +72,7 @@ def test_a_pose_is_aligned_with_what_the_model_renders():
     before, after = ((grid.render(p, camera).image - true).square().mean() for p in (start, found))
     assert after < before / 10, (before, after)
     assert (found - pose).norm() < 0.8 * (start - pose).norm()
+    assert all(parameter.grad is None for parameter in grid.parameters()), "the model stays as it is"
 
 
 def test_gradients_by_poses_point_where_the_loss_falls():
@@ -86,7 +89,8 @@ def test_gradients_by_poses_point_where_the_loss_falls():
 
     def loss():
         moved = refinement(poses.expand(256, 4, 4), view)
-        origins, directions = pixel_rays(moved, pixels, refinement.intrinsics(numbers))
+        scaled = torch.cat([numbers[:, :2] * refinement.log_focal.exp(), numbers[:, 2:]], 1)
+        origins, directions = pixel_rays(moved, pixels, scaled)
         colors = grid(origins, directions, torch.full((256,), 0.5, dtype=torch.float64), 0.1).colors
         return (colors - truth).square().mean()
 

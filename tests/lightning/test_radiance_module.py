@@ -1,5 +1,6 @@
 """Parts of a radiance grid's training that a whole run does not test."""
 
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -49,3 +50,19 @@ def test_padded_views_do_not_count_in_a_validation(ball):
         scores.append(float(module.val_psnr.compute()))
         module.val_psnr.reset()
     assert scores[0] == scores[1] != scores[2]
+
+
+def test_training_and_validation_share_the_focal_length_of_init_from(ball):
+    source = ObjectSource(ball, "ball", image_side=32)
+    calibration = source.calibration()
+    for overrides in ((), ("model.camera_rate=0.01", "model.refine_focal_length=true")):
+        config = compose_config("train", *TINY_RADIANCE, "output_dir=x", *overrides)
+        module = RadianceGridModule(config, source.views("train"), calibration, calibration.intrinsics)
+        module.model.focal_scale.fill_(1.25)
+        module._refining = False
+        module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        module.on_train_start()
+        drawn = module._pool.draw(5, torch.Generator().manual_seed(0))
+        _, _, camera = module._refined(drawn)
+        torch.testing.assert_close(camera[:, :2], 1.25 * drawn.camera[:, :2], check_dtype=False)
+        torch.testing.assert_close(camera[:, 2:], drawn.camera[:, 2:], check_dtype=False)

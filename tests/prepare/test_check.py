@@ -151,6 +151,16 @@ def closer(matrix, distance):
     return matrix
 
 
+def test_views_of_surroundings_and_far_cameras_of_whole_images_are_no_findings(tmp_path):
+    for split, count, seed in (("train", 24, 0), ("validation", 3, 1), ("test", 4, 2)):
+        write_views(tmp_path / split / "ball", count, 32, seed=seed, size=(32, 40))
+    change_pose(train_folder(tmp_path), 3, lambda m: m @ turn_y(100))
+    calibrate(tmp_path, near="0.05", scale="0.8")
+    splits = {split: ObjectSource(tmp_path, "ball").views(split) for split in ("train", "validation")}
+    found = check_cameras(splits, ObjectSource(tmp_path, "ball").calibration())
+    assert not [message for message in found if "cuts off" in message], found
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_found(copy, tmp_path, fault):
     damage, expected = FAULTS[fault]

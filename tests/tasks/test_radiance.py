@@ -260,7 +260,7 @@ def test_ranks_take_the_same_steps_as_one_process(command, arguments, tmp_path):
     ours, theirs = (read_weights(run / "checkpoints" / "last.ckpt") for run in (shared, alone))
     assert torch.equal(ours["model.voxels.index"], theirs["model.voxels.index"])
     names = "model.voxels.density", "model.voxels.features", "model.background", "model.exposures.log_gain"
-    for name in (*names, "vignetting.terms", "camera_refinement.rotation", "camera_refinement.log_focal"):
+    for name in (*names, "model.vignetting.terms", "camera_refinement.rotation", "camera_refinement.log_focal"):
         a, b = ours[name], theirs[name]
         assert b.any()
         assert (a - b).norm() <= 1e-9 * b.norm()

@@ -84,6 +84,9 @@ def test_a_thing_in_a_room_is_learned_and_isolated(command, room, tmp_path):
     assert metrics["mean_gain"]["psnr"] > metrics["mean_border"]["psnr"] - 1e-6
     assert metrics["aligned_gain"].keys() == metrics["mean"].keys()
 
+    refused = command("render", ckpt, "background=white", "exposure=predicted", "trainer.gpus=0")
+    assert refused.code == 1
+    assert "leave out background=" in refused.err
     for background in ("transparent", "black"):
         out = tmp_path / background
         done = command(

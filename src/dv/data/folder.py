@@ -112,7 +112,7 @@ def read_poses(folder: Path, calibration: Calibration) -> tuple[list[str], Tenso
     Raises:
         UserError: one that lists every fault.
     """
-    paths = sorted((folder / "pose").glob("*.txt"))
+    paths = list(_pose_files(folder).values())
     if not paths:
         raise UserError(f"{folder / 'pose'}: contains no poses (*.txt)")
     problems: list[str] = []
@@ -125,8 +125,21 @@ def read_poses(folder: Path, calibration: Calibration) -> tuple[list[str], Tenso
 
 
 def image_files(folder: Path) -> dict[str, Path]:
-    """Return the image files of ``folder`` by stem, sorted by name."""
-    return {path.stem: path for path in sorted(folder.glob("*")) if path.suffix.lower() in IMAGE_SUFFIXES}
+    """Return the image files of ``folder`` by stem, sorted by stem.
+
+    Raises:
+        UserError: if two files have the same stem.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*"), key=lambda path: (path.stem, path.name)):
+        if path.suffix.lower() in IMAGE_SUFFIXES and files.setdefault(path.stem, path) != path:
+            raise UserError(f"{folder}: {files[path.stem].name} and {path.name} are images of one view; remove one")
+    return files
+
+
+def _pose_files(folder: Path) -> dict[str, Path]:
+    """Return the pose files of the folder of a split by stem, sorted by stem, as the images are."""
+    return {path.stem: path for path in sorted((folder / "pose").glob("*.txt"), key=lambda path: path.stem)}
 
 
 def read_views(
@@ -144,7 +157,7 @@ def read_views(
         UserError: one that lists every fault of the folder.
     """
     files = image_files(folder / "rgb")
-    poses = {p.stem: p for p in sorted((folder / "pose").glob("*.txt"))}
+    poses = _pose_files(folder)
     problems: list[str] = []
     calibration: Calibration | None = None
     try:

@@ -77,7 +77,10 @@ class ObjectSource:
             UserError: if the folder is missing, with how to get the object; or if its ``intrinsics.txt`` is faulty.
         """
         self._require_folder(split)
-        return read_calibration(self.folder(split) / "intrinsics.txt", self.pixel_center)
+        calibration = read_calibration(self.folder(split) / "intrinsics.txt", self.pixel_center)
+        if self.noise_angle or self.noise_distance:  # points tell the true poses
+            return replace(calibration, points=None)
+        return calibration
 
     def calibration_of(self, split: str) -> Calibration:
         """Read camera and grid placement of the views of a split: those of ``train`` if it is held out from there."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dv.errors import UserError
+from dv.runtime.files import atomic_file
 
 POINTS_FILE = "points.npy"
 
@@ -18,7 +19,7 @@ def read_points(folder: Path) -> Tensor | None:
     """Read the points of the folder of a split.
 
     Returns:
-        ``[N, 3]`` (x, y, z), world units, float64; None if there is no such file.
+        ``[N, 3]`` (x, y, z), world units, float64; None if there is no such file or no point in it.
 
     Raises:
         UserError: if the file holds anything else.
@@ -37,9 +38,10 @@ def read_points(folder: Path) -> Tensor | None:
             f"{path} must hold points [N, 3] (x, y, z), finite numbers, but holds {found}; "
             "write it again, or delete it: it is optional"
         )
-    return torch.from_numpy(points.astype(np.float64))
+    return torch.from_numpy(points.astype(np.float64)) if len(points) else None
 
 
 def write_points(folder: Path, points: NDArray[np.float64]) -> None:
     """Write points ``[N, 3]`` (x, y, z), world units, into the folder of a split."""
-    np.save(folder / POINTS_FILE, points.astype(np.float64), allow_pickle=False)
+    with atomic_file(folder / POINTS_FILE) as temporary, temporary.open("wb") as file:
+        np.save(file, points.astype(np.float64), allow_pickle=False)

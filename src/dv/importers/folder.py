@@ -35,7 +35,8 @@ def read_folder(root: Path, name: str, pixel_center: float | None = None) -> Pho
                 problems.append(str(error))
     raise_problems(root, problems)
     points = None if calibration.points is None else calibration.points.numpy()
-    return PhotographSet(splits, points, calibration.placement)
+    up = source.up()
+    return PhotographSet(splits, points, calibration.placement, up=None if up is None else tuple(up.tolist()))
 
 
 def _read_split(source: ObjectSource, split: str) -> list[Photograph]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -104,7 +105,9 @@ def decode_photographs(
         return Frame(target, f"{device} {size[0]}×{size[1]}", focal, size, mask_target if mask else None)
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # no more threads: each may need half a gigabyte
-        decoded = pool.map(decode, paths, unique_names([Path(path.name) for path in paths]))
+        # COLMAP's lists of pairs have spaces between names
+        names = unique_names([Path(re.sub(r"\s+", "_", path.name)) for path in paths])
+        decoded = pool.map(decode, paths, names)
         frames = list(tqdm(decoded, "reading photographs", len(paths), leave=False, unit="image"))
     raise_problems(paths[0].parent, problems)
     return [frame for frame in frames if frame]

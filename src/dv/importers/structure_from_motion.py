@@ -159,7 +159,7 @@ def matched_pairs(count: int, matching: str) -> list[tuple[int, int]]:
     return [(i, j) for i, j in pairs if j - i <= OVERLAP or i % LOOP_STEP == j % LOOP_STEP == 0]
 
 
-def match_pairs(colmap: Any, names: list[str], chosen: list[tuple[int, int]], database: Path) -> None:
+def match_pairs(colmap: Any, names: list[str], chosen: list[tuple[int, int]], database: Path, **advice: str) -> None:
     """Match images in batches; matches that an interrupted run has stored are kept.
 
     Args:
@@ -167,6 +167,7 @@ def match_pairs(colmap: Any, names: list[str], chosen: list[tuple[int, int]], da
         names: of the images.
         chosen: indices of the pairs.
         database: with the features of all images.
+        advice: as of :func:`with_progress`.
     """
     pairs = [f"{names[i]} {names[j]}" for i, j in chosen]
     done = [0]
@@ -182,7 +183,7 @@ def match_pairs(colmap: Any, names: list[str], chosen: list[tuple[int, int]], da
                 return
             done[0] += len(batch)
 
-    with_progress(colmap, "matching", len(pairs), "pair", lambda: done[0], match)
+    with_progress(colmap, "matching", len(pairs), "pair", lambda: done[0], match, **advice)
 
 
 def _map_incrementally(
@@ -243,9 +244,25 @@ def count_rows(database: Path, table: str) -> int:
 
 
 def with_progress(
-    colmap: Any, label: str, total: int, unit: str, done: Callable[[], int], work: Callable[[Any], None]
+    colmap: Any,
+    label: str,
+    total: int,
+    unit: str,
+    done: Callable[[], int],
+    work: Callable[[Any], None],
+    advice: str = "run the same command again to continue",
 ) -> None:
-    """Run ``work`` in a thread with a progress bar; Ctrl-C stops it at its next safe point."""
+    """Run ``work`` in a thread with a progress bar; Ctrl-C stops it at its next safe point.
+
+    Args:
+        colmap: the module.
+        label: what is done.
+        total: number of units.
+        unit: what is counted.
+        done: returns how many units are done.
+        work: gets a token that says whether to stop.
+        advice: what to do after an error of COLMAP.
+    """
     token = colmap.CancellationToken()
     failed: list[BaseException] = []
     finished = Event()  # Thread.join returns at once after Ctrl-C has interrupted it (Python 3.11)
@@ -269,5 +286,5 @@ def with_progress(
             raise
     for error in failed:
         if type(error) in (RuntimeError, ValueError):  # raised by COLMAP itself
-            raise UserError(f"{label}: {error}; run the same command again to continue") from error
+            raise UserError(f"{label}: {error}; {advice}") from error
         raise error

@@ -18,6 +18,7 @@ from dv.prepare.rectify import full_camera, rectify
 LARGEST_SIDE = 1600  # px of the images in which features are found
 MAX_FEATURES = 8192  # per image
 NEIGHBOURS = 12  # images with which each image is matched
+ADVICE = {"advice": "source.triangulate=false does without points"}
 
 
 def triangulate(photographs: list[Photograph], work: Path) -> Array:
@@ -61,14 +62,14 @@ def triangulate(photographs: list[Photograph], work: Path) -> Array:
             )
 
     with_progress(colmap, "finding features", len(poses), "image", lambda: count_rows(database, "descriptors"), extract)
-    match_pairs(colmap, list(poses), neighbours(np.stack(list(poses.values()))), database)
+    match_pairs(colmap, list(poses), neighbours(np.stack(list(poses.values()))), database, **ADVICE)
     model = _with_known_poses(colmap, database, poses)
     result = [model]
 
     def run(token: Any) -> None:
         result[0] = colmap.triangulate_points(model, database, images, work, cancellation_token=token)
 
-    with_progress(colmap, "triangulating", 1, "model", lambda: 0, run)
+    with_progress(colmap, "triangulating", 1, "model", lambda: 0, run, **ADVICE)
     return reliable_points(result[0])
 
 

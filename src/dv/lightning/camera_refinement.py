@@ -41,13 +41,6 @@ class CameraRefinement(nn.Module):
         centers = poses[:, :3, 3:] + self.unit * self.shift[view, :, None].to(poses.dtype)
         return torch.cat([torch.cat([rotation @ poses[:, :3, :3], centers], 2), poses[:, 3:]], 1)
 
-    def intrinsics(self, cameras: Tensor) -> Tensor:
-        """Correct intrinsics ``[P, 4]``: fx, fy, cx, cy."""
-        if self.log_focal is None:
-            return cameras
-        factor = self.log_focal.exp().to(cameras.dtype)
-        return torch.cat([cameras[:, :2] * factor, cameras[:, 2:]], 1)
-
     @torch.no_grad()
     def keep_world(self) -> None:
         """Remove the part of the corrections that moves the whole world."""

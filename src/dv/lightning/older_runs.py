@@ -11,10 +11,11 @@ from torch import Tensor
 from dv.checkpoint import MODEL_PREFIX
 from dv.errors import UserError
 
-LOG_GAIN, CAMERAS = (f"{MODEL_PREFIX}exposures.{name}" for name in ("log_gain", "cameras"))
-RENAMED = {"exposure": LOG_GAIN, "appearance.exposure": LOG_GAIN, "appearance.vignetting": "vignetting.terms"}
+LOG_GAIN, TERMS = f"{MODEL_PREFIX}exposures.log_gain", f"{MODEL_PREFIX}vignetting.terms"
+RENAMED = {"exposure": LOG_GAIN, "appearance.exposure": LOG_GAIN, "appearance.vignetting": TERMS}
+CAMERAS = f"{MODEL_PREFIX}exposures.cameras", f"{MODEL_PREFIX}vignetting.frames"  # were not saved
 LEARNED_IF = {  # entries of a state, and the keys that decide whether a training has them
-    "vignetting.terms": "model.vignetting_rate",
+    TERMS: "model.vignetting_rate",
     "camera_refinement.rotation": "model.camera_rate",
     "camera_refinement.log_focal": "model.refine_focal_length",
 }
@@ -34,8 +35,9 @@ def upgrade_state(state: MutableMapping[str, Tensor], own: Mapping[str, Tensor],
     for older, name in RENAMED.items():
         if older in state:
             state[name] = state.pop(older)
-    if CAMERAS in own:
-        state.setdefault(CAMERAS, own[CAMERAS])
+    for name in CAMERAS:
+        if name in own:
+            state.setdefault(name, own[name])
     state.setdefault(f"{MODEL_PREFIX}focal_scale", torch.tensor(1.0))
     saved, exposures = (len(s.get(LOG_GAIN, ())) for s in (state, own))
     if saved != exposures:

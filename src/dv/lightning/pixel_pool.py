@@ -46,7 +46,7 @@ class PixelPool:
         self.starts = torch.tensor(views.starts, device=device)
         self.widths = torch.tensor([k.width for k in views.cameras], device=device)
         self.cameras = torch.tensor([k.numbers() for k in views.cameras], dtype=torch.float64, device=device)
-        self.numbers = torch.arange(len(self.colors), device=device)
+        self.numbers = torch.empty(0, dtype=torch.int32, device=device)  # until keep_hits
 
     def keep_hits(self, model: RadianceGrid, border: int) -> None:
         """Keep the pixels worth rendering; see :func:`find_pixels`."""

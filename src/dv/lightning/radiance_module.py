@@ -24,7 +24,6 @@ from dv.lightning.radiance_rates import radiance_rates
 from dv.lightning.schedule import StepFraction
 from dv.lightning.sizes_from_views import radiance_sizes
 from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
-from dv.lightning.vignetting import Vignetting
 from dv.nets.exposure import expose
 from dv.object_model import RenderedView
 from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RayOutput
@@ -51,6 +50,7 @@ class RadianceGridModule(ObjectModule):
     max_learning_rates: ClassVar = {"density": 0.5}  # in raw density
     model: RadianceGrid
     changes: Tensor
+    camera_of_view: Tensor
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class RadianceGridModule(ObjectModule):
         if calibration.points is not None and settings.point_density is not None:
             model.raise_density(calibration.points, settings.point_density)
         self.model.voxels.resize_features(sizes.coefficients)  # faster until colours depend on the view
-        self.vignetting: Vignetting | None = None
-        if model.exposures is not None and settings.vignetting_rate:
-            self.vignetting = Vignetting(views.cameras)
+        distinct = list(dict.fromkeys(views.cameras))
+        camera_of_view = torch.tensor([distinct.index(k) for k in views.cameras])
+        self.register_buffer("camera_of_view", camera_of_view, persistent=False)
         self.camera_refinement: CameraRefinement | None = None
         if settings.camera_rate:
             self.camera_refinement = CameraRefinement(
@@ -93,7 +93,7 @@ class RadianceGridModule(ObjectModule):
             "linear_share": [model.linear_share],
             "decoder": list(model.decoder.parameters()) if model.decoder else [],
             "exposure": list(model.exposures.parameters()) if model.exposures else [],
-            "vignetting": list(self.vignetting.parameters()) if self.vignetting else [],
+            "vignetting": list(model.vignetting.parameters()) if model.vignetting else [],
             "cameras": list(self.camera_refinement.parameters()) if self.camera_refinement else [],
         }
         groups = [{"params": parameters[name], "lr": rate} for name, rate in self.learning_rates().items()]
@@ -131,6 +131,10 @@ class RadianceGridModule(ObjectModule):
         self._pool = PixelPool(self.views, self.device)
         if self.model.exposures is not None:
             self.model.exposures.set_cameras(self.views.poses, self.model.placement.scale)
+        if self.model.vignetting is not None:
+            self.model.vignetting.set_cameras(list(dict.fromkeys(self.views.cameras)))
+        if self.global_step == 0 and self.camera_refinement and self.camera_refinement.log_focal is not None:
+            self.camera_refinement.log_focal.data.copy_(self.model.focal_scale.log())  # of init_from=
         self._find_pixels()
         self._changed = int(self.changes)  # on the CPU too, since reading a buffer waits for the GPU
 
@@ -202,17 +206,20 @@ class RadianceGridModule(ObjectModule):
         if self.model.exposures is None:
             return output.colors
         log_gain = self.model.exposures.log_gain[drawn.view]
-        if self.vignetting is not None:
-            log_gain = log_gain + self.vignetting(drawn.view, drawn.position)
+        if self.model.vignetting is not None:
+            log_gain = log_gain + self.model.vignetting(self.camera_of_view[drawn.view], drawn.position)
         return expose(output.colors, log_gain.exp(), output.transmittance, self.model.untouched_background)
 
     def _refined(self, drawn: DrawnPixels) -> tuple[Tensor, Tensor, Tensor]:
         """Return poses ``[P, 4, 4]``, positions ``[P, 2]`` and intrinsics ``[P, 4]`` of pixels, with corrections."""
-        if self.camera_refinement is None:
-            return drawn.pose, drawn.position, drawn.camera
+        refinement, pose = self.camera_refinement, drawn.pose
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._refining):
-            pose = self.camera_refinement(drawn.pose, drawn.view)
-            return pose, drawn.position, self.camera_refinement.intrinsics(drawn.camera)
+            if refinement is not None:
+                pose = refinement(pose, drawn.view)
+            log_focal = refinement.log_focal if refinement is not None else None
+            focal = self.model.focal_scale if log_focal is None else log_focal.exp()
+            camera = torch.cat([drawn.camera[:, :2] * focal, drawn.camera[:, 2:]], 1)
+        return pose, drawn.position, camera
 
     def _finish_gradients(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Average gradients over the ranks, add the sparsity term, and zero the gradients that must have no effect."""

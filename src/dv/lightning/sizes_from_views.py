@@ -27,6 +27,12 @@ def radiance_sizes(
     sizes["environment"] = settings.environment if levels > 1 else 0
     exposures = levels > 1 if settings.exposure_rate == "auto" else settings.exposure_rate > 0
     sizes["exposures"] = len(views) if exposures else 0
+    if settings.vignetting_rate and not exposures:
+        raise ValueError(
+            "model.vignetting_rate needs exposures, which are learned before surroundings only: add "
+            "model.exposure_rate=0.1"
+        )
+    sizes["vignetting"] = len(set(views.cameras)) if settings.vignetting_rate else 0
     if settings.near is None:
         sizes["near"] = placement.near / placement.scale if levels > 1 else 0.0
     return RadianceSizes(**sizes)

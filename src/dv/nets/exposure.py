@@ -26,7 +26,7 @@ class ViewExposures(nn.Module):
     >>> exposures.cameras.copy_(torch.eye(3).repeat(1, 2) / 10)[0, 0]
     tensor(0.1000)
     >>> exposures.predict(torch.eye(4), unit=1.0)  # nothing is learned yet
-    tensor([1., 1., 1.])
+    tensor([0., 0., 0.])
     """
 
     cameras: Tensor
@@ -35,6 +35,7 @@ class ViewExposures(nn.Module):
         super().__init__()
         self.log_gain = nn.Parameter(torch.zeros(views, 3))
         self.register_buffer("cameras", torch.zeros(views, 6))
+        self._fit: tuple[object, float, Tensor] | None = None
 
     def set_cameras(self, poses: Tensor, unit: float) -> None:
         """Set the cameras of the training views.
@@ -47,20 +48,32 @@ class ViewExposures(nn.Module):
 
     @torch.no_grad()
     def predict(self, pose: Tensor, unit: float) -> Tensor:
-        """Return the factors ``[3]`` of a view of pose ``[4, 4]``, with :meth:`set_cameras`'s unit."""
+        """Return the logarithmic gains ``[3]`` of a view of pose ``[4, 4]``, with :meth:`set_cameras`'s unit."""
+        width, weights = self._fitted()
+        to_views = torch.cdist(_coordinates(pose[None], unit).double(), self.cameras.double())
+        predicted: Tensor = (_kernel(to_views, width) @ weights)[0]
+        return predicted.to(self.log_gain.dtype)
+
+    def _fitted(self) -> tuple[float, Tensor]:
+        """Return the kernel's width and the views' weights ``[V, 3]``, anew only if exposures or cameras changed."""
+        version = self.log_gain._version, self.cameras._version, self.log_gain.device
+        if self._fit is None or self._fit[0] != version:
+            self._fit = version, *self._fit_kernel()
+        return self._fit[1:]
+
+    def _fit_kernel(self) -> tuple[float, Tensor]:
         gains, cameras = self.log_gain.double(), self.cameras.double()
         distances = torch.cdist(cameras, cameras)
-        identity, predicted = torch.eye(len(gains), dtype=gains.dtype, device=gains.device), gains.new_zeros(3)
-        least = (1 - MIN_GAIN) * gains.square().mean()
-        to_views = torch.cdist(_coordinates(pose[None], unit).double(), cameras)
+        identity = torch.eye(len(gains), dtype=gains.dtype, device=gains.device)
+        least, best = (1 - MIN_GAIN) * gains.square().mean(), (1.0, torch.zeros_like(gains))
         for width in WIDTHS:
             for noise in NOISES:
                 inverse = torch.linalg.inv(_kernel(distances, width) + noise * identity)
                 weights = inverse @ gains
                 error = (weights / inverse.diagonal()[:, None]).square().mean()
                 if error < least:
-                    least, predicted = error, (_kernel(to_views, width) @ weights)[0]
-        return predicted.exp().to(self.log_gain.dtype)
+                    least, best = error, (width, weights)
+        return best
 
     @torch.no_grad()
     def center(self) -> None:

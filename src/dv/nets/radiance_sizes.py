@@ -28,6 +28,7 @@ class RadianceSizes:
     levels: int = 1  # cubes, each twice as wide as the one before; the first is the box around the object
     environment: int = 0  # rows of the panorama beyond the last level; 0: one colour
     exposures: int = 0  # training views whose exposures are learned
+    vignetting: int = 0  # cameras whose vignetting is learned
     near: float = 0.0  # distance from the camera to the first samples, relative to the box's side
 
     def __post_init__(self) -> None:

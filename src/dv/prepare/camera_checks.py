@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import hashlib
 
 import numpy as np
 import torch
@@ -61,7 +61,8 @@ def _duplicates(splits: dict[str, Views], scale: float) -> list[str]:
             poses = (views.poses / units * 1e6).round().long()
             for i, name in enumerate(views.names):
                 value = poses[i] if what == "pose" else views.image(i)
-                earlier = first.setdefault(value.numpy().tobytes(), f"{split}/{name}")
+                digest = hashlib.blake2b(value.numpy().tobytes()).digest()
+                earlier = first.setdefault(digest, f"{split}/{name}")
                 if earlier != f"{split}/{name}":
                     pairs.append(f"{earlier} and {split}/{name}")
         if pairs:
@@ -98,11 +99,13 @@ def _grid_out_of_view(splits: dict[str, Views], calibration: Calibration) -> lis
     found: dict[str, list[tuple[float, str]]] = {}
     for split, views in splits.items():
         points = to_camera(views.poses.numpy(), ball + p.origin)
-        z = points[..., 2]
+        outside = np.array(
+            [(~in_window(seen, _window(k))).mean() for seen, k in zip(points, views.cameras, strict=True)]
+        )
+        shown = outside < 1  # other views show surroundings only
+        z, names = points[shown, :, 2], [name for name, is_shown in zip(views.names, shown, strict=True) if is_shown]
         fractions = {
-            "the border of the image": np.array(
-                [(~in_window(seen, _window(k))).mean() for seen, k in zip(points, views.cameras, strict=True)]
-            ),
+            "the border of the image": outside[shown],
             f"the near plane ({p.near:.4g})": (z < p.near).mean(1),
             f"the far end of the frustum (near + 2·scale = {p.near + 2 * p.scale:.4g})": (
                 z > p.near + 2 * p.scale
@@ -110,8 +113,10 @@ def _grid_out_of_view(splits: dict[str, Views], calibration: Calibration) -> lis
         }
         if calibration.points is not None:
             del fractions["the border of the image"]
+        if any(k.width != k.height for k in views.cameras):  # the paper's model, whose frustum ends, needs squares
+            fractions = {what: fraction for what, fraction in fractions.items() if "frustum" not in what}
         for what, fraction in fractions.items():
-            cut = [(float(s), f"{split}/{name}") for s, name in zip(fraction, views.names, strict=True) if s > MAX_CUT]
+            cut = [(float(s), f"{split}/{name}") for s, name in zip(fraction, names, strict=True) if s > MAX_CUT]
             found.setdefault(what, []).extend(cut)
     messages = [
         f"{what} cuts off part of the grid in {len(cut)} views, at most {100 * max(cut)[0]:.0f} % in {max(cut)[1]}; "
@@ -137,7 +142,7 @@ def _grid_out_of_place(splits: dict[str, Views], calibration: Calibration) -> li
             return [f"{inside.sum()} of {len(inside)} points of points.npy lie in the grid: are origin and scale in "
                     "intrinsics.txt right?"]  # fmt: skip
         return []
-    window = functools.reduce(lambda a, b: a & b, map(_window, set(train.cameras)))
+    window = [_window(k) for k in train.cameras]
     poses = train.poses.numpy()
     try:
         meet = convergence(poses, window)

@@ -54,7 +54,8 @@ def check_object(source: ObjectSource, output_dir: Path) -> list[Finding]:
             iio.imwrite(temporary, contact_sheet_with_grid(splits, calibration.placement))
         poses = {split: views.poses.numpy() for split, views in splits.items()}
         with atomic_file(scene) as temporary:
-            plot_scene(temporary, poses, calibration.placement, splits["train"].cameras[0])
+            points = None if calibration.points is None else calibration.points.numpy()
+            plot_scene(temporary, poses, calibration.placement, splits["train"].cameras[0], points)
         print("\n".join(_summary(source, splits, calibration)))
         print(f"images: {sheet}, {scene}")
     for finding in findings:
@@ -116,7 +117,8 @@ def _summary(source: ObjectSource, splits: dict[str, Views], calibration: Calibr
     counts = ", ".join(f"{len(views)} {split}" for split, views in splits.items())
     x, y, z = p.origin
     read = splits["train"].largest
-    several = f" and {len(set(calibration.cameras.values())) - 1} other cameras" if calibration.cameras else ""
+    others = len(set(calibration.cameras.values())) - 1
+    several = f" and {others} other cameras" if others > 0 else ""
     return [
         f"{source.name} in {source.root}: {counts} views of {k.height}×{k.width} px{several}, "
         f"read at {read.height}×{read.width} px",

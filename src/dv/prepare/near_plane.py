@@ -42,6 +42,9 @@ def nearest_depth(poses: Array, points: Array, shown: NDArray[np.bool_]) -> floa
         poses: ``[V, 4, 4]``.
         points: reconstructed points ``[N, 3]``, of which some are misplaced.
         shown: which of them each view shows ``[V, N]``.
+
+    Returns:
+        This depth in world units; 0 if no view shows any point.
     """
     depths = [to_camera(pose, points[mask])[:, 2] for pose, mask in zip(poses, shown, strict=True) if mask.any()]
-    return float(np.quantile([np.quantile(z, 0.005) for z in depths], 0.05))
+    return float(np.quantile([np.quantile(z, 0.005) for z in depths], 0.05)) if depths else 0.0

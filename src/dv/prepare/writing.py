@@ -120,7 +120,7 @@ def write_object(
     placed = _place(found, settings)
     cameras = target_cameras(found.photographs, placed.placement, settings.crop)
     written = {lens: _reduced(camera, settings) for lens, camera in cameras.items()}
-    splits["train"] = _thin_and_perturb(splits["train"], settings)
+    splits["train"] = thin_and_perturb(splits["train"], settings)
     partial = output_dir / f".{name}.partial" / "object"
     shutil.rmtree(partial, ignore_errors=True)
     full_record = record | {
@@ -143,7 +143,8 @@ def write_object(
     if problems:
         shutil.rmtree(partial)
         raise_problems(output_dir / name, problems)
-    if found.points is not None and len(found.points):
+    noisy = settings.noise_angle or settings.noise_distance  # points of exact poses would tell them
+    if found.points is not None and len(found.points) and not noisy:
         write_points(partial / "train", found.points)
     poses = {split: np.stack([p.pose for p in photographs]) for split, photographs in splits.items()}
     plot_scene(partial / "train" / "scene.png", poses, placed.placement, next(iter(written.values())), found.points)
@@ -217,21 +218,21 @@ def with_all_splits(splits: dict[str, list[Photograph]]) -> dict[str, list[Photo
 
 def _place(found: PhotographSet, settings: WriteSettings) -> PlacedGrid:
     windows = windows_of(found.photographs)
-    nearest = 0.0
-    if found.points is not None and (settings.origin or settings.scale):
-        shown = [in_window(to_camera(p.pose, found.points), w) for p, w in zip(found.photographs, windows, strict=True)]
-        nearest = nearest_depth(found.poses, found.points, np.stack(shown))
+    nearest, points = 0.0, found.points if found.points is not None and len(found.points) else None
+    if points is not None and (settings.origin or settings.scale):
+        shown = [in_window(to_camera(p.pose, points), w) for p, w in zip(found.photographs, windows, strict=True)]
+        nearest = nearest_depth(found.poses, points, np.stack(shown))
     if found.placement is not None:
         placed = PlacedGrid(found.placement, found.reasons or ["the grid is placed as the input says"])
     elif settings.origin is not None and settings.scale is not None:
         x, y, z = settings.origin
         placed = PlacedGrid(GridPlacement((x, y, z), settings.scale, 1.0), [])
     else:
-        placed = place_grid(found.poses, windows, found.points)
+        placed = place_grid(found.poses, windows, points)
     return override_placement(placed, found.poses, settings.origin, settings.scale, settings.near, nearest)
 
 
-def _thin_and_perturb(views: list[Photograph], settings: WriteSettings) -> list[Photograph]:
+def thin_and_perturb(views: list[Photograph], settings: WriteSettings) -> list[Photograph]:
     """Select the training views and add noise to them, as the settings say."""
     poses = np.stack([view.pose for view in views])
     kept = thin(poses, every=settings.every, random=settings.random, farthest=settings.farthest, seed=settings.seed)

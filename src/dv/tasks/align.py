@@ -30,9 +30,10 @@ def align_pose(model: RadianceGrid, pose: Tensor, camera: Intrinsics, image: Ten
     """
     device, generator = pose.device, torch.Generator().manual_seed(0)
     correction = CameraRefinement(pose[None], model.placement.scale).to(device)
-    optimizer = torch.optim.Adam(correction.parameters(), lr=LEARNING_RATE)
+    parameters = list(correction.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, STEPS)
-    view = torch.zeros(1, dtype=torch.long, device=device)
+    view, camera = torch.zeros(1, dtype=torch.long, device=device), model.corrected(camera)
     with torch.inference_mode(False), torch.enable_grad():
         for _ in range(STEPS):
             column = torch.randint(camera.width, (PIXELS,), generator=generator)
@@ -41,8 +42,8 @@ def align_pose(model: RadianceGrid, pose: Tensor, camera: Intrinsics, image: Ten
             moved = correction(pose[None], view).expand(PIXELS, 4, 4)
             rendered = model.render_pixels(moved, torch.stack([column, row], 1).to(device), camera).colors + 0.5
             loss = (fit_gain(rendered, truth) - truth).square().mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch does not declare it
+            for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                parameter.grad = gradient
             optimizer.step()
             schedule.step()
         aligned: Tensor = correction(pose[None], view)[0].detach()

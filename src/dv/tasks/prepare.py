@@ -45,10 +45,10 @@ from dv.importers.transforms import read_transforms
 from dv.importers.triangulation import triangulate
 from dv.prepare.check import check_object
 from dv.prepare.export import export_transforms
-from dv.prepare.photographs import PhotographSet
+from dv.prepare.photographs import Photograph, PhotographSet
 from dv.prepare.placement import Array
 from dv.prepare.split_folder import WriteSettings
-from dv.prepare.writing import already_written, import_record, with_all_splits, write_object
+from dv.prepare.writing import already_written, import_record, thin_and_perturb, with_all_splits, write_object
 from dv.runtime.devices import count_gpus
 from dv.synthetic.mesh import render_mesh
 from dv.synthetic.render import render_synthetic, scene_name, settings_from
@@ -141,10 +141,9 @@ def _render(config: PrepareConfig, source: MeshSource | SyntheticSource) -> None
         render_synthetic(name, root, settings_from(source, scene_name(name, source.shape)))
     train = root / "train" / name
     if not (train / POINTS_FILE).exists():
-        points = _triangulated(read_folder(root, name), root, name)
+        points = _triangulated(read_folder(root, name).splits["train"], root, name)
         if points is not None:
             write_points(train, points)
-            (root / f".{name}.partial").rmdir()
     print(what_next(root, name))
 
 
@@ -178,32 +177,38 @@ def _import(config: PrepareConfig, source: ImportSource) -> None:
     if posed.triangulate != "auto":
         own["triangulate"] = posed.triangulate
     record = import_record(config.source.name, path, settings, inputs, **own)
-    _write(config, settings, record, lambda: _with_points(config, posed, found))
+    _write(config, settings, record, lambda: _with_points(config, posed, settings, found))
 
 
-def _with_points(config: PrepareConfig, source: PosedSource, found: PhotographSet) -> PhotographSet:
+def _with_points(
+    config: PrepareConfig, source: PosedSource, settings: WriteSettings, found: PhotographSet
+) -> PhotographSet:
     """Triangulate points from the training views if the input has none and they are wanted."""
-    if found.points is not None or not source.triangulate or (source.mask and source.triangulate == "auto"):
+    noisy = settings.noise_angle or settings.noise_distance
+    if found.points is not None or noisy or not source.triangulate or (source.mask and source.triangulate == "auto"):
         return found
     root, name = _output(config)
-    return replace(found, points=_triangulated(found, root, name, always=source.triangulate is True))
+    views = thin_and_perturb(with_all_splits(found.splits)["train"], settings)
+    return replace(found, points=_triangulated(views, root, name, always=source.triangulate is True))
 
 
-def _triangulated(found: PhotographSet, root: Path, name: str, *, always: bool = False) -> Array | None:
-    """Return points of the training views, unless ``always``: only of those before surroundings; None for no points."""
+def _triangulated(views: list[Photograph], root: Path, name: str, *, always: bool = False) -> Array | None:
+    """Return points ``[N, 3]`` of views before surroundings, or ``always``; None if points are not wanted."""
     if not always:
-        if is_plain(corners_of_files([p.path for p in found.photographs])):
+        if is_plain(corners_of_files([view.path for view in views])):
             return None
         if find_spec("pycolmap") is None:
-            print("no points of surfaces, which help where few views look: pip install 'dv[capture]' triangulates them")
+            print("no points of surfaces, which help where few views look: pip install 'dv[capture]' triangulates "
+                  f"them; then delete {root}/{{train,validation,test}}/{name} and run this again")  # fmt: skip
             return None
-    views = with_all_splits(found.splits)["train"]
     work = root / f".{name}.partial" / "triangulation"
     shutil.rmtree(work, ignore_errors=True)
     points = triangulate(views, work)
     shutil.rmtree(work)
+    if not any(work.parent.iterdir()):
+        work.parent.rmdir()
     print(f"triangulated {len(points)} points from {len(views)} training views")
-    return points if len(points) else None
+    return points
 
 
 def _capture(config: PrepareConfig, source: CaptureSource) -> None:

@@ -48,7 +48,7 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
 def fit_gain(image: Tensor, truth: Tensor) -> Tensor:
     """Multiply each channel by the factor that brings an image nearest to its truth, by least squares.
 
-    Photographs of one thing differ in exposure and white balance, which no model can know of a view that it never saw.
+    Photographs of one thing differ in exposure and white balance, which cannot always be predicted for a new view.
 
     Args:
         image: ``[P, C]``, any colours from 0 on.

@@ -76,6 +76,15 @@ def test_automatic_exposure_is_predicted_and_random_exposure_is_not():
     assert shuffled.predict(pose, UNIT).tolist() == [0, 0, 0]
 
 
+def test_of_many_views_some_suffice():
+    angles = torch.linspace(0, 6, 1700, dtype=torch.float64)
+    true = torch.stack([(angles + i).sin() for i in range(3)], 1) / 5
+    new = torch.tensor([1.7], dtype=torch.float64)
+    many = with_gains(cameras_on_a_path(angles), true)
+    expected = torch.stack([(new[0] + i).sin() for i in range(3)]) / 5 - true.mean(0)
+    torch.testing.assert_close(many.predict(cameras_on_a_path(new)[0], UNIT), expected.float(), rtol=0.1, atol=0.01)
+
+
 def test_views_near_a_bright_one_are_bright_and_the_thing_alone_is_not():
     sizes = RadianceSizes(None, 8, initial_density=3.0, levels=2, environment=4, exposures=30)
     grid = RadianceGrid(sizes, GridPlacement((0.0, 0.0, 0.0), UNIT, 0.1), torch.full((3,), -0.2))

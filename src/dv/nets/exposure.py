@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 WIDTHS = (0.1, 0.2, 0.4, 0.8)  # candidates for the width of the kernel
 NOISES = (0.01, 0.05, 0.2)  # candidates for the variance of a view's own exposure relative to that of their common part
+MAX_VIEWS = 400  # of more views, every second, third, … is used: the time grows with their cube
 MIN_GAIN = 0.25  # exposures are predicted if this fraction of their variance can be
 
 
@@ -50,19 +51,22 @@ class ViewExposures(nn.Module):
     def predict(self, pose: Tensor, unit: float) -> Tensor:
         """Return the logarithmic gains ``[3]`` of a view of pose ``[4, 4]``, with :meth:`set_cameras`'s unit."""
         width, weights = self._fitted()
-        to_views = torch.cdist(_coordinates(pose[None], unit).double(), self.cameras.double())
+        to_views = torch.cdist(_coordinates(pose[None], unit).double(), self.cameras[self._used()].double())
         predicted: Tensor = (_kernel(to_views, width) @ weights)[0]
         return predicted.to(self.log_gain.dtype)
 
     def _fitted(self) -> tuple[float, Tensor]:
-        """Return the kernel's width and the views' weights ``[V, 3]``, anew only if exposures or cameras changed."""
+        """Return the kernel's width and the used views' weights, anew only if exposures or cameras changed."""
         version = self.log_gain._version, self.cameras._version, self.log_gain.device
         if self._fit is None or self._fit[0] != version:
             self._fit = version, *self._fit_kernel()
         return self._fit[1:]
 
+    def _used(self) -> slice:
+        return slice(None, None, -(-len(self.log_gain) // MAX_VIEWS))
+
     def _fit_kernel(self) -> tuple[float, Tensor]:
-        gains, cameras = self.log_gain.double(), self.cameras.double()
+        gains, cameras = self.log_gain[self._used()].double(), self.cameras[self._used()].double()
         distances = torch.cdist(cameras, cameras)
         identity = torch.eye(len(gains), dtype=gains.dtype, device=gains.device)
         least, best = (1 - MIN_GAIN) * gains.square().mean(), (1.0, torch.zeros_like(gains))

@@ -1,6 +1,6 @@
 """How exact the cameras of a training with noise were, before and after their refinement.
 
-python train.py … data.noise_angle=1 model.camera_rate=0.01
+python train.py … data.noise_angle=1 model.camera_rate=0.003
 python benchmarks/camera_errors.py outputs/train/OBJECT/RUN/checkpoints/last.ckpt
 """
 

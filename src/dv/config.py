@@ -239,7 +239,7 @@ class RadianceGridConfig(ModelConfig):
         if self.vignetting_rate and not self.exposure_rate:
             yield "model.vignetting_rate needs exposures: give model.exposure_rate=0.1 too"
         if self.refine_focal_length and not self.camera_rate:
-            yield "model.refine_focal_length=true needs model.camera_rate, for example 0.01"
+            yield "model.refine_focal_length=true needs model.camera_rate, for example 0.003"
         if config.grid.side < 8:
             yield f"grid.side={config.grid.side} must be at least 8 with model=radiance_grid"
         if self.rays < self.supersampling**2:

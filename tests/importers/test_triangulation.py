@@ -8,6 +8,7 @@ import pytest
 
 from conftest import write_views
 from dv.data.object import ObjectSource
+from dv.errors import UserError
 from dv.importers.triangulation import NEIGHBOURS, neighbours, triangulate
 from dv.prepare.photographs import Lens, Photograph
 from photo_scene import HALF, TABLE, poses_around, render_scene, write_jpeg
@@ -84,6 +85,16 @@ def test_plain_backgrounds_and_triangulate_false_need_no_points(tmp_path, scene,
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     result = command("prepare", *given, "source.triangulate=true", f"output_dir={tmp_path / 'c'}")
     assert "this needs pycolmap: pip install 'dv[capture]'" in result.err
+
+
+@pytest.mark.parametrize("step", ["extract_features", "match_image_pairs", "triangulate_points"])
+def test_an_error_of_colmap_says_how_to_do_without_points(scene, tmp_path, monkeypatch, step):
+    def fail(*_arguments, **_options):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(f"pycolmap.{step}", fail)
+    with pytest.raises(UserError, match="out of order; source.triangulate=false does without points"):
+        triangulate(scene[1][:3], tmp_path / "work")
 
 
 @pytest.mark.parametrize("count", [2, 9, 40])

@@ -7,8 +7,10 @@ from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
+import torch
 from tqdm import tqdm
 
+from dv.geometry.camera import Intrinsics
 from dv.importers.colmap import reliable_points
 from dv.importers.structure_from_motion import colmap_module, count_rows, match_pairs, with_progress
 from dv.prepare.photographs import Lens, Photograph
@@ -61,7 +63,10 @@ def triangulate(photographs: list[Photograph], work: Path) -> Array:
                 database, images, names, colmap.CameraMode.SINGLE, reader, options, cancellation_token=token
             )
 
-    with_progress(colmap, "finding features", len(poses), "image", lambda: count_rows(database, "descriptors"), extract)
+    def found() -> int:
+        return count_rows(database, "descriptors")
+
+    with_progress(colmap, "finding features", len(poses), "image", found, extract, **ADVICE)
     match_pairs(colmap, list(poses), neighbours(np.stack(list(poses.values()))), database, **ADVICE)
     model = _with_known_poses(colmap, database, poses)
     result = [model]
@@ -82,12 +87,14 @@ def neighbours(poses: Array) -> list[tuple[int, int]]:
     centers = poses[:, :3, 3] - poses[:, :3, 3].mean(0)
     spread = max(float(np.linalg.norm(centers, axis=1).mean()), 1e-12)
     cameras = np.concatenate([centers / spread, poses[:, :3, 2]], 1)
-    distances = np.linalg.norm(cameras[:, None] - cameras, axis=2)
+    points = torch.from_numpy(cameras)
+    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").numpy()  # exact, and small
     nearest = np.argsort(distances, axis=1, kind="stable")[:, : NEIGHBOURS + 1]
     return sorted({(min(i, j), max(i, j)) for i, row in enumerate(nearest.tolist()) for j in row if i != j})
 
 
-def _reduced(lens: Lens) -> Any:
+def _reduced(lens: Lens) -> Intrinsics:
+    """Return the undistorted camera of a lens at the size at which features are found."""
     camera = full_camera(lens)
     k = min(1.0, LARGEST_SIDE / max(camera.width, camera.height))
     return camera.resized(max(1, round(k * camera.width)), max(1, round(k * camera.height)))

@@ -30,6 +30,12 @@ from dv.metrics import psnr, ssim, to_unit
 from dv.object_model import ObjectModel, RenderedView
 
 
+def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
+    """Return the callbacks of a trainer."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it undeclared
+    return callbacks
+
+
 class ObjectModule(pl.LightningModule):
     """Manual optimisation of an :class:`~dv.object_model.ObjectModel`. A batch holds the samples of one optimiser step.
 
@@ -143,8 +149,7 @@ class ObjectModule(pl.LightningModule):
     @property
     def _timer(self) -> Timer | None:
         """The callback that ends the training by the clock."""
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        return next((c for c in callbacks if isinstance(c, Timer)), None)
+        return next((c for c in callbacks_of(self.trainer) if isinstance(c, Timer)), None)
 
     def _set_learning_rates(self, optimizer: torch.optim.Optimizer) -> float:
         """Set the learning rates of this step and return the progress that they follow, equal on all ranks."""
@@ -213,5 +218,5 @@ class ObjectModule(pl.LightningModule):
         )
 
     def _last_checkpoint(self) -> str:
-        written = (getattr(c, "written", None) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        written = (getattr(c, "written", None) for c in callbacks_of(self.trainer))
         return str(next(filter(None, written), "none: no checkpoint had been written"))

@@ -13,7 +13,7 @@ from dv.config import TrainConfig, WandbConfig
 from dv.data.datamodule import ObjectDataModule
 from dv.lightning.callbacks import Clock
 from dv.lightning.loggers import RunWandbLogger
-from dv.lightning.object_module import ObjectModule
+from dv.lightning.object_module import ObjectModule, callbacks_of
 from dv.runtime.files import atomic_file
 from dv.tasks.record import record_finished
 from dv.tasks.wandb_results import log_results
@@ -30,7 +30,7 @@ def finish_training(
         The best validation PSNR, dB.
     """
     best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
-    clock = next(c for c in trainer.callbacks if isinstance(c, Clock))  # type: ignore[attr-defined]
+    clock = next(c for c in callbacks_of(trainer) if isinstance(c, Clock))
     seconds, steps, device = clock.elapsed, trainer.global_step, trainer.strategy.root_device
     best_psnr = float(best.best_model_score) if best.best_model_score is not None else float("-inf")
     scores = trainer.validate(module, datamodule=datamodule, verbose=False, weights_only=True)[0]

@@ -19,7 +19,7 @@ from dv.data.object import ObjectSource
 from dv.data.sampling import StepLayout
 from dv.errors import UserError
 from dv.lightning.callbacks import ENDLESS, LastCheckpoint
-from dv.lightning.object_module import ObjectModule
+from dv.lightning.object_module import ObjectModule, callbacks_of
 from dv.runtime.launch import rank_info
 from dv.runtime.memory import reset_peak_memory
 from dv.tasks.build import build_module, training_object
@@ -50,8 +50,8 @@ def train_on_rank(config: TrainConfig) -> float:
     )
     pl.seed_everything(config.seed, verbose=False)
     trainer = make_trainer(config, run_dir, steps, resume)
-    # PyTorch cannot reset the statistics before CUDA is initialised; is_initialized has no annotations
-    if trainer.strategy.root_device.type == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch does not declare it
+    # PyTorch cannot reset the statistics before CUDA is initialised, and declares no type of is_initialized
+    if trainer.strategy.root_device.type == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
     if rank_info().rank == 0:
         OmegaConf.save(OmegaConf.create(asdict(config) | {"resume": None}), run_dir / "config.yaml")
@@ -59,7 +59,7 @@ def train_on_rank(config: TrainConfig) -> float:
             (run_dir / name).unlink(missing_ok=True)
     length = f"{steps} steps" if not t.max_time else f"at most {t.max_time} (days:hours:minutes:seconds)"
     log.info("training %s in %s (%s)", source.name, run_dir, length)
-    last = next(c for c in trainer.callbacks if isinstance(c, LastCheckpoint))  # type: ignore[attr-defined]  # as in ObjectModule
+    last = next(c for c in callbacks_of(trainer) if isinstance(c, LastCheckpoint))
     try:
         with last.handling_signals():
             trainer.fit(module, datamodule=datamodule, ckpt_path=resume.path if resume else None, weights_only=True)

@@ -371,6 +371,7 @@ def test_resuming_an_older_run_without_a_linear_share_is_refused(command, argume
         ("model.prune_at=[a]", "model.prune_at=[a] must be a list"),
         ("model.density_rate=nan", "model.density_rate=nan must be a number of at least 0"),
         ("model.initial_density=-20", "model.initial_density=-20.0 is invisible in a grid that starts with 8 vertices"),
+        ("model.vignetting_rate=0.1", "needs exposures, which are not learned for things before a plain background"),
         ("model.view_degree=1.0", "model.view_degree=1.0 must be a whole number from 0 to 4"),
         ("optimizer.final_fraction=0", "optimizer.final_fraction=0 is never reached exponentially"),
         ("trainer.precision=bf16-true", "rays through a radiance grid need more bits; use bf16-mixed"),

@@ -72,8 +72,8 @@ class RadianceGridModule(ObjectModule):
         if calibration.points is not None and settings.point_density is not None:
             model.raise_density(calibration.points, settings.point_density)
         self.model.voxels.resize_features(sizes.coefficients)  # faster until colours depend on the view
-        distinct = list(dict.fromkeys(views.cameras))
-        camera_of_view = torch.tensor([distinct.index(k) for k in views.cameras])
+        self.distinct_cameras = {k: i for i, k in enumerate(dict.fromkeys(views.cameras))}
+        camera_of_view = torch.tensor([self.distinct_cameras[k] for k in views.cameras])
         self.register_buffer("camera_of_view", camera_of_view, persistent=False)
         self.camera_refinement: CameraRefinement | None = None
         if settings.camera_rate:
@@ -132,7 +132,7 @@ class RadianceGridModule(ObjectModule):
         if self.model.exposures is not None:
             self.model.exposures.set_cameras(self.views.poses, self.model.placement.scale)
         if self.model.vignetting is not None:
-            self.model.vignetting.set_cameras(list(dict.fromkeys(self.views.cameras)))
+            self.model.vignetting.set_cameras(list(self.distinct_cameras))
         if self.global_step == 0 and self.camera_refinement and self.camera_refinement.log_focal is not None:
             self.camera_refinement.log_focal.data.copy_(self.model.focal_scale.log())  # of init_from=
         self._find_pixels()
@@ -165,7 +165,7 @@ class RadianceGridModule(ObjectModule):
             self.model.voxels.smooth(min(1.0, self.settings.smoothing * rate * SMOOTH_EVERY))
         if self.model.exposures:
             self.model.exposures.center()
-        if self.camera_refinement and self._refining:
+        if self.camera_refinement is not None and self._refining:
             self.camera_refinement.keep_world()
             if self.camera_refinement.log_focal is not None:
                 self.model.focal_scale.copy_(self.camera_refinement.log_focal.detach().exp())

@@ -29,7 +29,7 @@ def radiance_sizes(
     sizes["exposures"] = len(views) if exposures else 0
     if settings.vignetting_rate and not exposures:
         raise ValueError(
-            "model.vignetting_rate needs exposures, which are learned before surroundings only: add "
+            "model.vignetting_rate needs exposures, which are not learned for things before a plain background: add "
             "model.exposure_rate=0.1"
         )
     sizes["vignetting"] = len(set(views.cameras)) if settings.vignetting_rate else 0

@@ -63,9 +63,11 @@ class ViewExposures(nn.Module):
         return self._fit[1:]
 
     def _used(self) -> slice:
+        """The views from which others are predicted."""
         return slice(None, None, -(-len(self.log_gain) // MAX_VIEWS))
 
     def _fit_kernel(self) -> tuple[float, Tensor]:
+        """Choose width and noise by leaving out one view after the other; weights of 0 predict the mean exposure."""
         gains, cameras = self.log_gain[self._used()].double(), self.cameras[self._used()].double()
         distances = torch.cdist(cameras, cameras)
         identity = torch.eye(len(gains), dtype=gains.dtype, device=gains.device)

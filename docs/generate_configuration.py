@@ -60,6 +60,20 @@ def explained(content: CommentedMap, above: str = "") -> Iterator[tuple[str, Any
         yield f"{above}{key}", value, comment
 
 
+def rows_of(path: Path, above: str) -> dict[str, tuple[str, Any, str]]:
+    """Return key, value and explanation of every leaf by key, with those of files in conf/imports/ that it includes."""
+    content = load(path)
+    rows: dict[str, tuple[str, Any, str]] = {}
+    for item in content.get("defaults", []):
+        if str(item).endswith("@_here_"):
+            rows |= rows_of(CONF / f"{str(item).removesuffix('@_here_').strip('/')}.yaml", above)
+        elif isinstance(item, str) and path.parent.name == "imports" and item != "_self_":
+            rows |= rows_of(path.with_name(f"{item}.yaml"), above)
+    for key, value, comment in explained(content, above):
+        rows[key] = (key, value, comment or rows.get(key, ("", None, ""))[2])
+    return rows
+
+
 def title(path: Path) -> str:
     """Return the first comment of a file, without package directives."""
     lines = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
@@ -68,11 +82,15 @@ def title(path: Path) -> str:
 
 def table(files: dict[str, list[tuple[str, Any, str]]], schema: dict[str, tuple[str, str]], roles: bool) -> str:
     """Format keys as a Markdown table with one column of defaults for each file; all files have the same keys."""
+    comments = [[comment for _, _, comment in rows] for rows in zip(*files.values(), strict=True)]
+    values = [[value for key, value, _ in rows if key not in TAGS] for rows in files.values()]
+    if all(one == values[0] for one in values):  # one column for all files
+        files = dict([next(iter(files.items()))])
     defaults = list(files) if len(files) > 1 else ["default"]
     columns = ["key", *defaults, "must be", *(["role"] if roles else []), "meaning"]
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    for rows in zip(*files.values(), strict=True):
-        key, _, comment = rows[0]
+    for rows, explanations in zip(zip(*files.values(), strict=True), comments, strict=True):
+        key, comment = rows[0][0], max(set(explanations), key=explanations.count)
         if key in TAGS:
             continue
         below = [role for name, (_, role) in schema.items() if name.startswith(f"{key}.")]
@@ -102,7 +120,7 @@ def group_page(command: str, group: str) -> Iterator[str]:
         if title(path):
             titles.append(f"- `{group}={path.stem}`: {title(path)}")
         is_global = path.read_text().startswith("# @package _global_")
-        rows = list(explained(load(path), "" if is_global else f"{group}."))
+        rows = list(rows_of(path, "" if is_global else f"{group}.").values())
         tables.setdefault(tuple(key for key, _, _ in rows), {})[path.stem] = rows
     yield "\n".join([f"### {group}=…", *([""] if titles else []), *titles, ""])
     for files in tables.values():

@@ -16,7 +16,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from dv.geometry.trajectory import look_at
-from dv.prepare.photographs import Lens, Photograph
+from dv.prepare.lens import Lens
+from dv.prepare.photographs import Photograph
 from dv.tasks.command import config_folder, typed
 
 os.environ.setdefault("WANDB_MODE", "offline")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dv.geometry.trajectory import look_at
-from dv.prepare.photographs import Lens
+from dv.prepare.lens import Lens
 
 HALF = np.array([0.3, 0.2, 0.25])  # half sides of the box, which stands on the table z = 0
 TABLE = 4.0  # side of the table

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dv.images import Video, contact_sheet, depth_image, read_image, square_image, write_png, write_png16
+from dv.decoding import read_image
+from dv.images import Video, contact_sheet, depth_image, square_image, write_png, write_png16
 
 
 @pytest.mark.parametrize("channels", [1, 3])

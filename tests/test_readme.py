@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from conftest import TINY
-from dv.prepare.photographs import Lens
-from dv.tasks.command import quote_group_numbers
+from dv.prepare.lens import Lens
+from dv.tasks.command_line import quote_group_numbers
 from photo_scene import poses_around, render_scene, write_jpeg
 
 ROOT = Path(__file__).parents[1]

@@ -538,7 +538,7 @@ class ImportSource:
 
     path: Text | None
     background: Color
-    crop: Literal["full", "square", "object"]
+    crop: Literal["auto", "full", "common", "square", "object"]
     image_side: Annotated[int, Strict(), Ge(2)] | None
     longest_side: Annotated[int, Strict(), Ge(2)] | None
     mask: Text | None
@@ -563,29 +563,33 @@ class CaptureSource(ImportSource):
 class PosedSource(ImportSource):
     """Images with known cameras."""
 
+    name: str
     triangulate: bool | Literal["auto"]
 
 
 @dataclass(config=STRICT)
-class TransformsSource(PosedSource):
-    """``transforms.json`` of NeRF, nerfstudio and instant-ngp."""
+class LayoutSource(PosedSource):
+    """Layouts of folders that hold images and cameras."""
 
-    name: Literal["transforms"]
+    name: Literal["transforms", "nsvf", "nerfpp", "polycam", "record3d"]
 
 
 @dataclass(config=STRICT)
-class ColmapSource(PosedSource):
-    """A COLMAP model with its images."""
+class NamedImagesSource(PosedSource):
+    """Files of cameras that name images, which may be elsewhere."""
 
-    name: Literal["colmap"]
+    name: Literal[
+        "colmap", "llff", "neus", "metashape", "realitycapture", "opensfm", "openmvg", "meshroom", "bundler"
+    ]  # fmt: skip
     images: Text | None
 
 
 @dataclass(config=STRICT)
-class NsvfSource(PosedSource):
-    """The layout of NSVF's datasets."""
+class Co3dSource(PosedSource):
+    """A sequence of CO3D."""
 
-    name: Literal["nsvf"]
+    name: Literal["co3d"]
+    sequence: Text | None
 
 
 @dataclass(config=STRICT)
@@ -694,7 +698,7 @@ class PrepareConfig:
     data: PrepareDataConfig
     trainer: PrepareTrainerConfig
     source: Annotated[
-        SyntheticSource | MeshSource | CaptureSource | TransformsSource | ColmapSource | NsvfSource | MiddleburySource
+        SyntheticSource | MeshSource | CaptureSource | LayoutSource | NamedImagesSource | Co3dSource | MiddleburySource
         | FolderSource | OfficialSource | CheckSource | ExportSource,
         Discriminator("name"),
     ]  # fmt: skip
@@ -705,13 +709,14 @@ class PrepareConfig:
         if self.views.random and self.views.farthest:
             yield "give views.random or views.farthest, not both"
         source = self.source
-        if isinstance(source, ImportSource) and source.crop == "full" and source.image_side:
+        squares = isinstance(source, ImportSource) and source.crop in ("square", "object")
+        if isinstance(source, ImportSource) and not squares and source.image_side:
             yield (
                 f"source.image_side={source.image_side} is the side of squares: give source.crop=square or object too, "
                 f"or source.longest_side={source.image_side} for whole images"
             )
-        if isinstance(source, ImportSource) and source.crop != "full" and source.longest_side:
-            yield f"source.longest_side={source.longest_side} is for source.crop=full; give source.image_side"
+        if isinstance(source, ImportSource) and squares and source.longest_side:
+            yield f"source.longest_side={source.longest_side} is for whole images; give source.image_side"
         if self.grid.up and not isinstance(self.source, CaptureSource):
             yield f"grid.up is for source=capture, not for source={self.source.name}, whose world stays as it is"
 

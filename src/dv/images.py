@@ -1,4 +1,4 @@
-"""Reading and writing images: decoding, square crops, 8- and 16-bit PNG, PLY point clouds, MP4, contact sheets."""
+"""Resizing and writing images: square crops, 8- and 16-bit PNG, PLY point clouds, MP4, contact sheets."""
 
 from __future__ import annotations
 
@@ -40,49 +40,6 @@ def background_color(background: str | list[float]) -> np.ndarray:
     return color
 
 
-def read_image(path: Path, background: np.ndarray, upright: bool = False) -> np.ndarray:
-    """Read a grey, RGB or RGBA image of 8 or more bits per channel.
-
-    Args:
-        path: the file.
-        background: RGB in [0, 1] over which an alpha channel is composited.
-        upright: whether to apply the EXIF orientation.
-
-    Returns:
-        RGB ``[H, W, 3]`` float32 in [0, 1].
-
-    Raises:
-        UserError: if the file cannot be decoded.
-    """
-    try:
-        raw = iio.imread(path, plugin="pillow", rotate=upright)
-    except Exception as error:  # each backend of imageio raises its own types
-        raise UserError(f"{path}: cannot be read as an image, it may be truncated") from error
-    if raw.ndim == 2:
-        raw = raw[..., None]
-    if raw.ndim != 3 or raw.dtype.kind not in "uf" or 0 in raw.shape:
-        raise UserError(f"{path}: not a grey, RGB or RGBA image")
-    image = raw.astype(np.float32) / (np.iinfo(raw.dtype).max if raw.dtype.kind == "u" else 1)
-    channels = image.shape[2]
-    if channels in (2, 4):
-        color, alpha = image[..., :-1], image[..., -1:]
-        image = color * alpha + background.astype(np.float32) * (1 - alpha)
-    return np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3]
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return width and height in px from the header of an image file.
-
-    Raises:
-        UserError: if the file is not an image.
-    """
-    try:
-        height, width = iio.improps(path, plugin="pillow").shape[:2]
-    except Exception as error:  # each backend of imageio raises its own types
-        raise UserError(f"{path}: cannot be read as an image, it may be truncated") from error
-    return width, height
-
-
 def square_image(image: np.ndarray, side: int) -> Tensor:
     """Crop the central square of ``image`` ``[H, W, 3]`` in [0, 1] and resize it by area averaging.
 
@@ -99,14 +56,15 @@ def square_image(image: np.ndarray, side: int) -> Tensor:
 
 
 def reduced_image(image: np.ndarray, width: int, height: int) -> Tensor:
-    """Reduce ``image`` ``[H, W, 3]`` in [0, 1] by area averaging that weights pixels by the share that they cover.
+    """Reduce ``image`` ``[H, W, 3]``, uint8 or in [0, 1], by averaging all pixels by the share that they cover.
 
     Returns:
         uint8 ``[3, height, width]``.
     """
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return (torch.from_numpy(image).permute(2, 0, 1) * 255).round().clamp(0, 255).byte()
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    return pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().clamp(0, 255).byte()
 
 
 def largest_power_of_two(side: int) -> int:

@@ -111,7 +111,7 @@ def change(folder, edit):
 
 FAULTS = {
     "no object": (lambda f: (f / "cameras.json").write_text("[]"), 'must be a JSON object with a list "cameras"'),
-    "truncated": (lambda f: (f / "cameras.json").write_text("{"), 'must be a JSON object with a list "cameras"'),
+    "truncated": (lambda f: (f / "cameras.json").write_text("{"), "cameras.json: not JSON"),
     "missing view": (
         lambda f: change(f, lambda c: c["views"].pop("000002")),
         'rgb/000002.png: cameras.json: "views" has',

@@ -13,7 +13,8 @@ from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.importers.colmap import lens_of, photographs_of, read_colmap
 from dv.importers.folder import read_folder
-from dv.prepare.photographs import Lens
+from dv.prepare.lens import Lens
+from dv.prepare.named_images import NamedImages
 from dv.prepare.writing import WriteSettings, write_object
 
 pycolmap = pytest.importorskip("pycolmap")
@@ -96,9 +97,9 @@ def test_written_images_equal_the_originals(scene, tmp_path):
 def test_points_of_two_images_are_used_only_if_points_are_few(scene):
     folder, views, _ = scene
     few = model_of(views, params_of(views[0].lens), tracks=((3, 20), (2, 30)))
-    assert photographs_of(few, folder / "images")[1].shape == (50, 3)
+    assert photographs_of(few, NamedImages(folder, ["images"]))[1].shape == (50, 3)
     none = model_of(views, params_of(views[0].lens), tracks=())
-    assert photographs_of(none, folder / "images")[1].shape == (0, 3)
+    assert photographs_of(none, NamedImages(folder, ["images"]))[1].shape == (0, 3)
 
 
 def test_the_largest_model_is_taken(scene):

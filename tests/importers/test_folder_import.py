@@ -9,7 +9,7 @@ from conftest import write_object, write_views
 from dv.data.object import SPLITS, ObjectSource
 from dv.errors import UserError
 from dv.importers.folder import read_folder
-from dv.prepare.photographs import Lens
+from dv.prepare.lens import Lens
 from dv.prepare.writing import WriteSettings
 from dv.prepare.writing import write_object as write_prepared
 

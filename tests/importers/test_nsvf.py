@@ -47,8 +47,9 @@ def test_cameras_are_read_back(scene, form):
     lens = photographs["train"][0].lens
     if form == "3×3":
         np.savetxt(folder / "intrinsics.txt", [[lens.fx, 0, lens.cx], [0, lens.fy, lens.cy], [0, 0, 1]])
-    if form == "line":  # the lines below must be ignored
-        (folder / "intrinsics.txt").write_text(f"{lens.fx} {lens.cx} {lens.cy} 0.\n7 8 9\n0.\n1.\n800 800\n")
+    if form == "line":  # of SRN and DeepVoxels, for images of twice the size
+        text = f"{2 * lens.fx} {2 * lens.cx} {2 * lens.cy} 0.\n7 8 9\n0.\n1.\n{2 * lens.height} {2 * lens.width}\n"
+        (folder / "intrinsics.txt").write_text(text)
     found = read_nsvf(folder)
     for split, views in photographs.items():
         assert [p.name for p in found.splits[split]] == [PREFIXES[split] + view.name for view in views]

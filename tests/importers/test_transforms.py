@@ -17,7 +17,8 @@ from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.importers.folder import read_folder
 from dv.importers.transforms import read_transforms
-from dv.prepare.photographs import Lens, flip_axes
+from dv.prepare.lens import Lens
+from dv.prepare.rigid import flip_axes
 from dv.prepare.writing import WriteSettings, write_object
 
 FRAMES = 6
@@ -274,6 +275,12 @@ def scaled(factor):
     return damage
 
 
+def sheared(folder, meta):
+    matrix = np.array(meta["frames"][2]["transform_matrix"])
+    matrix[:3, 1] += 0.1 * matrix[:3, 0]
+    damage_frame(transform_matrix=matrix.tolist())(folder, meta)
+
+
 def without(*keys):
     return lambda folder, meta: write_json(folder, {key: value for key, value in meta.items() if key not in keys})
 
@@ -304,7 +311,7 @@ FAULTS = {
     "words in pose": (damage_frame(transform_matrix=[["a"] * 4] * 4), "four rows of four numbers"),
     "flat pose": (damage_frame(transform_matrix=[1] * 16), "is 16, not 4×4"),
     "pose not finite": (damage_frame(transform_matrix=[[math.nan] * 4] * 4), "a value that is not finite"),
-    "scaled rotation": (scaled(1.5), "is not a rigid transform"),
+    "sheared rotation": (sheared, "is not a rigid transform"),
     "mirror": (scaled([-1, 1, 1]), "is a reflection"),
     "no path": (
         lambda f, m: (m["frames"][2].pop("file_path"), write_json(f, m)),
@@ -337,9 +344,31 @@ def test_faults_of_one_kind_are_grouped(scene):
     assert "images/000001.png, images/000002.png, images/000003.png and 2 more: has no transform_matrix" in message
 
 
+@pytest.mark.parametrize("factor", [0.2517, [0.5, 0.6, 2.0]])
+def test_scaled_rotations_are_divided_and_told(scene, views, factor):
+    """Scaled camera objects of modelling programs, by one factor or by one along each of their axes."""
+    folder, meta = scene
+    for frame in meta["frames"]:
+        frame["transform_matrix"] = (np.array(frame["transform_matrix"]) * [*np.broadcast_to(factor, 3), 1]).tolist()
+    write_json(folder, meta)
+    found = read_transforms(folder)
+    assert_same_photographs(found.splits["train"], views)
+    by = "0.2517" if isinstance(factor, float) else "0.5 to 2"
+    (note,) = found.notes
+    assert f"the rotations of 6 poses are scaled by {by}, which is divided out" in note
+
+
+def test_a_multiple_of_a_pose_in_homogeneous_coordinates_is_the_pose(scene, views):
+    folder, meta = scene
+    for frame in meta["frames"]:
+        frame["transform_matrix"] = (4 * np.array(frame["transform_matrix"])).tolist()
+    write_json(folder, meta)
+    assert_same_photographs(read_transforms(folder).splits["train"], views)
+
+
 def test_no_such_folder(tmp_path):
-    assert "no such folder" in refused(tmp_path / "nowhere")
-    assert "cannot be read" in refused(tmp_path / "nowhere.json")
+    assert "no such file or folder" in refused(tmp_path / "nowhere")
+    assert "no such file or folder" in refused(tmp_path / "nowhere.json")
 
 
 def test_the_lens_of_a_resized_image_with_rounded_sides():

@@ -7,15 +7,8 @@ import torch
 from dv.errors import UserError
 from dv.geometry.camera import to_camera
 from dv.geometry.trajectory import look_at
-from dv.prepare.placement import (
-    Window,
-    convergence,
-    in_window,
-    near_plane,
-    override_placement,
-    place_grid,
-    viewing_radius,
-)
+from dv.prepare.field_of_view import Window, in_window
+from dv.prepare.placement import convergence, near_plane, override_placement, place_grid, viewing_radius
 from dv.prepare.up import up_direction
 
 WINDOW = Window(-0.3, 0.3, -0.3, 0.3)

@@ -1,5 +1,6 @@
 """Photographs taken with any lens become images of pinhole cameras, which project points correctly."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -8,8 +9,9 @@ import pytest
 
 from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
-from dv.prepare.photographs import Lens, Photograph, unique_names
-from dv.prepare.placement import Window
+from dv.prepare.field_of_view import Window
+from dv.prepare.lens import Lens
+from dv.prepare.photographs import Photograph, unique_names
 from dv.prepare.rectify import common_window, object_mask, read_masked, rectify, square_camera, target_cameras
 
 PLACEMENT = GridPlacement((0.0, 0.0, 2.0), 0.6, 1.2)
@@ -54,7 +56,7 @@ def test_points_land_where_the_camera_projects_them(tmp_path, kind, scale, crop)
         photo = photograph(tmp_path, lens, point)
         camera = target_cameras([photo], PLACEMENT, crop)[lens]
         k = camera.resized(round(camera.width * scale), round(camera.height * scale))
-        image = rectify(photo, camera, (k.width, k.height), np.ones(3), mask=None, upright=False)
+        image = rectify(photo, camera, (k.width, k.height), np.ones(3), mask=None)
         assert image.shape == (3, k.height, k.width)
         assert (k.width == k.height) or crop == "full"
         expected = np.array([k.fx * point[0] / 2 + k.cx, k.fy * point[1] / 2 + k.cy]) - 0.5
@@ -84,7 +86,7 @@ def test_an_ideal_square_image_is_unchanged(tmp_path):
     iio.imwrite(tmp_path / "a.png", noise)
     photo = Photograph("a", tmp_path / "a.png", np.eye(4), Lens(64, 64, 80, 80, 31.2, 33.3))
     camera = square_camera([photo], PLACEMENT, "square")
-    image = rectify(photo, camera, (64, 64), np.ones(3), mask=None, upright=False)
+    image = rectify(photo, camera, (64, 64), np.ones(3), mask=None)
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise)
     np.testing.assert_allclose(camera, [80, 80, 31.2, 33.3, 64, 64, 0.5], rtol=1e-12)
 
@@ -98,7 +100,7 @@ def test_an_ideal_wide_image_is_only_cropped(tmp_path):
     camera = square_camera([photo], PLACEMENT, "square")
     left = round(camera.cx * -1 + 50)
     assert left == 32  # the grid's centre is seen at x = 62
-    image = rectify(photo, camera, (60, 60), np.ones(3), mask=None, upright=False)
+    image = rectify(photo, camera, (60, 60), np.ones(3), mask=None)
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise[:, 32:92])
 
 
@@ -109,7 +111,7 @@ def test_a_lens_without_distortion_keeps_its_whole_image(tmp_path):
     photo = Photograph("a", tmp_path / "a.png", np.eye(4), lens)
     camera = target_cameras([photo], PLACEMENT, "full")[lens]
     assert camera == (80, 83, 41, 33, 100, 60, 0.5)
-    image = rectify(photo, camera, (100, 60), np.ones(3), mask=None, upright=False)
+    image = rectify(photo, camera, (100, 60), np.ones(3), mask=None)
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise)
 
 
@@ -143,7 +145,7 @@ def test_the_object_crop_holds_the_ball_of_the_grid(tmp_path):
     reach = (0.2 + 0.3) / 2  # farthest edge of the ball on the plane z = 1; a little less in nine of ten views
     assert 0.8 * reach < (camera.width - camera.cx) / camera.fx < 1.1 * reach
     assert camera.width == camera.height < 480
-    with pytest.raises(UserError, match="source.crop=middle must be full, square or object"):
+    with pytest.raises(UserError, match="source.crop=middle must be auto, full, common, square or object"):
         square_camera(poses, PLACEMENT, "middle")
 
 
@@ -159,7 +161,7 @@ def test_an_image_of_another_size_than_its_camera_is_refused(tmp_path):
     photo = photograph(tmp_path, LENSES["ideal"], np.array([0, 0, 2.0]))
     other = Photograph("a", photo.path, np.eye(4), Lens(48, 48, 55, 55, 24, 24))
     with pytest.raises(UserError, match="a.png: 96×96 px, but its camera has 48×48"):
-        rectify(other, square_camera([other], PLACEMENT, "square"), (48, 48), np.ones(3), mask=None, upright=False)
+        rectify(other, square_camera([other], PLACEMENT, "square"), (48, 48), np.ones(3), mask=None)
 
 
 @pytest.mark.parametrize("bad", [{"fx": 0}, {"width": -1}, {"cx": float("nan")}])
@@ -210,7 +212,7 @@ def test_masked_images_have_the_background_outside_the_object(tmp_path):
     iio.imwrite(tmp_path / "a.png", scene)
     photo = Photograph("a", tmp_path / "a.png", np.eye(4), Lens(40, 40, 50, 50, 20, 20))
     camera = square_camera([photo], PLACEMENT, "square")
-    image = rectify(photo, camera, (40, 40), np.array([0.0, 0, 1]), mask="uniform", upright=False)
+    image = rectify(photo, camera, (40, 40), np.array([0.0, 0, 1]), mask="uniform")
     assert image[:, 0, 0].tolist() == [0, 0, 255]
     assert image[:, 20, 20].tolist() == [250, 200, 0]
 
@@ -224,8 +226,8 @@ def test_exif_orientation_is_applied_if_required(tmp_path):
     exif[0x0112] = 6  # rotate by 90 degrees clockwise for display
     Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif, quality=95)
     photo = Photograph("a", tmp_path / "a.jpg", np.eye(4), Lens(20, 20, 30, 30, 10, 10))
-    assert read_masked(photo, np.ones(3), mask=None, upright=False).shape == (20, 30, 3)
-    upright = read_masked(photo, np.ones(3), mask=None, upright=True)
+    assert read_masked(photo, np.ones(3), mask=None).shape == (20, 30, 3)
+    upright = read_masked(replace(photo, upright=True), np.ones(3), mask=None) / 255
     assert upright.shape == (30, 20, 3)
     assert upright[5].mean() > 0.9 > 0.1 > upright[25].mean()
 

@@ -10,7 +10,8 @@ import torch
 from dv.errors import UserError
 from dv.geometry.camera import to_camera
 from dv.geometry.trajectory import look_at
-from dv.prepare.placement import PlacedGrid, Window, in_window, place_grid
+from dv.prepare.field_of_view import Window, in_window
+from dv.prepare.placement import PlacedGrid, place_grid
 
 WINDOW = Window(-0.28, 0.28, -0.38, 0.38)
 SEEDS = range(6)

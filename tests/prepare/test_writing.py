@@ -13,7 +13,8 @@ from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
 from dv.geometry.trajectory import look_at
-from dv.prepare.photographs import Lens, Photograph, PhotographSet
+from dv.prepare.lens import Lens
+from dv.prepare.photographs import Photograph, PhotographSet
 from dv.prepare.writing import WriteSettings, already_written, import_record, with_all_splits, write_object
 
 LENS = Lens(32, 32, 45, 45, 16, 16)

@@ -12,6 +12,8 @@ import torch
 
 from conftest import TINY
 from dv.data.object import SPLITS, ObjectSource
+from dv.tasks.command import config_folder
+from dv.tasks.command_line import hydra_arguments
 from dv.tasks.prepare import next_command
 
 pycolmap = pytest.importorskip("pycolmap")
@@ -56,7 +58,7 @@ def as_nsvf(vase: Path, folder: Path) -> list[str]:
     for path, pose in views_of(vase):
         (folder / "rgb" / path.name).write_bytes(path.read_bytes())
         np.savetxt(folder / "pose" / f"{path.stem}.txt", pose)
-    (folder / "intrinsics.txt").write_text(f"{F} {CENTER} {CENTER} 0.\n0. 0. 0.\n0.\n1.\n800 800\n")
+    (folder / "intrinsics.txt").write_text(f"{F} {CENTER} {CENTER} 0.\n0. 0. 0.\n0.\n1.\n32 32\n")
     (folder / "bbox.txt").write_text("-0.5 -0.5 -0.5 0.5 0.5 0.5 0.01\n")
     return ["source=nsvf", f"source.path={folder}"]
 
@@ -193,14 +195,11 @@ def test_output_dir_is_required(command, vase, tmp_path):
 def test_next_commands_are_ready_to_paste():
     assert next_command(Path("data/deepvoxels"), "greek") == "python train.py object=pedestal"
     assert next_command(Path("/d"), "vase") == "python train.py object=vase object.root=/d"
-    assert (
-        next_command(Path("out"), "007")
-        == "python train.py object=custom object.root=out 'object.name='\"'\"'007'\"'\"''"
-    )
+    assert next_command(Path("out"), "007") == "python train.py object=custom object.root=out object.name=007"
     line = next_command(Path("/my things, old"), "it's")
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parsed = OverridesParser.create().parse_overrides(shlex.split(line)[2:])
+    parsed = OverridesParser.create().parse_overrides(hydra_arguments(shlex.split(line)[2:], "train", config_folder()))
     assert {o.key_or_group: o.value() for o in parsed} == {
         "object": "custom", "object.root": "/my things, old", "object.name": "it's",
     }  # fmt: skip

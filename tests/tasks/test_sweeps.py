@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from dv.checkpoint import read_checkpoint
-from dv.tasks.command import resume_sweep
+from dv.tasks.command_line import resume_sweep
 from faults import assert_equal_runs, children, has_ended, saved_steps, wait_for
 
 RUN_FILES = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml", "metrics.csv", "run.json", "train.log"]
@@ -130,13 +130,13 @@ def test_resume_without_a_folder_finds_the_newest_sweep_of_the_same_command(tmp_
     study = {"hydra": {"overrides": {"task": ["experiment=study_views"], "hydra": []}}}
     OmegaConf.save(OmegaConf.create(study), tmp_path / "single" / "multirun.yaml")
     study_command = ["experiment=study_views", "resume=auto"]
-    assert resume_sweep(study_command, tmp_path) == [*study_command, f"hydra.sweep.dir={tmp_path / 'single'}"]
+    assert resume_sweep(study_command, "train", tmp_path) == [*study_command, f"hydra.sweep.dir={tmp_path / 'single'}"]
     command = ["-m", "grid='16','32'", "loss=l1", "resume=auto"]
-    assert resume_sweep(command, tmp_path) == [*command, f"hydra.sweep.dir={tmp_path / 'b'}"]
-    assert resume_sweep(command[:-1], tmp_path) == command[:-1]
-    assert resume_sweep([*command, "seed=3"], tmp_path) == [*command, "seed=3"]
+    assert resume_sweep(command, "train", tmp_path) == [*command, f"hydra.sweep.dir={tmp_path / 'b'}"]
+    assert resume_sweep(command[:-1], "train", tmp_path) == command[:-1]
+    assert resume_sweep([*command, "seed=3"], "train", tmp_path) == [*command, "seed=3"]
     given = [*command, "hydra.sweep.dir=elsewhere"]
-    assert resume_sweep(given, tmp_path) == given
+    assert resume_sweep(given, "train", tmp_path) == given
 
 
 def test_resuming_in_the_folder_of_another_sweep_is_refused(command, ball_overrides, tmp_path):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dv.data.folder import Views
-from dv.images import read_image, to_model_range
+from dv.decoding import read_image
+from dv.images import to_model_range
 
 PLAIN_TOLERANCE = 0.1  # maximum difference of a channel in [0, 1] to the colour of a plain background
 PLAIN_SHARE = 0.8  # of all corners must have that colour

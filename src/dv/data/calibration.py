@@ -16,6 +16,7 @@ from dv.data.record import RECORD_FILE, read_record
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement, near_or_default
+from dv.runtime.foreign_files import numbers_of, read_json, read_text
 
 CAMERAS_FILE = "cameras.json"
 _KEYS = ("fx", "fy", "cx", "cy", "width", "height")
@@ -61,13 +62,64 @@ class Calibration:
         return replace(self, intrinsics=square, cameras=dict.fromkeys(self.cameras, square))
 
 
-def read_calibration(path: Path, pixel_center: float | None = None) -> Calibration:
-    """Read ``intrinsics.txt`` and, if they exist, the files beside it that extend it.
+@dataclass(frozen=True)
+class IntrinsicsFile:
+    """The lines of ``intrinsics.txt``; ``near`` is None in those of Scene Representation Networks."""
 
-    The cameras of ``cameras.json`` replace f, cx and cy; ``points.npy`` is that of :mod:`dv.data.points`.
+    f: float
+    cx: float
+    cy: float
+    origin: tuple[float, float, float]
+    near: float | None
+    scale: float
+    height: int
+    width: int
+    world_to_camera: bool
+
+
+def read_intrinsics(path: Path) -> IntrinsicsFile:
+    """Read ``intrinsics.txt`` of DeepVoxels or of Scene Representation Networks (SRN).
 
     Its lines are ``f cx cy`` in px, the grid's origin ``x y z``, near plane, side ``scale`` of the grid,
-    ``height width`` in px, and optionally ``1`` if pose files are world-to-camera.
+    ``height width`` in px, and optionally ``1`` if pose files are world-to-camera. SRN's have no near plane, by which
+    they are told apart: their fourth line holds two numbers.
+
+    Raises:
+        UserError: if a line is missing or malformed.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; it must hold f cx cy / origin / near plane / scale / height width")
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    meanings = [("f cx cy", 3), ("grid origin x y z", 3), ("near plane", 1), ("scale", 1), ("height width", 2)]
+    if len(lines) > 3 and len(lines[3].split()) == 2:
+        del meanings[2]
+    values: list[list[float]] = []
+    for number, (meaning, count) in enumerate(meanings):
+        try:
+            row = numbers_of(lines[number])[:count]
+        except (IndexError, ValueError):
+            row = []
+        if len(row) < count or not all(map(math.isfinite, row)):
+            found = lines[number].strip() if number < len(lines) else "missing"
+            raise UserError(f"{path}: line {number + 1} must hold {meaning} ({count} numbers), but is: {found}")
+        values.append(row)
+    (f, cx, cy), (x, y, z), *near, (scale,), (height, width) = values
+    for meaning, value in (("f", f), ("scale", scale), ("height", height), ("width", width)):
+        if not 0 < value < 1e9:
+            raise UserError(f"{path}: {meaning} must be positive, not {value:g}")
+    if near and near[0][0] < 0:
+        raise UserError(f"{path}: the near plane must not be negative, but is {near[0][0]:g}")
+    flag = lines[len(meanings)].split()[0] if len(lines) > len(meanings) else "0"
+    return IntrinsicsFile(
+        f, cx, cy, (x, y, z), near[0][0] if near else None, scale, round(height), round(width),
+        flag in ("1", "1.0", "True"),
+    )  # fmt: skip
+
+
+def read_calibration(path: Path, pixel_center: float | None = None) -> Calibration:
+    """Read ``intrinsics.txt``, see :func:`read_intrinsics`, and, if they exist, the files beside it that extend it.
+
+    The cameras of ``cameras.json`` replace f, cx and cy; ``points.npy`` is that of :mod:`dv.data.points`.
 
     Args:
         path: the file.
@@ -76,32 +128,13 @@ def read_calibration(path: Path, pixel_center: float | None = None) -> Calibrati
     Raises:
         UserError: if a line is missing or malformed, or a camera or the points are.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; it must hold f cx cy / origin / near plane / scale / height width")
-    lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    meanings = (("f cx cy", 3), ("grid origin x y z", 3), ("near plane", 1), ("scale", 1), ("height width", 2))
-    values: list[list[float]] = []
-    for number, (meaning, count) in enumerate(meanings):
-        try:
-            row = [float(token) for token in lines[number][:count]]
-        except (IndexError, ValueError):
-            row = []
-        if len(row) < count or not all(map(math.isfinite, row)):
-            found = " ".join(lines[number]) if number < len(lines) else "missing"
-            raise UserError(f"{path}: line {number + 1} must hold {meaning} ({count} numbers), but is: {found}")
-        values.append(row)
-    (f, cx, cy), (x, y, z), (near,), (scale,), (height, width) = values
-    for meaning, value in (("f", f), ("scale", scale), ("height", height), ("width", width)):
-        if value <= 0:
-            raise UserError(f"{path}: {meaning} must be positive, not {value:g}")
-    if near < 0:
-        raise UserError(f"{path}: the near plane must not be negative, but is {near:g}")
+    file = read_intrinsics(path)
     center = _pixel_center(path.parent, pixel_center)
     cameras = _read_cameras(path.with_name(CAMERAS_FILE), center)
     return Calibration(
-        next(iter(cameras.values()), Intrinsics(f, f, cx, cy, round(width), round(height), center)),
-        GridPlacement((x, y, z), scale, near_or_default(near)),
-        len(lines) > 5 and lines[5][0] in ("1", "1.0", "True"),
+        next(iter(cameras.values()), Intrinsics(file.f, file.f, file.cx, file.cy, file.width, file.height, center)),
+        GridPlacement(file.origin, file.scale, near_or_default(file.near or 0.0)),
+        file.world_to_camera,
         cameras,
         read_points(path.parent),
     )
@@ -115,12 +148,12 @@ def _read_cameras(path: Path, pixel_center: float) -> dict[str, Intrinsics]:
     """
     if not path.is_file():
         return {}
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text())
         listed, views = content["cameras"], content["views"]
         if not (isinstance(listed, list) and isinstance(views, dict) and views):
             raise TypeError
-    except (ValueError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise UserError(f'{path}: must be a JSON object with a list "cameras" and an object "views"') from error
     cameras = [_camera(path, i, camera, pixel_center) for i, camera in enumerate(listed)]
     for stem, index in views.items():

@@ -20,11 +20,12 @@ from tqdm import tqdm
 from dv.data.calibration import CAMERAS_FILE, Calibration, read_calibration
 from dv.data.poses import check_grid_in_view, read_pose
 from dv.data.reading import ImageReading
+from dv.decoding import IMAGE_SUFFIXES, image_size, read_image
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
-from dv.images import background_color, image_size, read_image, reduced_image, square_image
+from dv.images import background_color, reduced_image, square_image
+from dv.runtime.foreign_files import files_in
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 MAX_SHOWN_PROBLEMS = 20
 
 
@@ -131,15 +132,15 @@ def image_files(folder: Path) -> dict[str, Path]:
         UserError: if two files have the same stem.
     """
     files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*"), key=lambda path: (path.stem, path.name)):
-        if path.suffix.lower() in IMAGE_SUFFIXES and files.setdefault(path.stem, path) != path:
+    for path in sorted(files_in(folder, IMAGE_SUFFIXES), key=lambda path: (path.stem, path.name)):
+        if files.setdefault(path.stem, path) != path:
             raise UserError(f"{folder}: {files[path.stem].name} and {path.name} are images of one view; remove one")
     return files
 
 
 def _pose_files(folder: Path) -> dict[str, Path]:
     """Return the pose files of the folder of a split by stem, sorted by stem, as the images are."""
-    return {path.stem: path for path in sorted((folder / "pose").glob("*.txt"), key=lambda path: path.stem)}
+    return {path.stem: path for path in sorted(files_in(folder / "pose", {".txt"}), key=lambda path: path.stem)}
 
 
 def read_views(
@@ -164,7 +165,7 @@ def read_views(
         calibration = read_calibration(folder / "intrinsics.txt", pixel_center)
     except UserError as error:  # continue: the images and poses may have faults too
         problems.append(str(error))
-    problems += [f"{folder / 'rgb'}: contains no images (png, jpg)"] if not files else []
+    problems += [f"{folder / 'rgb'}: contains no images (png, jpg, …)"] if not files else []
     problems += [f"{folder / 'pose'}: contains no poses (*.txt)"] if not poses else []
     if files and poses:
         problems += [f"{files[s]}: no pose, expected pose/{s}.txt" for s in files if s not in poses]

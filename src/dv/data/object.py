@@ -17,9 +17,9 @@ from dv.data.folder import Views, image_files, read_sizes, read_views
 from dv.data.reading import MAX_PIXELS, ImageReading
 from dv.data.record import read_record
 from dv.data.view_selection import hold_out, perturb, thin
+from dv.decoding import image_size
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
-from dv.images import image_size
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")

@@ -7,16 +7,35 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from kornia.geometry.linalg import inverse_transformation
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dv.data.calibration import Calibration
 from dv.data.reading import ImageReading
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, project, rigid_defect, to_camera
+from dv.runtime.foreign_files import numbers_of, read_text
 
 log = logging.getLogger(__name__)
+
+
+def read_matrix(path: Path) -> NDArray[np.float64]:
+    """Read a matrix ``[4, 4]`` from 16 numbers, on one line or four.
+
+    Raises:
+        UserError: if the file does not hold 16 numbers.
+    """
+    text = read_text(path)
+    try:
+        numbers = [number for line in text.splitlines() for number in numbers_of(line)]
+    except ValueError as error:
+        raise UserError(f"{path}: contains something that is not a number") from error
+    if len(numbers) != 16:
+        raise UserError(f"{path}: a pose has 16 numbers (4×4), this file has {len(numbers)}")
+    return np.array(numbers, np.float64).reshape(4, 4)
 
 
 def read_pose(path: Path, world_to_camera: bool = False) -> Tensor:
@@ -32,13 +51,7 @@ def read_pose(path: Path, world_to_camera: bool = False) -> Tensor:
     Raises:
         UserError: if the file is not a rigid transform.
     """
-    try:
-        numbers = [float(token) for token in path.read_text().split()]
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: contains something that is not a number") from error
-    if len(numbers) != 16:
-        raise UserError(f"{path}: a pose has 16 numbers (4×4), this file has {len(numbers)}")
-    pose = torch.tensor(numbers, dtype=torch.float64).reshape(4, 4)
+    pose = torch.from_numpy(read_matrix(path))
     defect = rigid_defect(pose)
     if defect:
         raise UserError(f"{path}: {defect}")

@@ -92,7 +92,9 @@ def rigid_defect(pose: Tensor, tolerance: float = 1e-3) -> str | None:
     Returns:
         The predicate of a sentence about the pose, or None if the pose is rigid.
 
-    >>> rigid_defect(torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0])))
+    >>> rigid_defect(torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
+    'is not a rigid transform: its 3×3 part is a rotation scaled by 2'
+    >>> rigid_defect(torch.tensor([[1.0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
     'is not a rigid transform: its 3×3 part is not a rotation (columns not orthonormal)'
     """
     if tuple(pose.shape) != (4, 4):
@@ -103,6 +105,9 @@ def rigid_defect(pose: Tensor, tolerance: float = 1e-3) -> str | None:
         return "is not a rigid transform: its last row is not 0 0 0 1"
     rotation = pose[:3, :3]
     if (rotation @ rotation.T - torch.eye(3, dtype=pose.dtype)).abs().max() > tolerance:
+        scale = torch.linalg.det(rotation).abs() ** (1 / 3)
+        if (rotation @ rotation.T / scale**2 - torch.eye(3, dtype=pose.dtype)).abs().max() <= tolerance:
+            return f"is not a rigid transform: its 3×3 part is a rotation scaled by {scale:.4g}"
         return "is not a rigid transform: its 3×3 part is not a rotation (columns not orthonormal)"
     if torch.linalg.det(rotation) < 0:
         return "is not a rigid transform: its 3×3 part is a reflection (determinant -1)"

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from dv.errors import UserError
-from dv.images import image_size
-from dv.importers.structure_from_motion import colmap_module
-from dv.prepare.photographs import (
-    Lens,
-    Photograph,
-    PhotographSet,
-    Problems,
-    check_missing,
-    shorten,
-    unique_names,
-)
+from dv.prepare.lens import Lens
+from dv.prepare.named_images import NamedImages, named_images
+from dv.prepare.photographs import Photograph, PhotographSet, Problems, existing, shorten, unique_names
 from dv.prepare.placement import Array
+from dv.runtime.foreign_files import files_in, read_text
 
 # Camera models whose parameters are f or fx fy, then cx cy, then OpenCV's distortion; whether they are fisheyes.
 MODELS = {
@@ -36,6 +31,21 @@ MODELS = {
 ONE_FOCAL = {"SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
 PARTS = ("cameras", "images", "points3D")
 ENOUGH_POINTS = 100
+
+
+def colmap_module() -> Any:
+    """Import pycolmap and silence its log.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        import pycolmap
+    except ImportError:
+        raise UserError("this needs pycolmap: pip install 'dv[capture]'") from None
+    pycolmap.logging.alsologtostderr = False
+    pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
+    return pycolmap
 
 
 def lens_of(camera: Any) -> Lens:
@@ -56,36 +66,37 @@ def lens_of(camera: Any) -> Lens:
     return Lens(camera.width, camera.height, params[0], params[focal - 1], cx, cy, tuple(distortion), MODELS[name])
 
 
-def photographs_of(reconstruction: Any, image_folder: Path) -> tuple[list[Photograph], Array]:
-    """Convert a ``pycolmap.Reconstruction``; registered images without a file are skipped.
+def photographs_of(
+    reconstruction: Any, images: NamedImages, names: Mapping[int, str] | None = None
+) -> tuple[list[Photograph | Path], Array]:
+    """Convert a ``pycolmap.Reconstruction``.
 
     Args:
         reconstruction: the model.
-        image_folder: where the images are.
+        images: where its images are.
+        names: of the images by their number; None for those in the model.
 
     Returns:
-        Photographs sorted by name, and points ``[N, 3]``, see :func:`reliable_points`.
+        Photographs sorted by name, or the path of a missing image; and points ``[N, 3]``, see :func:`reliable_points`.
 
     Raises:
         UserError: one that lists all lenses and images that cannot be read.
     """
-    images = _registered_images(reconstruction)
+    registered = {i: names[i] if names else reconstruction.image(i).name for i in reconstruction.reg_image_ids()}
+    ordered = sorted(registered, key=lambda i: registered[i])
     problems = Problems()
-    photographs = []
-    for image, name in zip(images, unique_names([Path(image.name) for image in images]), strict=True):
-        path = image_folder / image.name
-        if not path.is_file():
-            continue
+    views: list[Photograph | Path] = []
+    images.expect(registered.values())
+    for i, name in zip(ordered, unique_names([Path(registered[i]) for i in ordered]), strict=True):
+        image = reconstruction.image(i)
         try:
+            path = images.find(registered[i])
             lens = lens_of(image.camera)
-            size = image_size(path)
-            lens = lens if size == (lens.width, lens.height) else lens.at_size(*size)
+            views.append(Photograph.of_file(name, path, _pose(image), lens) if path else images.expected(registered[i]))
         except UserError as error:
-            problems.add(image.name, str(error).removeprefix(f"{path}: "))
-            continue
-        photographs.append(Photograph(name, path, _pose(image), lens))
-    problems.raise_any(image_folder)
-    return photographs, reliable_points(reconstruction)
+            problems.add(registered[i], str(error).removeprefix(f"{images.root / registered[i]}: "))
+    problems.raise_any(images.root)
+    return views, reliable_points(reconstruction)
 
 
 def reliable_points(reconstruction: Any) -> Array:
@@ -103,7 +114,7 @@ def read_colmap(path: Path, images: Path | None = None) -> PhotographSet:
 
     Args:
         path: folder of the model, or up to two levels above it, as ``sparse/0`` is below a project.
-        images: folder of the images; by default ``images`` in ``path`` or up to two levels above, or ``path``.
+        images: folder of the images; None: see :func:`~dv.prepare.named_images.named_images`.
 
     Raises:
         UserError: one that lists every fault, or if most images are missing.
@@ -111,30 +122,26 @@ def read_colmap(path: Path, images: Path | None = None) -> PhotographSet:
     colmap = colmap_module()
     folders = _model_folders(path)
     models = {folder: _read_model(colmap, folder) for folder in folders}
-    folder = max(models, key=lambda f: len(_registered_images(models[f])))
-    model = models[folder]
-    names = [image.name for image in _registered_images(model)]
-    if not names:
+    folder = max(models, key=lambda f: models[f][0].num_reg_images())
+    model, names = models[folder]
+    if not model.num_reg_images():
         raise UserError(f"{folder}: a model without registered images; reconstruct again, with more overlap")
-    image_folder = _image_folder(path, images, names)
-    missing = [image_folder / name for name in names if not (image_folder / name).is_file()]
-    check_missing(missing, len(names), "give source.images=FOLDER")
-    photographs, points = photographs_of(model, image_folder)
+    files = named_images(path, images)
+    views, points = photographs_of(model, files, names)
+    splits, left_out, _ = existing({"train": views}, "give source.images=FOLDER")
+    others = files.others(photograph.path for photograph in splits["train"])
     return PhotographSet(
-        {"train": photographs},
+        splits,
         points=points if len(points) else None,
         provenance={
             "model": str(folder),
-            "models": {str(f.relative_to(path)): len(_registered_images(m)) for f, m in models.items()},
-            "images": str(image_folder),
+            "models": {str(f.relative_to(path)): m.num_reg_images() for f, (m, _) in models.items()},
+            "images": str(files.root),
             "points": len(points),
         },
-        left_out=[f"{image}: no such file" for image in missing],
+        left_out=left_out + [f"{image}: not in the model" for image in others],
+        files=[file for f in folders for file in files_in(f, {".bin", ".txt"})],
     )
-
-
-def _registered_images(model: Any) -> list[Any]:
-    return sorted((model.image(i) for i in model.reg_image_ids()), key=lambda image: image.name)
 
 
 def _pose(image: Any) -> Array:
@@ -144,10 +151,12 @@ def _pose(image: Any) -> Array:
     return pose
 
 
-def _model_folders(path: Path) -> list[Path]:
-    def holds_model(folder: Path) -> bool:
-        return any(all((folder / f"{part}{end}").is_file() for part in PARTS) for end in (".bin", ".txt"))
+def holds_model(folder: Path) -> bool:
+    """Return whether the three files of a COLMAP model are in a folder."""
+    return any(all((folder / f"{part}{end}").is_file() for part in PARTS) for end in (".bin", ".txt"))
 
+
+def _model_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"source.path={path}: no such folder; give one that holds a COLMAP model")
     found = [path] if holds_model(path) else []
@@ -160,25 +169,41 @@ def _model_folders(path: Path) -> list[Path]:
     return found
 
 
-def _read_model(colmap: Any, folder: Path) -> Any:
+def _read_model(colmap: Any, folder: Path) -> tuple[Any, dict[int, str] | None]:
+    """Return a model, and the names of its images if they are not those in the model."""
     try:
-        return colmap.Reconstruction(folder)
+        if (folder / "images.bin").is_file():
+            return colmap.Reconstruction(folder), None
+        with TemporaryDirectory() as copy:
+            names = _plain_copy(folder, Path(copy))
+            return colmap.Reconstruction(copy), names
+    except UserError:
+        raise
     except Exception as error:  # pybind11 does not export the exception types
         raise UserError(f"{folder}: cannot be read as a COLMAP model, a file may be truncated") from error
 
 
-def _image_folder(path: Path, images: Path | None, names: list[str]) -> Path:
-    """Return the given folder of images, or the first likely one that holds any."""
-    if images is not None:
-        given = next((folder for folder in (images, path / images) if folder.is_dir()), None)
-        if given is None:
-            raise UserError(f"source.images={images}: no such folder")
-        return given
-    folders = [path / "images", path.parent / "images", path.parent.parent / "images", path]
-    folder = next((f for f in folders if any((f / name).is_file() for name in names)), None)
-    if folder is None:
-        raise UserError(
-            f"{names[0]} and the other {len(names) - 1} images of the model are in none of "
-            f"{', '.join(map(str, folders))}; give source.images=FOLDER"
-        )
-    return folder
+def _plain_copy(folder: Path, copy: Path) -> dict[int, str]:
+    """Copy a model in text to where COLMAP can read it: names without spaces, no byte order marks.
+
+    Every image has two lines: ``ID QW QX QY QZ TX TY TZ CAMERA_ID NAME``, and its points, which may be empty.
+
+    Returns:
+        The names by the number of the image.
+    """
+    for file in files_in(folder, {".txt"}):
+        if file.name != "images.txt":
+            (copy / file.name).write_text(read_text(file))
+    names: dict[int, str] = {}
+    lines = iter(read_text(folder / "images.txt").splitlines())
+    with (copy / "images.txt").open("w") as written:
+        for line in lines:
+            if not line.strip() or line.startswith("#"):
+                continue
+            fields = line.split(maxsplit=9)
+            if len(fields) < 10 or not fields[0].isdecimal():
+                raise UserError(f"{folder / 'images.txt'}: an image is ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, "
+                                f"but a line is: {line[:60]}")  # fmt: skip
+            names[int(fields[0])] = fields[9].strip()
+            written.write(f"{' '.join(fields[:9])} {fields[0]}\n{next(lines, '')}\n")
+    return names

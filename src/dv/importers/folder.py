@@ -6,10 +6,11 @@ from pathlib import Path
 
 from dv.data.folder import image_files, raise_problems, read_poses
 from dv.data.object import SPLITS, ObjectSource
+from dv.decoding import image_size
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
-from dv.images import image_size
-from dv.prepare.photographs import Lens, Photograph, PhotographSet
+from dv.prepare.lens import Lens
+from dv.prepare.photographs import Photograph, PhotographSet
 
 
 def read_folder(root: Path, name: str, pixel_center: float | None = None) -> PhotographSet:

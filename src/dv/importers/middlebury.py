@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from dv.decoding import image_size
 from dv.errors import UserError
-from dv.images import image_size
-from dv.prepare.photographs import Lens, Photograph, PhotographSet, Problems, nearest_rigid, unique_names
+from dv.prepare.lens import Lens
+from dv.prepare.named_images import NamedImages
+from dv.prepare.photographs import Photograph, PhotographSet, Problems, unique_names
 from dv.prepare.placement import Array
+from dv.prepare.rigid import inverse_rigid, nearest_rigid
+from dv.runtime.foreign_files import files_in, numbers_of, read_text
 
 MIN_IMAGES = 4  # two for training, one for validation and one for testing
 
@@ -32,18 +37,19 @@ def read_middlebury(path: Path, par: Path | None = None, input_pixel_center: flo
         raise UserError(f"source.input_pixel_center={input_pixel_center} must be 0 or 0.5")
     file = _find_par_file(path, par)
     lines = _read_lines(file)
-    problems, missing = Problems(), list[Path]()
+    problems, missing, images = Problems(), list[Path](), NamedImages(path, ["."])
     photographs: list[Photograph] = []
+    images.expect(name for name, _ in lines)
     for name, numbers in lines:
-        image = path / name
-        if not image.is_file():
-            missing.append(image)
-            continue
         try:
+            image = images.find(name)
+            if image is None:
+                missing.append(path / name)
+                continue
             lens = _lens(numbers[:9].reshape(3, 3), input_pixel_center, *image_size(image))
-            photographs.append(Photograph(name, image, _pose(numbers[9:]), lens))
+            photographs.append(Photograph.of_file(name, image, _pose(numbers[9:]), lens))
         except UserError as error:
-            problems.add(name, str(error).removeprefix(f"{image}: "))
+            problems.add(name, str(error).removeprefix(f"{path / name}: "))
     problems.raise_any(file)
     if len(photographs) < MIN_IMAGES:
         raise UserError(
@@ -51,11 +57,12 @@ def read_middlebury(path: Path, par: Path | None = None, input_pixel_center: flo
             + (f", and {missing[0]} is missing, for example" if missing else "")
         )
     names = unique_names([Path(p.name) for p in photographs])
-    named = [Photograph(n, p.path, p.pose, p.lens) for n, p in zip(names, photographs, strict=True)]
+    named = [replace(p, name=n) for n, p in zip(names, photographs, strict=True)]
     return PhotographSet(
         {"train": named},
         provenance={"par": str(file), "input_pixel_center": input_pixel_center},
         left_out=[f"{image}: no such file" for image in missing],
+        files=[file],
     )
 
 
@@ -67,7 +74,7 @@ def _find_par_file(path: Path, par: Path | None) -> Path:
         if given is None:
             raise UserError(f"source.par={par}: no such file in {path}")
         return given
-    files = sorted(path.glob("*_par.txt"))
+    files = [file for file in files_in(path, {".txt"}) if file.name.lower().endswith("_par.txt")]
     if not files:
         raise UserError(f"{path}: contains no *_par.txt; give source.par=FILE")
     if len(files) > 1:
@@ -77,17 +84,18 @@ def _find_par_file(path: Path, par: Path | None) -> Path:
 
 def _read_lines(file: Path) -> list[tuple[str, Array]]:
     """Return the name and the 21 numbers of every line but the first."""
-    lines = [line.split() for line in file.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     try:
-        (count,) = map(int, lines[0])
+        count = int(lines[0])
     except (IndexError, ValueError):
         raise UserError(f"{file}: must begin with the number of its images") from None
     if len(lines) != count + 1:
         raise UserError(f"{file}: announces {count} images, but lists {len(lines) - 1}; it may be truncated")
     problems, read, seen = Problems(), list[tuple[str, Array]](), set[str]()
-    for number, (name, *tokens) in enumerate(lines[1:], 2):
+    for number, line in enumerate(lines[1:], 2):
+        name, *tokens = line.rsplit(maxsplit=21)  # names may have spaces
         try:
-            numbers = np.array(tokens, np.float64)
+            numbers = np.array(numbers_of(" ".join(tokens)))
         except ValueError:
             numbers = np.empty(0)
         if len(numbers) != 21 or not np.isfinite(numbers).all():
@@ -112,9 +120,6 @@ def _pose(numbers: Array) -> Array:
     world_to_camera = np.eye(4)
     world_to_camera[:3, :3], world_to_camera[:3, 3] = numbers[:9].reshape(3, 3), numbers[9:]
     try:
-        rotation, shift = np.split(nearest_rigid(world_to_camera)[:3], [3], axis=1)
+        return inverse_rigid(nearest_rigid(world_to_camera))
     except UserError as error:
         raise UserError(f"its R, t {error}") from None
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3:] = rotation.T, -rotation.T @ shift
-    return pose

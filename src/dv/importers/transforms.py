@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -12,33 +11,36 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from dv.decoding import image_size
 from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
-from dv.images import image_size
-from dv.prepare.photographs import (
-    SPLIT_WORDS,
-    Lens,
-    Photograph,
-    PhotographSet,
-    Problems,
-    check_missing,
-    flip_axes,
-    nearest_rigid,
-    unique_names,
-)
+from dv.prepare.lens import Lens
+from dv.prepare.named_images import NamedImages
+from dv.prepare.photographs import SPLIT_WORDS, Photograph, PhotographSet, Problems, existing, unique_names
 from dv.prepare.placement import Array
+from dv.prepare.ply_points import read_ply_points
+from dv.prepare.rigid import RigidPoses, flip_axes
+from dv.runtime.foreign_files import read_json
 
-SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")  # tried in this order: file_path may have none
 FISHEYES = {"OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
 PERSPECTIVES = {"PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"}
+# ScanNet++ names files without their folders, which are beside that of the JSON file
+IMAGE_FOLDERS = (".", "images", "../resized_images", "../resized_undistorted_images", "../undistorted_images")
+MASK_FOLDERS = (".", "masks", "../resized_anon_masks", "../resized_undistorted_masks", "../undistorted_anon_masks")
+SCANNETPP = ("transforms_undistorted.json", "nerfstudio/transforms_undistorted.json", "nerfstudio/transforms.json")
 Json = Mapping[str, Any]
+View = Photograph | Path  # a path: where the missing image was expected
 
 
 def read_transforms(path: Path) -> PhotographSet:
     """Read the frames of ``transforms.json`` or of ``transforms_{train,val,test}.json``.
 
-    Poses in these files are camera-to-world in OpenGL axes; lens keys of a frame override those of the file. Frames
-    whose image is missing are left out.
+    The format of NeRF (Blender), nerfstudio, instant-ngp, KIRI Engine, NeRFCapture and ScanNet++. Poses are
+    camera-to-world in OpenGL axes (x right, y up, z backwards); lens keys of a frame override those of the file; pixel
+    (col, row) has its centre at (col + 0.5, row + 0.5). Frames whose image is missing and those that are marked
+    ``is_bad`` are left out. The points of ``ply_file_path`` are in the world of the poses; ``applied_transform`` and
+    ``applied_scale`` say what has been applied to both already. Sources: nerfstudio, "Data conventions";
+    instant-ngp, ``nerf_loader.cu``.
 
     Args:
         path: folder of the files, or one such file.
@@ -47,37 +49,46 @@ def read_transforms(path: Path) -> PhotographSet:
         UserError: one that lists every fault, or if most images are missing.
     """
     files = _find_files(path)
-    problems, missing, left_out = Problems(), list[Path](), list[str]()
-    splits: dict[str, list[Photograph | None]] = {}
+    problems, left_out, poses = Problems(), list[str](), RigidPoses()
+    splits: dict[str, list[View]] = {}
     provenance: dict[str, Any] = {"files": [str(file) for file in files.values()]}
-    total, placement = 0, None
+    placement, points = None, None
+    contents = {file: _load(file) for file in files.values()}
+    root = next(iter(contents)).parent
+    images, masks = NamedImages(root, IMAGE_FOLDERS), NamedImages(root, MASK_FOLDERS)
+    images.expect(name for meta in contents.values() for name in _names(meta))
     for split, file in files.items():
-        meta = _load(file)
-        total += len(meta["frames"])
+        meta = contents[file]
         placement = placement or _placement(file, meta)
+        points = _points(file, meta) if points is None else points
         provenance |= {key: meta[key] for key in ("applied_transform", "applied_scale") if key in meta}
-        found = _photographs(file, meta, problems, missing)
+        found = _views(file, meta, images, masks, problems, left_out, poses)
         splits |= _split_by_lists(file, meta, found, problems, left_out) or {split: list(found.values())}
     problems.raise_any(path)
-    check_missing(missing, total, "file_path must be relative to the .json, or absolute")
+    photographs, missing, notes = existing(splits, "file_path must be relative to the .json, or absolute")
     return PhotographSet(
-        {split: _named(photographs) for split, photographs in splits.items() if any(photographs)},
+        {split: _named(views) for split, views in photographs.items()},
+        points=points,
         placement=placement,
         provenance=provenance,
-        left_out=[f"{image}: no such file" for image in missing] + left_out,
+        left_out=missing + left_out,
+        notes=poses.notes() + notes,
+        files=list(files.values()),
     )
 
 
 def _find_files(path: Path) -> dict[str, Path]:
-    if path.suffix == ".json":
+    if path.is_file():
         return {"train": path}
     if not path.is_dir():
-        raise UserError(f"source.path={path}: no such folder; give one that holds transforms.json, or such a file")
+        raise UserError(f"source.path={path}: no such file or folder; give that of transforms.json")
     of_splits = {split: path / f"transforms_{word}.json" for split, word in SPLIT_WORDS.items()}
     if of_splits["train"].is_file():
         return {split: file for split, file in of_splits.items() if file.is_file()}
     if (path / "transforms.json").is_file():
         return {"train": path / "transforms.json"}
+    if found := [path / f for f in SCANNETPP if (path / f).is_file()]:
+        return {"train": found[0]}
     others = ", ".join(sorted(file.name for file in path.glob("*.json")))
     raise UserError(
         f"source.path={path}: contains neither transforms_train.json nor transforms.json; "
@@ -86,50 +97,78 @@ def _find_files(path: Path) -> dict[str, Path]:
 
 
 def _load(file: Path) -> Json:
-    try:
-        meta = json.loads(file.read_text())
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error}); it may be truncated") from error
+    meta = read_json(file)
     frames = meta.get("frames") if isinstance(meta, dict) else None
     if not isinstance(meta, dict) or not isinstance(frames, list) or not frames:
         raise UserError(f'{file}: must be a JSON object with a non-empty list "frames"')
+    if isinstance(test := meta.get("test_frames"), list) and "test_filenames" not in meta:  # ScanNet++
+        names = {key: [f.get("file_path") for f in part if isinstance(f, dict)]
+                 for key, part in (("train_filenames", frames), ("test_filenames", test))}  # fmt: skip
+        held_out = set(map(str, names["test_filenames"]))
+        names["train_filenames"] = [name for name in names["train_filenames"] if name not in held_out]
+        kept = [f for f in frames if not isinstance(f, dict) or f.get("file_path") not in held_out]
+        return {**meta, "frames": kept + test, **names}
     return meta
 
 
-def _photographs(file: Path, meta: Json, problems: Problems, missing: list[Path]) -> dict[str, Photograph | None]:
-    """Return photographs by what ``file_path`` names, None for missing images; their names are relative paths."""
-    found: dict[str, Photograph | None] = {}
+def _points(file: Path, meta: Json) -> Array | None:
+    """Return the points ``[N, 3]`` of the file that ``ply_file_path`` names, in the world of the poses."""
+    relative = meta.get("ply_file_path")
+    if relative is None:
+        return None
+    if not isinstance(relative, str):
+        raise UserError(f"{file}: ply_file_path must be a string, not {relative!r}")
+    path = Path(_resolve(file, relative))
+    return read_ply_points(path) if path.is_file() else None
+
+
+def _names(meta: Json) -> list[str]:
+    named = (frame.get("file_path") for frame in meta["frames"] if isinstance(frame, dict))
+    return [name for name in named if isinstance(name, str)]
+
+
+def _views(
+    file: Path,
+    meta: Json,
+    images: NamedImages,
+    masks: NamedImages,
+    problems: Problems,
+    left_out: list[str],
+    poses: RigidPoses,
+) -> dict[str, View]:
+    """Return photographs by what ``file_path`` names; their names are relative paths."""
+    found: dict[str, View] = {}
     for i, frame in enumerate(meta["frames"]):
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
             problems.add(f"frame {i}", 'must be an object with a string "file_path"')
             continue
         file_path = frame["file_path"]
         key = _resolve(file, file_path)
+        if frame.get("is_bad") is True:
+            left_out.append(f"{file_path}: marked as is_bad")
+            continue
         if key in found:
             problems.add(file_path, "occurs twice as file_path; give every frame its own image")
             continue
-        image = next((p for p in (Path(key + suffix) for suffix in SUFFIXES) if p.is_file()), None)
-        found[key] = None
         try:
-            pose = flip_axes(nearest_rigid(_matrix(frame)))
+            pose = flip_axes(poses.rigid(_matrix(frame)))
+            image = images.find(file_path)
             if image is None:
-                missing.append(Path(key))
+                found[key] = Path(key)
                 continue
-            mask = frame.get("mask_path")
-            if not isinstance(mask, str | None):
-                raise UserError(f"mask_path must be a string, not {mask!r}")
-            found[key] = Photograph(
-                os.path.relpath(image, file.parent),
-                image,
-                pose,
-                _lens(meta, frame, *image_size(image)),
-                Path(_resolve(file, mask)) if mask else None,
-            )
+            lens = _lens(meta, frame, image)
+            mask = _mask(file, frame, masks)
+            found[key] = Photograph.of_file(os.path.relpath(image, file.parent), image, pose, lens, mask)
         except UserError as error:
-            problems.add(file_path, str(error).removeprefix(f"{image}: "))
+            problems.add(file_path, str(error).removeprefix(f"{key}: "))
     return found
+
+
+def _mask(file: Path, frame: Json, masks: NamedImages) -> Path | None:
+    relative = frame.get("mask_path")
+    if not isinstance(relative, str | None):
+        raise UserError(f"mask_path must be a string, not {relative!r}")
+    return (masks.find(relative) or Path(_resolve(file, relative))) if relative else None
 
 
 def _resolve(file: Path, relative: str) -> str:
@@ -149,10 +188,11 @@ def _matrix(frame: Json) -> Array:
     return matrix
 
 
-def _lens(meta: Json, frame: Json, width: int, height: int) -> Lens:
-    """Return the lens of a frame's image of ``width × height`` px, even if the file states another size."""
+def _lens(meta: Json, frame: Json, image: Path) -> Lens:
+    """Return the lens of a frame at the size that the file states, or that of the image if it states none."""
     both = {**meta, **frame}
-    w, h = (round(_number(both, key) or size) for key, size in (("w", width), ("h", height)))
+    size = image_size(image)
+    w, h = (round(_number(both, key) or side) for key, side in zip("wh", size, strict=True))
     fx, fy = _focal(meta, frame, "x", w), _focal(meta, frame, "y", h)
     f = fx or fy
     if f is None:
@@ -167,24 +207,17 @@ def _lens(meta: Json, frame: Json, width: int, height: int) -> Lens:
     if not fisheye and k4:
         raise UserError("k4 is given, which only a fisheye lens has; convert the images to PINHOLE or OPENCV")
     cx, cy = _number(both, "cx"), _number(both, "cy")
-    lens = Lens(
-        w,
-        h,
-        fx or f,
-        fy or f,
-        w / 2 if cx is None else cx,
-        h / 2 if cy is None else cy,
-        (k1, k2, k3, k4) if fisheye else (k1, k2, p1, p2, k3),
-        fisheye,
-    )
-    return lens if (w, h) == (width, height) else lens.at_size(width, height)
+    distortion = (k1, k2, k3, k4) if fisheye else (k1, k2, p1, p2, k3)
+    center = w / 2 if cx is None else cx, h / 2 if cy is None else cy
+    return Lens(w, h, fx or f, fy or f, *center, distortion, fisheye)
 
 
 def _focal(meta: Json, frame: Json, axis: str, size: int) -> float | None:
     for level in (frame, meta):
-        f, angle = _number(level, f"fl_{axis}"), _number(level, f"camera_angle_{axis}")
+        f, angle, degrees = (_number(level, key) for key in (f"fl_{axis}", f"camera_angle_{axis}", f"{axis}_fov"))
         if f is not None:
             return f
+        angle = math.radians(degrees) if angle is None and degrees is not None else angle
         if angle is not None:
             if not 0 < angle < math.pi:
                 raise UserError(f"camera_angle_{axis}={angle:g} must be an angle between 0 and π")
@@ -220,11 +253,11 @@ def _placement(file: Path, meta: Json) -> GridPlacement | None:
 
 
 def _split_by_lists(
-    file: Path, meta: Json, found: dict[str, Photograph | None], problems: Problems, left_out: list[str]
-) -> dict[str, list[Photograph | None]]:
+    file: Path, meta: Json, found: dict[str, View], problems: Problems, left_out: list[str]
+) -> dict[str, list[View]]:
     """Return the splits of nerfstudio's lists ``train_filenames`` …; none if there are no lists."""
     keys = {split: f"{word}_filenames" for split, word in SPLIT_WORDS.items() if f"{word}_filenames" in meta}
-    splits: dict[str, list[Photograph | None]] = {}
+    splits: dict[str, list[View]] = {}
     listed = set[str]()
     for split, key in keys.items():
         names = meta[key]
@@ -241,8 +274,7 @@ def _split_by_lists(
     return splits
 
 
-def _named(photographs: list[Photograph | None]) -> list[Photograph]:
-    """Leave out missing photographs and name the others uniquely."""
-    existing = [photograph for photograph in photographs if photograph is not None]
-    names = unique_names([Path(photograph.name) for photograph in existing])
-    return [replace(photograph, name=name) for photograph, name in zip(existing, names, strict=True)]
+def _named(photographs: list[Photograph]) -> list[Photograph]:
+    """Name photographs uniquely."""
+    names = unique_names([Path(photograph.name) for photograph in photographs])
+    return [replace(photograph, name=name) for photograph, name in zip(photographs, names, strict=True)]

@@ -11,8 +11,9 @@ from dv.data.calibration import Calibration
 from dv.data.folder import Views
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, axis_cosines, to_camera
+from dv.prepare.field_of_view import Window, in_window
 from dv.prepare.photographs import shorten
-from dv.prepare.placement import Window, convergence, in_window, viewing_radius
+from dv.prepare.placement import convergence, viewing_radius
 
 MIN_VIEWS = 20
 MAX_CUT = 0.25  # fraction of the ball inside the grid that may be out of view

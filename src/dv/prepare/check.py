@@ -20,6 +20,7 @@ from dv.prepare.camera_checks import check_cameras, field_of_view
 from dv.prepare.camera_plot import contact_sheet_with_grid, plot_scene
 from dv.prepare.image_checks import check_images
 from dv.runtime.files import atomic_file
+from dv.runtime.foreign_files import files_in
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _wrong_axes(source: ObjectSource, split: str) -> str | None:
     folder = source.folder(split)
     try:
         calibration = source.calibration(split)
-        poses = [read_pose(path, calibration.world_to_camera) for path in sorted((folder / "pose").glob("*.txt"))]
+        poses = [read_pose(path, calibration.world_to_camera) for path in files_in(folder / "pose", {".txt"})]
     except UserError:
         return None
     flip = torch.diag(torch.tensor([1.0, -1, -1, 1]).double())

@@ -13,8 +13,10 @@ import numpy as np
 from dv.data.object import SPLITS, ObjectSource
 from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
-from dv.prepare.photographs import SPLIT_WORDS, Lens, Photograph, PhotographSet, flip_axes
+from dv.prepare.lens import Lens
+from dv.prepare.photographs import SPLIT_WORDS, Photograph, PhotographSet
 from dv.prepare.placement import Array
+from dv.prepare.rigid import flip_axes
 from dv.runtime.files import atomic_folder
 
 MAX_AABB_SCALE = 128  # of instant-ngp

@@ -1,129 +1,24 @@
-"""Posed photographs as every importer returns them: each with the lens of its camera."""
+"""Posed photographs as every importer returns them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
 
 from dv.data.folder import raise_problems
+from dv.decoding import image_header
 from dv.errors import UserError
-from dv.geometry.camera import rigid_defect
 from dv.geometry.grid import GridPlacement
-from dv.prepare.placement import Array, Window
+from dv.prepare.field_of_view import Window
+from dv.prepare.lens import Lens, same_shape
+from dv.prepare.placement import Array
 
+FARTHEST = 1e12  # world units from the origin at which a camera can be
 SPLIT_WORDS = {"train": "train", "validation": "val", "test": "test"}  # in names and keys of transforms.json
-_UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 100, 1e-12)
-
-
-@dataclass(frozen=True)
-class Lens:
-    """Pinhole camera with OpenCV's distortion; pixel (col, row) has its centre at (col + 0.5, row + 0.5).
-
-    Args:
-        width: of the image, px.
-        height: of the image, px.
-        fx: horizontal focal length, px.
-        fy: vertical focal length, px.
-        cx: column of the principal point, px.
-        cy: row of the principal point, px.
-        distortion: k1 k2 p1 p2 [k3 [k4 k5 k6]], or k1 k2 k3 k4 of a fisheye; empty if all are 0.
-        fisheye: whether the projection is OpenCV's fisheye model.
-
-    Raises:
-        UserError: if a number is not finite, or a size or focal length is not positive.
-    """
-
-    width: int
-    height: int
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-    distortion: tuple[float, ...] = ()
-    fisheye: bool = False
-
-    def __post_init__(self) -> None:
-        numbers = (self.width, self.height, self.fx, self.fy, self.cx, self.cy, *self.distortion)
-        if not np.isfinite(numbers).all() or min(self.width, self.height, self.fx, self.fy) <= 0:
-            raise UserError(
-                f"a camera of {self.width}×{self.height} px with fx={self.fx:g} fy={self.fy:g} is invalid: "
-                "sizes and focal lengths must be positive and all parameters finite"
-            )
-        if not any(self.distortion):
-            object.__setattr__(self, "distortion", ())
-        elif len(self.distortion) < 4:
-            object.__setattr__(self, "distortion", (*self.distortion, *(0.0,) * (4 - len(self.distortion))))
-
-    @property
-    def is_ideal(self) -> bool:
-        """Whether the lens is a pinhole without distortion and with square pixels."""
-        return not self.distortion and not self.fisheye and abs(self.fx - self.fy) <= 1e-9 * self.fx
-
-    def at_size(self, width: int, height: int) -> Lens:
-        """Return the same lens for the image resized to ``width × height`` px.
-
-        Raises:
-            UserError: if the aspect ratio is another one.
-        """
-        # sides of a resized image are rounded: tolerate one pixel of either image
-        if abs(width * self.height - height * self.width) > max(width, height, self.width, self.height):
-            raise UserError(f"the image is {width}×{height} px, its camera {self.width}×{self.height}")
-        x, y = width / self.width, height / self.height
-        return replace(self, width=width, height=height, fx=x * self.fx, fy=y * self.fy, cx=x * self.cx, cy=y * self.cy)
-
-    def matrix(self) -> Array:
-        """Return the camera matrix ``[3, 3]``, which maps camera axes to pixel indices."""
-        return np.array([[self.fx, 0, self.cx - 0.5], [0, self.fy, self.cy - 0.5], [0, 0, 1]])
-
-    def unproject(self, pixels: Array) -> Array:
-        """Return the points ``[N, 2]`` of the plane z = 1 that are seen at pixel indices ``[N, 2]``."""
-        points = pixels.reshape(-1, 1, 2)
-        if self.fisheye:
-            distortion = np.array(self.distortion or (0.0,) * 4)
-            found = cv2.fisheye.undistortPoints(points, self.matrix(), distortion)
-        else:
-            distortion = np.array(self.distortion)
-            found = cv2.undistortPoints(points, self.matrix(), distortion, None, None, None, _UNDISTORT_CRITERIA)
-        return np.asarray(found, np.float64).reshape(-1, 2)
-
-    def project(self, points: Array) -> Array:
-        """Return the pixel indices ``[N, 2]`` of camera-frame points ``[N, 3]`` in front of the camera."""
-        points, zero = points.reshape(-1, 1, 3), np.zeros(3)
-        if self.fisheye:
-            distortion = np.array(self.distortion or (0.0,) * 4)
-            found = cv2.fisheye.projectPoints(points, zero, zero, self.matrix(), distortion)[0]
-        else:
-            found = cv2.projectPoints(points, zero, zero, self.matrix(), np.array(self.distortion))[0]
-        return np.asarray(found, np.float64).reshape(-1, 2)
-
-    def window(self) -> Window:
-        """Return the largest upright rectangle of the plane z = 1 that the undistorted image covers.
-
-        Raises:
-            UserError: if the distortion cannot be inverted along the border of the image.
-        """
-        across, down = np.linspace(-0.5, self.width - 0.5, 33), np.linspace(-0.5, self.height - 0.5, 33)
-
-        def border(x: Array, y: Array) -> Array:
-            """Points of one edge where undistortion converges: strong distortion has no inverse in the corners."""
-            pixels = np.stack(np.broadcast_arrays(x, y), 1).astype(np.float64)
-            points = self.unproject(pixels)
-            back = self.project(np.concatenate([points, np.ones((len(points), 1))], 1))
-            kept = points[np.abs(back - pixels).max(1) < 0.5]
-            return kept if 2 * len(kept) > len(points) else np.full((1, 2), np.nan)
-
-        left, right = border(np.array(-0.5), down), border(np.array(self.width - 0.5), down)
-        top, bottom = border(across, np.array(-0.5)), border(across, np.array(self.height - 0.5))
-        edges = left[:, 0].max(), right[:, 0].min(), top[:, 1].max(), bottom[:, 1].min()
-        window = Window(*map(float, edges))
-        if not (np.isfinite(edges).all() and window.width > 0 and window.height > 0):
-            raise UserError(f"a lens with distortion {self.distortion} cannot be undistorted; check its coefficients")
-        return window
 
 
 @dataclass(frozen=True)
@@ -137,6 +32,7 @@ class Photograph:
         lens: of the camera.
         mask: image that is white where the object is.
         stops: exposure change to apply, in powers of two.
+        upright: whether ``lens`` belongs to the image with its EXIF orientation applied.
     """
 
     name: str
@@ -145,6 +41,26 @@ class Photograph:
     lens: Lens
     mask: Path | None = None
     stops: float = 0.0
+    upright: bool = False
+
+    def __post_init__(self) -> None:
+        if not (np.abs(self.pose) < FARTHEST).all():
+            raise UserError(f"the camera is at {self.pose[:3, 3]}, which no camera is")
+
+    @classmethod
+    def of_file(cls, name: str, path: Path, pose: Array, lens: Lens, mask: Path | None = None) -> Photograph:
+        """Return a photograph with its lens at the size of the file, which may be a smaller copy.
+
+        The sides of the lens tell whether it belongs to the image as stored or as the EXIF orientation shows it; of a
+        square or upside down image they do not tell, and it is taken as stored.
+
+        Raises:
+            UserError: if the file is not an image or has another aspect ratio than the lens.
+        """
+        header = image_header(path)
+        if header.upright_size != header.size and same_shape(header.upright_size, lens) > same_shape(header.size, lens):
+            return cls(name, path, pose, lens.at_size(*header.upright_size), mask, upright=True)
+        return cls(name, path, pose, lens.at_size(*header.size), mask)
 
 
 @dataclass(frozen=True)
@@ -159,6 +75,8 @@ class PhotographSet:
         up: which way is up, if it is known.
         provenance: for ``dataset.json``.
         left_out: what was skipped, and why.
+        notes: sentences on what was unusual about the input, and how it was read.
+        files: that were read besides the images.
     """
 
     splits: dict[str, list[Photograph]]
@@ -168,6 +86,20 @@ class PhotographSet:
     up: tuple[float, float, float] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+    def with_more(
+        self, *, notes: Sequence[str] = (), left_out: Sequence[str] = (), files: Sequence[Path] = (), **other: Any
+    ) -> PhotographSet:
+        """Return a copy with more notes, files and views that were left out; ``other`` fields are replaced."""
+        return replace(
+            self,
+            notes=[*self.notes, *notes],
+            left_out=[*self.left_out, *left_out],
+            files=[*self.files, *files],
+            **other,
+        )
 
     @property
     def photographs(self) -> list[Photograph]:
@@ -225,29 +157,32 @@ def shorten(names: list[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
-def nearest_rigid(pose: Array) -> Array:
-    """Replace the 3×3 part of ``pose`` ``[4, 4]`` by the nearest rotation (SVD) if it is inexact by rounding.
+def existing(
+    splits: Mapping[str, Sequence[Photograph | Path]], advice: str
+) -> tuple[dict[str, list[Photograph]], list[str], list[str]]:
+    """Leave out the views whose image is missing, and splits that have no image at all.
+
+    Args:
+        splits: views by split; of those without an image file, the path at which it was expected.
+        advice: what to do if too many are missing.
+
+    Returns:
+        The photographs by split, what was left out, and a sentence for every held-out split without any image.
 
     Raises:
-        UserError: if the pose is not rigid; the message does not name the file.
+        UserError: if there are no images, or most images of the splits that have any are missing.
     """
-    if (defect := rigid_defect(torch.from_numpy(pose))) is not None:
-        raise UserError(defect)
-    rotation = pose[:3, :3]
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() < 1e-8:
-        return pose  # keep the file's digits
-    u, _, v = np.linalg.svd(rotation)
-    exact = np.eye(4)
-    exact[:3, :3], exact[:3, 3] = u @ v, pose[:3, 3]
-    return exact
-
-
-def flip_axes(pose: Array) -> Array:
-    """Convert poses ``[..., 4, 4]`` between OpenGL camera axes (x right, y up, z backwards) and OpenCV axes."""
-    return np.asarray(pose * np.array([1.0, -1.0, -1.0, 1.0]))
-
-
-def check_missing(missing: list[Path], total: int, what_next: str) -> None:
-    """Raise :class:`UserError` if more than half of ``total`` image files are missing."""
-    if 2 * len(missing) > total:
-        raise UserError(f"{len(missing)} of {total} images are missing, such as {missing[0]}; {what_next}")
+    present = {split: [view for view in views if isinstance(view, Photograph)] for split, views in splits.items()}
+    missing = {split: [view for view in views if isinstance(view, Path)] for split, views in splits.items()}
+    left_out = [f"{path}: no such file" for paths in missing.values() for path in paths]
+    total = sum(map(len, splits.values()))
+    if not any(present.values()):
+        raise UserError(f"all {total} images are missing, such as {next(iter(left_out), 'none is named')}; {advice}")
+    empty = {split: paths for split, paths in missing.items() if paths and not present[split] and split != "train"}
+    some = [path for split, paths in missing.items() if split not in empty for path in paths]
+    total -= sum(map(len, empty.values()))
+    if 2 * len(some) > total:
+        raise UserError(f"{len(some)} of {total} images are missing, such as {some[0]}; {advice}")
+    notes = [f"none of the {len(paths)} {split} views has an image: there is no {split} split in these files"
+             for split, paths in empty.items()]  # fmt: skip
+    return {split: views for split, views in present.items() if views}, left_out, notes

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from dv.errors import UserError
 from dv.geometry.camera import to_camera
 from dv.geometry.grid import GridPlacement
+from dv.prepare.field_of_view import Window, Windows, edges, in_window
 from dv.prepare.near_plane import NEAR_SHARE, near_plane, nearest_depth
 from dv.prepare.thing import Surroundings, Thing, find_thing
-from dv.prepare.up import up_direction
+from dv.prepare.up import up_direction, upright_box
 
 Array = NDArray[np.float64]
 
+UPRIGHT = 0.9998  # cosine to an axis of the world (1°) from which things count as standing upright in the grid
+MAX_BOX = 1.5  # an upright box that is askew in the grid counts unless it is so much wider than the points in it
 MARGIN = 1.25  # side of the grid relative to the extent of the thing's points
 TRIMMED = 0.0025  # fraction of these points at either end of an axis that does not count
 VOLUME_MARGIN = 1.2  # side of the grid relative to the sphere in view: objects fill images up to their corners
@@ -26,72 +29,11 @@ MAX_RAISE = 1.5  # factor by which the grid may grow for the range of camera dis
 
 
 @dataclass(frozen=True)
-class Window:
-    """A rectangle of the plane z = 1 in camera axes: ``left < x < right``, ``top < y < bottom``."""
-
-    left: float
-    right: float
-    top: float
-    bottom: float
-
-    def __and__(self, other: Window) -> Window:
-        return Window(
-            max(self.left, other.left),
-            min(self.right, other.right),
-            max(self.top, other.top),
-            min(self.bottom, other.bottom),
-        )
-
-    @property
-    def width(self) -> float:
-        """Extent along x."""
-        return self.right - self.left
-
-    @property
-    def height(self) -> float:
-        """Extent along y."""
-        return self.bottom - self.top
-
-    def square(self, side: float, center: tuple[float, float]) -> Window:
-        """Return the square of ``side`` inside this window whose centre is nearest to ``center``."""
-        x = min(max(center[0], self.left + side / 2), self.right - side / 2)
-        y = min(max(center[1], self.top + side / 2), self.bottom - side / 2)
-        return Window(x - side / 2, x + side / 2, y - side / 2, y + side / 2)
-
-
-Windows = Window | Sequence[Window]  # of all views, or one per view
-
-
-@dataclass(frozen=True)
 class PlacedGrid:
     """A placement and the sentences that explain it."""
 
     placement: GridPlacement
     reasons: list[str]
-
-
-def _edges(window: Windows) -> Array:
-    """Return left, right, top and bottom ``[4]``, or ``[4, V]`` of one window per view."""
-    if isinstance(window, Window):
-        return np.array([window.left, window.right, window.top, window.bottom])
-    return np.array([[w.left, w.right, w.top, w.bottom] for w in window]).T
-
-
-def in_window(points: Array, window: Windows) -> NDArray[np.bool_]:
-    """Return which camera-frame points are in front of the camera and inside its window.
-
-    Args:
-        points: ``[..., 3]``, or ``[V, N, 3]`` for one window per view.
-        window: field of view.
-
-    Returns:
-        ``[...]`` or ``[V, N]``.
-    """
-    left, right, top, bottom = _edges(window)[..., None]
-    z = points[..., 2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        x, y = points[..., 0] / z, points[..., 1] / z
-    return np.asarray((z > 0) & (x > left) & (x < right) & (y > top) & (y < bottom))
 
 
 def convergence(poses: Array, window: Windows) -> Array:
@@ -109,10 +51,11 @@ def convergence(poses: Array, window: Windows) -> Array:
     Raises:
         UserError: if the rays hardly converge, since the cameras look in parallel or outwards.
     """
-    left, right, top, bottom = np.broadcast_to(_edges(window).reshape(4, -1), (4, len(poses)))
+    left, right, top, bottom = np.broadcast_to(edges(window).reshape(4, -1), (4, len(poses)))
     middle = np.stack([(left + right) / 2, (top + bottom) / 2, np.ones(len(poses))], axis=1)
     rays = np.einsum("vij,vj->vi", poses[:, :3, :3], middle / np.linalg.norm(middle, axis=1, keepdims=True))
-    centers = poses[:, :3, 3]
+    middle_of_all = np.median(poses[:, :3, 3], axis=0)  # near the origin numbers are exact
+    centers = poses[:, :3, 3] - middle_of_all
     across = np.eye(3) - rays[:, :, None] * rays[:, None]
     weights = np.ones(len(poses))
     for _ in range(20):
@@ -122,11 +65,12 @@ def convergence(poses: Array, window: Windows) -> Array:
                             "grid.origin=[x,y,z] grid.scale=SIDE")  # fmt: skip
         point = np.linalg.solve(system, np.einsum("v,vij,vj->i", weights, across, centers))
         distances = np.linalg.norm(np.einsum("vij,vj->vi", across, point - centers), axis=1)
-        weights = 1 / np.maximum(distances, 1e-3 * np.median(np.linalg.norm(point - centers, axis=1)))
+        weights = 1 / np.maximum(distances, max(1e-3 * np.median(np.linalg.norm(point - centers, axis=1)), 1e-12))
+        weights /= weights.max()
     if (np.einsum("vi,vi->v", rays, point - centers) > 0).mean() < 0.5:
         raise UserError("most cameras look away from the point where their axes meet; poses must be camera-to-world, "
                         "x right, y down, z into the image (OpenGL poses have y and z reversed)")  # fmt: skip
-    return np.asarray(point)
+    return np.asarray(point + middle_of_all)
 
 
 def viewing_radius(poses: Array, window: Windows, point: Array) -> float:
@@ -142,10 +86,10 @@ def viewing_radius(poses: Array, window: Windows, point: Array) -> float:
             f"the cameras have no common viewing volume: {sees.sum()} of {len(poses)} see the point that their axes "
             "pass nearest; give the position of the grid: grid.origin=[x,y,z] grid.scale=SIDE"
         )
-    left, right, top, bottom = np.broadcast_to(_edges(window).reshape(4, -1), (4, len(poses)))
+    left, right, top, bottom = np.broadcast_to(edges(window).reshape(4, -1), (4, len(poses)))
     zero, one = np.zeros(len(poses)), np.ones(len(poses))
-    edges = np.array([[one, zero, -left], [-one, zero, right], [zero, one, -top], [zero, -one, bottom]])
-    distances = np.einsum("ekv,vk->ve", edges / np.linalg.norm(edges, axis=1, keepdims=True), camera_points[:, 0])
+    planes = np.array([[one, zero, -left], [-one, zero, right], [zero, one, -top], [zero, -one, bottom]])
+    distances = np.einsum("ekv,vk->ve", planes / np.linalg.norm(planes, axis=1, keepdims=True), camera_points[:, 0])
     return float(np.quantile(distances.min(1)[sees], 0.1))
 
 
@@ -167,7 +111,9 @@ def place_grid(poses: Array, window: Windows, points: Array | None) -> PlacedGri
     meet = convergence(poses, window)
     radius = viewing_radius(poses, window, meet)
     sees = in_window(to_camera(poses, meet[None]), window)[:, 0]
-    reasons = [f"the views converge at {_format(meet)}, around which a sphere of radius {radius:.4g} is in view"]
+    reasons = [
+        f"the views converge at {_format(meet, radius)}, around which a sphere of radius {radius:.4g} is in view"
+    ]
     if not sees.all():
         reasons.append(f"{(~sees).sum()} of {len(poses)} views do not show this point and do not count")
     seeing = poses[sees]
@@ -175,9 +121,10 @@ def place_grid(poses: Array, window: Windows, points: Array | None) -> PlacedGri
         windows: Sequence[Window] = [window] * len(poses) if isinstance(window, Window) else window
         shown = [in_window(to_camera(poses[i], points)[None], [windows[i]])[0] for i in range(len(poses)) if sees[i]]
         share = np.mean(shown, axis=0)
-        thing = find_thing(points, share, Surroundings(seeing[:, :3, 3], meet, radius, up_direction(poses, meet)[0]))
+        up = up_direction(poses, meet)[0]
+        thing = find_thing(points, share, Surroundings(seeing[:, :3, 3], meet, radius, up))
         if thing is not None:
-            placed = _around_thing(seeing, thing, len(points), reasons)
+            placed = _around_thing(seeing, thing, up, len(points), reasons)
             return _raise_near_plane(placed, nearest_depth(seeing, points, np.array(shown)))
         reasons.append(f"too few of {len(points)} points are near it and in most images")
     reasons.append("nothing but the cameras places the grid: if scene.png or a first film shows the thing cut, give a "
@@ -186,19 +133,31 @@ def place_grid(poses: Array, window: Windows, points: Array | None) -> PlacedGri
     return _with_near_plane(seeing, meet, side, side / 2, reasons)
 
 
-def _around_thing(poses: Array, thing: Thing, total: int, reasons: list[str]) -> PlacedGrid:
-    """Place the grid around the points of ``thing`` and where it touches its supports."""
+def _around_thing(poses: Array, thing: Thing, up: Array, total: int, reasons: list[str]) -> PlacedGrid:
+    """Place the grid around the points of ``thing`` and where it touches its supports.
+
+    If up is none of the world's axes, around the upright box of these points: its corners may hold what has no points.
+    """
     hull = np.concatenate([thing.points, thing.feet])
     low, high = np.quantile(hull, [TRIMMED, 1 - TRIMMED], axis=0)
     extent = float((high - low).max())
-    center = _away_from_cameras(poses, (low + high) / 2, (MARGIN * extent - MARGIN * (high - low)) / 2, extent * MARGIN)
-    side = _before_cameras(poses, center, extent, MARGIN * extent)
+    wanted, least = MARGIN * extent, extent
+    corners = upright_box(hull, up, TRIMMED)
+    around = np.minimum(low, corners.min(0)), np.maximum(high, corners.max(0))
+    box = float((around[1] - around[0]).max())
+    if np.abs(up).max() < UPRIGHT and box <= MAX_BOX * extent:  # the thing stands askew in the grid
+        (low, high), least, wanted = around, box, max(wanted, box)
+    center = _away_from_cameras(poses, (low + high) / 2, (wanted - MARGIN * (high - low)).clip(0) / 2, wanted)
+    side = _before_cameras(poses, center, least, wanted)
     depths = np.stack([np.quantile((hull - center) @ pose[:3, 2], [0.005, 0.995]) for pose in poses])
     reach = min(1.1 * float(np.abs(depths).max()), side * math.sqrt(3) / 2)
     where = " and ".join({"table": "stand on a table", "wall": "are before a wall"}[s] for s in thing.supports)
     reasons.append(f"{len(thing.points)} of {total} points {where or 'lie there'} and are connected to what most "
                    "cameras show")  # fmt: skip
-    reasons.append(f"their extent is {_format(high - low)}; the grid's side is {side / extent:.3g} times its maximum")
+    size = _format(high - low, extent)
+    reasons.append(
+        f"their extent is {size}; the grid's side is {side / float((high - low).max()):.3g} times its maximum"
+    )
     return _with_near_plane(poses, center, side, reach, reasons)
 
 
@@ -241,7 +200,7 @@ def _with_near_plane(poses: Array, center: Array, side: float, reach: float, rea
         reasons.append(f"{inside} cameras are inside the grid; give a smaller grid.scale if that is wrong")
     near = near_plane(poses, center, side, reach)
     x, y, z = center.tolist()
-    reasons.append(f"grid centre {_format(center)}, side {side:.4g}, near plane {near:.4g}")
+    reasons.append(f"grid centre {_format(center, side)}, side {side:.4g}, near plane {near:.4g}")
     return PlacedGrid(GridPlacement((x, y, z), side, near), reasons)
 
 
@@ -274,9 +233,14 @@ def override_placement(
         p = replace(p, near=max(NEAR_SHARE * nearest, near_plane(poses, np.array(p.origin), p.scale)))
     elif near is not None:
         p = replace(p, near=float(near))
-    result = f"as given: grid centre {_format(np.array(p.origin))}, side {p.scale:.4g}, near plane {p.near:.4g}"
+    result = (
+        f"as given: grid centre {_format(np.array(p.origin), p.scale)}, side {p.scale:.4g}, near plane {p.near:.4g}"
+    )
     return PlacedGrid(p, [*placed.reasons, result])
 
 
-def _format(vector: Array) -> str:
-    return "(" + ", ".join(f"{x:.4g}" for x in vector) + ")"
+def _format(vector: Array, unit: float) -> str:
+    """Format a place to a thousandth of ``unit`` or better, also far from the origin."""
+    decimals = max(0, 3 - math.floor(math.log10(unit)))
+    numbers = (f"{x:.{decimals}f}" for x in vector)
+    return "(" + ", ".join(n.rstrip("0").rstrip(".") if "." in n else n for n in numbers) + ")"

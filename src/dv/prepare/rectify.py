@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,17 +12,21 @@ from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dv.decoding import image_header, over_background, read_image, read_pixels, turned
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, to_camera
 from dv.geometry.grid import GridPlacement
-from dv.images import read_image, reduced_image
-from dv.prepare.photographs import Lens, Photograph
-from dv.prepare.placement import Array, Window
+from dv.images import reduced_image
+from dv.prepare.field_of_view import Window
+from dv.prepare.lens import Lens
+from dv.prepare.photographs import Photograph
+from dv.prepare.placement import Array
 
 Image = NDArray[np.float32]
 PIXEL_CENTER = 0.5  # of all images that are written
 CROP_MARGIN = 1.08
 MIN_CROP = 0.25  # of the image's shorter side
+COMMON_SHARE = 2 / 3  # of every image that one camera of all must keep to be preferred to a camera for each
 UNIFORM_TOLERANCE = 0.1  # maximum difference of a channel in [0, 1] to the background's colour
 
 
@@ -43,17 +48,38 @@ def target_cameras(photographs: list[Photograph], placement: GridPlacement, crop
     Args:
         photographs: all views.
         placement: of the grid.
-        crop: ``full`` for the whole image of each lens, undistorted; ``square`` and ``object`` for one square of all
-            lenses, see :func:`square_camera`.
+        crop: ``full`` for the whole image of each lens, undistorted; ``common`` for the largest rectangle that all
+            show, as one camera; ``auto`` for that if it keeps two thirds of every image, else ``full``; ``square`` and
+            ``object`` for one square of all lenses, see :func:`square_camera`.
 
     Raises:
         UserError: if no camera sees the grid's centre, or ``crop`` is unknown.
     """
     lenses = list(dict.fromkeys(p.lens for p in photographs))
-    if crop != "full":
+    if crop in ("square", "object"):
         return dict.fromkeys(lenses, square_camera(photographs, placement, crop))
     _grid_centers(photographs, placement)
-    return {lens: full_camera(lens) for lens in lenses}
+    full = {lens: full_camera(lens) for lens in lenses}
+    if crop == "full" or len(set(full.values())) == 1:
+        return full
+    if crop == "common":
+        return dict.fromkeys(lenses, common_camera(lenses))
+    if crop != "auto":
+        raise UserError(f"source.crop={crop} must be auto, full, common, square or object")
+    windows = [lens.window() for lens in lenses]
+    common = functools.reduce(lambda a, b: a & b, windows)
+    shares = [max(0.0, common.width) * max(0.0, common.height) / (w.width * w.height) for w in windows]
+    return dict.fromkeys(lenses, common_camera(lenses)) if min(shares) >= COMMON_SHARE else full
+
+
+def common_camera(lenses: list[Lens]) -> Intrinsics:
+    """Return the pinhole camera of the largest rectangle that all lenses show, at their median resolution."""
+    window = functools.reduce(lambda a, b: a & b, (lens.window() for lens in lenses))
+    fx, fy = (float(np.median([getattr(lens, name) for lens in lenses])) for name in ("fx", "fy"))
+    if window.width * fx < 1 or window.height * fy < 1:
+        raise UserError("the cameras have no field of view in common; use source.crop=full")
+    width, height = int(window.width * fx), int(window.height * fy)
+    return Intrinsics(fx, fy, -window.left * fx, -window.top * fy, width, height, PIXEL_CENTER)
 
 
 def full_camera(lens: Lens) -> Intrinsics:
@@ -96,7 +122,7 @@ def square_camera(photographs: list[Photograph], placement: GridPlacement, crop:
         middle = ((low + high) / 2).tolist()
         side = min(side, max(CROP_MARGIN * float((high - low).max()), MIN_CROP * side))
     elif crop != "square":
-        raise UserError(f"source.crop={crop} must be full, square or object")
+        raise UserError(f"source.crop={crop} must be auto, full, common, square or object")
     lenses = {p.lens for p in photographs}
     if len(lenses) == 1 and (lens := next(iter(lenses))).is_ideal:
         pixels = min(lens.width, lens.height, round(side * lens.fx))
@@ -129,7 +155,6 @@ def rectify(
     background: Array,
     *,
     mask: str | None,
-    upright: bool,
 ) -> Tensor:
     """Compute the image that ``camera`` would have taken from the photograph's pose.
 
@@ -142,7 +167,6 @@ def rectify(
         size: width and height of the output, px.
         background: RGB in [0, 1] behind transparent and masked pixels.
         mask: see :func:`object_mask`; None for no mask.
-        upright: whether to apply the EXIF orientation.
 
     Returns:
         uint8 ``[3, height, width]``.
@@ -150,7 +174,7 @@ def rectify(
     Raises:
         UserError: if the file cannot be read or has another size than its lens.
     """
-    image = read_masked(photograph, background, mask=mask, upright=upright)
+    image = read_masked(photograph, background, mask=mask)
     height, width = image.shape[:2]
     lens, k = photograph.lens, camera
     if (width, height) != (lens.width, lens.height):
@@ -167,17 +191,21 @@ def rectify(
     return reduced_image(cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), *size)
 
 
-def read_masked(photograph: Photograph, background: Array, *, mask: str | None, upright: bool) -> Image:
+def read_masked(photograph: Photograph, background: Array, *, mask: str | None) -> NDArray[Any]:
     """Read a photograph, apply its ``stops`` and replace everything but the object by the background's colour.
 
     Returns:
-        RGB ``[H, W, 3]`` in [0, 1]; see :func:`rectify` for the arguments.
+        RGB ``[H, W, 3]``: uint8 as decoded if nothing has to be computed, which takes a quarter of the memory, or
+        float32 in [0, 1]; see :func:`rectify` for the arguments.
     """
-    image = read_image(photograph.path, background, upright)
+    pixels = read_pixels(photograph.path, photograph.upright)
+    if mask is None and not photograph.stops and pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return pixels
+    image = over_background(pixels, background)
     exposed = _change_exposure(image, photograph.stops) if photograph.stops else image
     if mask is None:
         return exposed
-    weight = object_mask(photograph, image, mask, upright)[..., None]
+    weight = object_mask(photograph, image, mask)[..., None]
     return np.asarray(exposed * weight + background.astype(np.float32) * (1 - weight), np.float32)
 
 
@@ -186,32 +214,42 @@ def _change_exposure(image: Image, stops: float) -> Image:
     return np.asarray(linear_rgb_to_rgb(linear).clamp(0, 1).movedim(0, -1), np.float32)
 
 
-def object_mask(photograph: Photograph, image: Image, mask: str, upright: bool = False) -> Image:
+def object_mask(photograph: Photograph, image: Image, mask: str) -> Image:
     """Compute the coverage of each pixel by the object.
 
     Args:
         photograph: whose file or mask file is read.
         image: the photograph ``[H, W, 3]`` in [0, 1].
         mask: ``alpha``; ``uniform`` for everything but pixels of the border's colour that are connected to the border;
-            anything else for the photograph's mask file.
-        upright: whether to apply the EXIF orientation.
+            anything else for the photograph's mask file, which may be smaller, and turned as the photograph is stored.
 
     Returns:
         Coverage ``[H, W]`` in [0, 1].
 
     Raises:
-        UserError: if a file cannot be read, or the background is not uniform.
+        UserError: if a file cannot be read, a mask has another shape, or the background is not uniform.
     """
     if mask == "alpha":
-        black, white = (read_image(photograph.path, np.full(3, value), upright) for value in (0.0, 1.0))
-        return np.asarray(1 - (white - black).mean(2), np.float32)
+        pixels = read_pixels(photograph.path, photograph.upright)
+        alpha = pixels[..., 3] if pixels.shape[2] == 4 else np.full(pixels.shape[:2], 255, np.uint8)
+        return np.asarray(alpha / np.float32(np.iinfo(alpha.dtype).max), np.float32)
     if mask == "uniform":
         return _foreground(image, photograph)
     assert photograph.mask is not None
-    coverage = read_image(photograph.mask, np.zeros(3), upright).mean(2)
-    if coverage.shape != image.shape[:2]:
-        coverage = cv2.resize(coverage, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    coverage = read_image(photograph.mask, np.zeros(3), photograph.upright).mean(2)
+    height, width = image.shape[:2]
+    if photograph.upright and not _same_aspect(coverage, width, height):
+        coverage = turned(coverage, image_header(photograph.path).orientation)
+    if not _same_aspect(coverage, width, height):
+        size = f"{coverage.shape[1]}×{coverage.shape[0]}"
+        raise UserError(f"{photograph.mask}: a mask of {size} px for a photograph of {width}×{height} px")
+    if coverage.shape != (height, width):
+        coverage = cv2.resize(coverage, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(coverage, np.float32)
+
+
+def _same_aspect(image: Image, width: int, height: int) -> bool:
+    return bool(abs(image.shape[1] * height - image.shape[0] * width) <= max(*image.shape, width, height))
 
 
 def _foreground(image: Image, photograph: Photograph) -> Image:

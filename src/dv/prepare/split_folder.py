@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio.v3 as iio
+import cv2
 from tqdm import tqdm
 
 from dv.data.calibration import write_cameras
+from dv.decoding import is_plain_file, read_pixels
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.images import background_color
-from dv.prepare.photographs import Lens, Photograph
-from dv.prepare.rectify import rectify
+from dv.prepare.lens import Lens
+from dv.prepare.photographs import Photograph
+from dv.prepare.rectify import full_camera, rectify
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,10 @@ class WriteSettings:
     """
 
     background: str | list[float] = "white"
-    crop: str = "full"
+    crop: str = "auto"
     image_side: int | None = None
     longest_side: int | None = None
     mask: str | None = None
-    upright: bool = False
     origin: list[float] | None = None
     scale: float | None = None
     near: float | None = None
@@ -94,15 +97,36 @@ def write_views(
     def write(photograph: Photograph) -> str | None:
         pose = " ".join(f"{number:.17g}" for number in photograph.pose.ravel())
         (folder / "pose" / f"{photograph.name}.txt").write_text(pose + "\n")
+        camera, k = cameras[photograph.lens], written[photograph.lens]
         try:
-            camera, k = cameras[photograph.lens], written[photograph.lens]
-            size = k.width, k.height
-            image = rectify(photograph, camera, size, background, mask=settings.mask, upright=settings.upright)
+            if settings.mask is None and is_unchanged(photograph, camera, k):
+                read_pixels(photograph.path)  # all of it: a truncated file is found now
+                target = folder / "rgb" / f"{photograph.name}{photograph.path.suffix.lower()}"
+                shutil.copyfile(photograph.path, target)
+                return None
+            image = rectify(photograph, camera, (k.width, k.height), background, mask=settings.mask)
         except UserError as error:
             return str(error)
-        iio.imwrite(folder / "rgb" / f"{photograph.name}.png", image.permute(1, 2, 0).numpy())
+        encoded = cv2.imencode(".png", image.permute(1, 2, 0).numpy()[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+        (folder / "rgb" / f"{photograph.name}.png").write_bytes(encoded.tobytes())
         return None
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # each holds a photograph in memory
         done = tqdm(pool.map(write, photographs), f"writing {folder.name}", len(photographs), leave=False, unit="view")
         return [problem for problem in done if problem]
+
+
+def is_unchanged(photograph: Photograph, camera: Intrinsics, written: Intrinsics) -> bool:
+    """Return whether the file of a photograph is the image to write: copying it keeps its quality and size.
+
+    Args:
+        photograph: the input.
+        camera: of the image at the resolution of the photograph.
+        written: of the image at the size to write.
+    """
+    lens = photograph.lens
+    return (
+        camera == written == full_camera(lens)
+        and not (lens.distortion or lens.fisheye or photograph.stops or photograph.upright)
+        and is_plain_file(photograph.path)
+    )

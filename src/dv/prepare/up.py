@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+
+def upright_box(points: Array, up: Array, trimmed: float = 0.0) -> Array:
+    """Return the corners ``[8, 3]`` of a box around points that stands upright, turned to have the smallest base.
+
+    Args:
+        points: ``[N, 3]``.
+        up: unit vector ``[3]``.
+        trimmed: fraction of the points at either end of each of its axes that may be outside.
+    """
+    middle = points.mean(0)
+    across = np.linalg.svd(up[None])[2][1:]
+    local = points - middle
+    _, _, degrees = cv2.minAreaRect((local @ across.T).astype(np.float32))
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    axes = np.stack([cosine * across[0] + sine * across[1], cosine * across[1] - sine * across[0], up])
+    low, high = np.quantile(local @ axes.T, [trimmed, 1 - trimmed], axis=0)
+    corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij"), -1).reshape(-1, 3)
+    return np.asarray(middle + corners @ axes)
 
 
 def up_direction(poses: Array, center: Array) -> tuple[Array, str]:

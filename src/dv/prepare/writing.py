@@ -21,14 +21,17 @@ from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, to_camera
 from dv.geometry.grid import GridPlacement
 from dv.prepare.camera_plot import plot_scene
+from dv.prepare.field_of_view import in_window
 from dv.prepare.near_plane import nearest_depth
 from dv.prepare.photographs import Photograph, PhotographSet, shorten, windows_of
-from dv.prepare.placement import PlacedGrid, in_window, override_placement, place_grid
+from dv.prepare.placement import PlacedGrid, override_placement, place_grid
 from dv.prepare.rectify import PIXEL_CENTER, target_cameras
 from dv.prepare.split_folder import WriteSettings, write_calibration, write_views
 
 SPLITS = ("test", "validation", "train")  # in the order in which the finished folders appear
-RECORD_FORMAT = 2  # in records without a format, crop=full stands for the largest square
+# In records without a format, crop=full stands for the largest square; before 3, the digest of the inputs did not cover
+# all files that were read, and is not compared
+RECORD_FORMAT = 3
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -54,7 +57,7 @@ def import_record(source: str, path: Path, settings: WriteSettings, inputs: list
         inputs: all files that are read.
         more: settings of the importer.
     """
-    given = {**_given(settings), **more}
+    given = _given(settings) | {key: value for key, value in more.items() if value is not None}
     return {
         "source": source,
         "path": str(path.resolve()),
@@ -81,16 +84,23 @@ def already_written(output_dir: Path, name: str, record: dict[str, Any]) -> bool
         found = read_record(folder, strict=False)
         settings = found.get("settings", {})
         if isinstance(settings, dict):
-            found["settings"] = {**_given(WriteSettings()), **settings}
-            if "format" not in found and found["settings"]["crop"] == "full":
-                found["settings"]["crop"] = "square"
-        found.setdefault("format", RECORD_FORMAT)
-        if not all(found.get(key) == json.loads(json.dumps(value)) for key, value in record.items()):
+            found["settings"] = {**_given(WriteSettings()), **{k: v for k, v in settings.items() if v is not None}}
+            found["settings"] |= _crop_of_older(found, settings.get("crop"), record["settings"]["crop"])
+        older = found.get("format", 1) < RECORD_FORMAT
+        compared = {key: value for key, value in record.items() if not (older and key in ("format", "inputs"))}
+        if not all(found.get(key) == json.loads(json.dumps(value)) for key, value in compared.items()):
             raise UserError(
                 f"{folder} exists already, from another source or with other settings or images; choose another "
                 f"output_dir or object.name, or delete {output_dir}/{{train,validation,test}}/{name}"
             )
     return output_dir / "train" / name in folders
+
+
+def _crop_of_older(found: dict[str, Any], crop: str | None, wanted: str) -> dict[str, str]:
+    """Return what the recorded ``crop`` of an object that was written by an older version means."""
+    if "format" not in found:
+        return {"crop": "square" if crop in (None, "full") else crop}
+    return {"crop": "auto"} if found["format"] < RECORD_FORMAT and crop in (None, "full") and wanted == "auto" else {}
 
 
 def write_object(
@@ -130,6 +140,7 @@ def write_object(
         "reasons": placed.reasons,
         "up": found.up,
         "left_out": found.left_out,
+        "notes": found.notes,
         "provenance": found.provenance,
         "versions": versions("numpy", "opencv-python-headless", "imageio"),
     }
@@ -142,6 +153,7 @@ def write_object(
         problems += write_views(folder, photographs, cameras, written, settings)
     if problems:
         shutil.rmtree(partial)
+        _remove_if_empty(partial.parent, output_dir)
         raise_problems(output_dir / name, problems)
     noisy = settings.noise_angle or settings.noise_distance  # points of exact poses would tell them
     if found.points is not None and len(found.points) and not noisy:
@@ -156,6 +168,12 @@ def write_object(
     shutil.rmtree(partial.parent)
     sizes = ", ".join(f"{height}×{width}" for height, width in sorted({(k.height, k.width) for k in written.values()}))
     return _summary(found, splits, sizes, output_dir / "train" / name, placed)
+
+
+def _remove_if_empty(*folders: Path) -> None:
+    for folder in folders:
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _reduced(camera: Intrinsics, settings: WriteSettings) -> Intrinsics:
@@ -177,6 +195,7 @@ def _summary(
 ) -> list[str]:
     counts = ", ".join(f"{len(photographs)} {split}" for split, photographs in splits.items())
     lines = [f"{folder.name}: {counts} views of {sizes} px in {folder.parent.parent}"]
+    lines += found.notes
     if found.left_out:
         lines.append(f"left out {len(found.left_out)}: {shorten(found.left_out)} (all are listed in dataset.json)")
     return [*lines, *placed.reasons, f"cameras, grid and points, if there are any: {folder / 'scene.png'}"]

@@ -22,9 +22,8 @@ from dv.errors import Interrupted, UserError
 from dv.runtime.launch import leave_process_group, rank_info, release_ranks, serve_jobs
 from dv.runtime.memory import keep_freed_memory
 from dv.runtime.watchdog import running_job
+from dv.tasks.command_line import explain, hydra_arguments, quote, resume_sweep, value_of
 from dv.validation import parse
-
-MULTIRUN = ("-m", "--multirun")
 
 
 def config_folder() -> Path:
@@ -89,16 +88,25 @@ class CheckConfig(Callback):
             fail(error)
 
 
-def quote_group_numbers(arguments: list[str], conf: Path) -> list[str]:
-    """Turn ``grid=16,32`` into ``grid='16','32'``: Hydra parses bare numbers as int and accepts only text as choice."""
-    quoted = []
-    for argument in arguments:
-        group, equals, choice = argument.partition("=")
-        values = choice.split(",")
-        if equals and (conf / group).is_dir() and all(value.isdigit() for value in values):
-            argument = f"{group}=" + ",".join(f"'{value}'" for value in values)
-        quoted.append(argument)
-    return quoted
+def with_source(arguments: list[str]) -> list[str]:
+    """Replace ``source=auto``, the default of ``source.path=…``, by the format that the path holds; print which it is.
+
+    Raises:
+        UserError: if there is no such path or nothing that is known.
+    """
+    source, path = value_of(arguments, "source"), value_of(arguments, "source.path")
+    if source != "auto" and (source is not None or path is None):
+        return arguments
+    if path is None:
+        raise UserError("source=auto recognises a path; give source.path=PATH")
+    from dv.tasks.recognition import recognise  # torch and the importers load in seconds
+
+    found, others = recognise(Path(path))
+    also = f"; it could also be read as {', '.join(map(str, others))}" if others else ""
+    print(f"source.path={path} is {found}{also}", flush=True)
+    given = [argument for argument in arguments if argument.partition("=")[0] not in ("source", "source.path")]
+    missing = {key: value for key, value in found.overrides().items() if value_of(given, key) is None}
+    return [*given, *(f"{key}={quote(value)}" for key, value in missing.items())]
 
 
 def run(name: str) -> None:
@@ -130,16 +138,17 @@ def run(name: str) -> None:
 
     try:
         conf = config_folder()
-        arguments = sorted(sys.argv[1:], key=lambda a: a not in MULTIRUN)  # Hydra wants -m before the overrides
-        sys.argv[1:] = resume_sweep(quote_group_numbers(arguments, conf))
+        arguments = hydra_arguments(sys.argv[1:], name, conf)
+        if name == "prepare":
+            arguments = with_source(arguments)
+        sys.argv[1:] = resume_sweep(arguments, name)
         hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(job)()
         if rank_info().ranks > 1:
             leave_process_group()
     except (HydraException, OmegaConfBaseException) as error:
         if "Missing mandatory value: object." in str(error):
             fail(UserError("object.name is not set; give object=… or object=custom object.root=DIR object.name=NAME"))
-        cause = f" {error.__cause__}" if error.__cause__ else ""
-        fail(UserError(" ".join(f"{error}{cause}".split())))
+        fail(UserError(explain(error, arguments, name, conf)))
     except (UserError, OSError) as error:
         fail(error)
     except ValueError as error:
@@ -161,21 +170,3 @@ def _failed_job(error: Exception) -> UserError:
     message = f"job {hydra.job.num} ({hydra.runtime.output_dir}): {error}"
     print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return UserError(f"{message}; fix it, then rerun the same command with resume=auto to run the remaining jobs")
-
-
-def resume_sweep(arguments: list[str], sweeps: Path = Path("outputs/sweep")) -> list[str]:
-    """Add to a command with ``resume=auto`` the folder of the newest sweep that the same command has started.
-
-    Nothing is added if ``hydra.sweep.dir`` is given or there is no such sweep.
-    """
-    if "resume=auto" not in arguments or any(a.startswith("hydra.sweep.dir=") for a in arguments):
-        return arguments
-    wanted = sorted("hydra.mode=MULTIRUN" if a in MULTIRUN else a for a in arguments if a != "resume=auto")
-    for record in sorted(sweeps.glob("*/multirun.yaml"), key=lambda path: path.stat().st_mtime, reverse=True):
-        overrides = OmegaConf.load(record).hydra.overrides
-        started = [
-            o for o in (*overrides.task, *overrides.hydra) if not o.startswith(("resume=auto", "hydra.sweep.dir="))
-        ]
-        if sorted(started) == wanted:
-            return [*arguments, f"hydra.sweep.dir={record.parent}"]
-    return arguments

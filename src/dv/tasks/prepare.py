@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from dv.capture.frames import VIDEOS, find_photographs
+from dv.capture.importer import read_capture, recorded_settings
+from dv.capture.triangulation import triangulate
 from dv.config import (
     CaptureSource,
     CheckSource,
-    ColmapSource,
     ExportSource,
-    FolderSource,
     ImportSource,
     MeshSource,
-    MiddleburySource,
-    NsvfSource,
     OfficialSource,
     PosedSource,
     PrepareConfig,
     SyntheticSource,
-    TransformsSource,
 )
 from dv.data.background import corners_of_files, is_plain
 from dv.data.folder import image_files
 from dv.data.object import ObjectSource
 from dv.data.points import POINTS_FILE, write_points
 from dv.errors import UserError
-from dv.importers.capture import read_capture, recorded_settings
-from dv.importers.colmap import read_colmap
 from dv.importers.folder import read_folder
-from dv.importers.frames import VIDEOS, find_photographs
-from dv.importers.middlebury import read_middlebury
-from dv.importers.nsvf import read_nsvf
-from dv.importers.official import install_official
-from dv.importers.transforms import read_transforms
-from dv.importers.triangulation import triangulate
+from dv.importers.readers import own_keys, read_posed
 from dv.prepare.check import check_object
 from dv.prepare.export import export_transforms
 from dv.prepare.photographs import Photograph, PhotographSet
@@ -51,8 +41,10 @@ from dv.prepare.split_folder import WriteSettings
 from dv.prepare.writing import already_written, import_record, thin_and_perturb, with_all_splits, write_object
 from dv.runtime.devices import count_gpus
 from dv.synthetic.mesh import render_mesh
+from dv.synthetic.official import install_official
 from dv.synthetic.render import render_synthetic, scene_name, settings_from
 from dv.tasks.command import run
+from dv.tasks.command_line import shell_override
 from dv.validation import show
 
 DEFAULT_ROOT = Path("data/deepvoxels")  # where the object groups of train.py look
@@ -69,8 +61,11 @@ def prepare(config: PrepareConfig) -> None:
     """Make, import, check or export an object, as ``source`` says; print the command that uses the result."""
     count_gpus(config.trainer.gpus)
     source = config.source
-    if isinstance(source, ImportSource):
-        _capture(config, source) if isinstance(source, CaptureSource) else _import(config, source)
+    if isinstance(source, CaptureSource):
+        _capture(config, source)
+        return
+    if isinstance(source, PosedSource):
+        _import(config, source)
         return
     _refuse_unused(config)
     if isinstance(source, CheckSource):
@@ -97,9 +92,9 @@ def what_next(root: Path, name: str) -> str:
 def next_command(root: Path, name: str) -> str:
     """Return the command line that trains on ``<root>/<split>/<name>``."""
     group = GROUPS.get(name)
-    words = [f"object={group}"] if group else ["object=custom", _override("object.name", name)]
+    words = [f"object={group}"] if group else ["object=custom", shell_override("object.name", name)]
     if not group or root != DEFAULT_ROOT:
-        words.insert(1, _override("object.root", str(root)))
+        words.insert(1, shell_override("object.root", str(root)))
     return " ".join(["python", "train.py", *words])
 
 
@@ -117,13 +112,6 @@ def _refuse_unused(config: PrepareConfig) -> None:
             f"{given[0]} is for imports and captures, not for source={config.source.name}; apply it to a copy: "
             "python prepare.py source=folder source.path=ROOT source.object=NAME output_dir=NEW …"
         )
-
-
-def _override(key: str, value: str) -> str:
-    """Return ``key=value`` for a shell, in Hydra's quotes where its grammar needs them."""
-    if not re.fullmatch(r"[A-Za-z/.~][\w./~-]*", value) or value.lower() in ("true", "false", "null", "nan", "inf"):
-        value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return shlex.quote(f"{key}={value}")
 
 
 def _object(config: PrepareConfig) -> ObjectSource:
@@ -154,30 +142,16 @@ def _export(config: PrepareConfig) -> None:
     print(f"exported {source.name}; next, for instance: ns-train nerfacto --data {shlex.quote(str(written))}")
 
 
-def _import(config: PrepareConfig, source: ImportSource) -> None:
+def _import(config: PrepareConfig, source: PosedSource) -> None:
     path = _path(source)
-    own: dict[str, Any] = dict.fromkeys(("images", "par", "input_pixel_center", "object"))
-    if isinstance(source, TransformsSource):
-        found = read_transforms(path)
-    elif isinstance(source, NsvfSource):
-        found = read_nsvf(path)
-    elif isinstance(source, ColmapSource):
-        own["images"] = source.images
-        found = read_colmap(path, Path(source.images) if source.images else None)
-    elif isinstance(source, MiddleburySource):
-        own |= {"par": source.par, "input_pixel_center": source.input_pixel_center}
-        found = read_middlebury(path, Path(source.par) if source.par else None, source.input_pixel_center)
-    else:
-        own["object"] = cast(FolderSource, source).object
-        found = read_folder(path, own["object"] or path.resolve().name)
     settings = _write_settings(config, source)
-    inputs = [p for photograph in found.photographs for p in (photograph.path, photograph.mask) if p]
-    inputs += [path] if path.is_file() else [p for p in path.iterdir() if p.is_file()]
-    posed = cast(PosedSource, source)
-    if posed.triangulate != "auto":
-        own["triangulate"] = posed.triangulate
-    record = import_record(config.source.name, path, settings, inputs, **own)
-    _write(config, settings, record, lambda: _with_points(config, posed, settings, found))
+    found = read_posed(path, source)
+    inputs = [p for photograph in found.photographs for p in (photograph.path, photograph.mask) if p] + found.files
+    own = {key: value for key, value in own_keys(source).items() if value is not None}
+    if source.triangulate != "auto":
+        own["triangulate"] = source.triangulate
+    record = import_record(source.name, path, settings, inputs, **own)
+    _write(config, settings, record, lambda: _with_points(config, source, settings, found))
 
 
 def _with_points(

@@ -19,7 +19,7 @@ from conftest import write_object
 from dv.config import OfficialSource
 from dv.errors import UserError
 from dv.importers import download, official
-from dv.importers.official import install_official
+from dv.synthetic.official import install_official
 
 SPLITS = ("train", "validation", "test")
 DRIVE = "https://drive.google.com/open?id=1lUvJWB6oFtT8EQ_NzBrXnmi25BufxRfl"
@@ -498,6 +498,6 @@ def test_no_heavy_packages_are_imported():
     import subprocess
     import sys
 
-    heavy = "import dv.importers.official, sys; print({'torch', 'gdown', 'requests'} & set(sys.modules))"
+    heavy = "import dv.synthetic.official, sys; print({'torch', 'gdown', 'requests'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert out.stdout == "set()\n"

@@ -11,16 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from dv.capture.frames import VIDEOS, Frame, decode_photographs, decode_video, find_photographs, with_masks
+from dv.capture.structure_from_motion import reconstruct
 from dv.config import CaptureSource
+from dv.decoding import read_image
 from dv.errors import UserError
 from dv.geometry.camera import to_camera
 from dv.geometry.grid import GridPlacement
-from dv.images import background_color, read_image
-from dv.importers.colmap import photographs_of
-from dv.importers.frames import VIDEOS, Frame, decode_photographs, decode_video, find_photographs, with_masks
-from dv.importers.structure_from_motion import colmap_module, reconstruct
+from dv.images import background_color
+from dv.importers.colmap import colmap_module, photographs_of
+from dv.prepare.field_of_view import in_window
+from dv.prepare.named_images import NamedImages
 from dv.prepare.photographs import Photograph, PhotographSet, windows_of
-from dv.prepare.placement import Array, convergence, in_window, place_grid
+from dv.prepare.placement import Array, convergence, place_grid
 from dv.prepare.split_folder import WriteSettings
 from dv.prepare.up import up_direction
 from dv.prepare.writing import fingerprint, versions
@@ -77,7 +80,8 @@ def read_capture(
             mask=write.mask,
         )
     model = _reconstruct_or_reuse(frames, work, keep, source)
-    photographs, points = photographs_of(model, work / "pictures")
+    views, points = photographs_of(model, NamedImages(work / "pictures", ["."]))
+    photographs = [view for view in views if isinstance(view, Photograph)]
     _check_registered(photographs, frames)
     by_path = {frame.path: frame for frame in frames}
     photographs = [replace(p, mask=by_path[p.path].mask) for p in photographs]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from conftest import write_views
+from dv.capture.triangulation import NEIGHBOURS, neighbours, triangulate
 from dv.data.object import ObjectSource
 from dv.errors import UserError
-from dv.importers.triangulation import NEIGHBOURS, neighbours, triangulate
-from dv.prepare.photographs import Lens, Photograph
+from dv.prepare.lens import Lens
+from dv.prepare.photographs import Photograph
 from photo_scene import HALF, TABLE, poses_around, render_scene, write_jpeg
 
 pytest.importorskip("pycolmap")

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dv.capture.structure_from_motion import count_rows, match_pairs, with_progress
 from dv.geometry.camera import Intrinsics
-from dv.importers.colmap import reliable_points
-from dv.importers.structure_from_motion import colmap_module, count_rows, match_pairs, with_progress
-from dv.prepare.photographs import Lens, Photograph
+from dv.importers.colmap import colmap_module, reliable_points
+from dv.prepare.lens import Lens
+from dv.prepare.photographs import Photograph
 from dv.prepare.placement import Array
 from dv.prepare.rectify import full_camera, rectify
 
@@ -47,7 +48,7 @@ def triangulate(photographs: list[Photograph], work: Path) -> Array:
     named = zip(poses, photographs, strict=True)
     for name, photograph in tqdm(named, "reading photographs", len(poses), leave=False, unit="image"):
         camera, k = full_camera(photograph.lens), _reduced(photograph.lens)
-        image = rectify(photograph, camera, (k.width, k.height), np.ones(3), mask=None, upright=False)
+        image = rectify(photograph, camera, (k.width, k.height), np.ones(3), mask=None)
         iio.imwrite(images / name, image.permute(1, 2, 0).numpy())
         by_lens.setdefault(photograph.lens, []).append(name)
 

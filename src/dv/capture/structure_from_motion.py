@@ -11,29 +11,15 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
+from dv.capture.frames import Frame
 from dv.config import CaptureSource
 from dv.errors import UserError
-from dv.importers.frames import Frame
+from dv.importers.colmap import colmap_module
 
 ROBUST_SCALE = 0.5  # px: residuals well above it have little weight
 MAX_REPROJECTION_ERROR = 2.0  # px
 OVERLAP, LOOP_STEP = 10, 5  # frames of a video
 BATCH = 64  # pairs of images that are matched between two commits
-
-
-def colmap_module() -> Any:
-    """Import pycolmap and silence its log.
-
-    Raises:
-        UserError: if it is not installed.
-    """
-    try:
-        import pycolmap
-    except ImportError:
-        raise UserError("this needs pycolmap: pip install 'dv[capture]'") from None
-    pycolmap.logging.alsologtostderr = False
-    pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
-    return pycolmap
 
 
 def reconstruct(frames: list[Frame], folder: Path, settings: CaptureSource) -> Any:

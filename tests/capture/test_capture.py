@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from conftest import TINY
+from dv.capture.frames import decode_photographs, decode_video, find_photographs
+from dv.capture.structure_from_motion import _group_by_camera, matched_pairs
 from dv.data.calibration import read_calibration
 from dv.data.object import SPLITS, ObjectSource
-from dv.importers.frames import decode_photographs, decode_video, find_photographs
-from dv.importers.structure_from_motion import _group_by_camera, matched_pairs
-from dv.prepare.photographs import Lens
+from dv.prepare.lens import Lens
 from photo_scene import HALF, alignment_errors, handheld_pose, poses_around, render_scene, write_jpeg
 
 pytest.importorskip("pycolmap")

@@ -18,14 +18,15 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from dv.data.folder import raise_problems
+from dv.decoding import IMAGE_SUFFIXES, read_image
 from dv.errors import UserError
-from dv.images import read_image
-from dv.prepare.photographs import Lens, Photograph, unique_names
+from dv.prepare.lens import Lens
+from dv.prepare.photographs import Photograph, unique_names
 from dv.prepare.placement import Array
 from dv.prepare.rectify import object_mask
 from dv.runtime.files import atomic_file
+from dv.runtime.foreign_files import files_in, is_left_by_system
 
-PHOTOGRAPHS = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".gif"}
 SHARPNESS_SIDE = 480  # longer side in px at which the sharpness of frames is compared
 FULL_FRAME = 36.0  # width of 35 mm film, mm
@@ -58,11 +59,11 @@ def find_photographs(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         raise UserError(f"source.path={path}: no such folder or video; give a folder of photographs or a video file")
-    for folder in (path, *(f for f in sorted(path.iterdir()) if f.is_dir())):
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS and not p.name.startswith("."))
-        if found:
+    folders = (f for f in sorted(path.iterdir()) if f.is_dir() and not is_left_by_system(f))
+    for folder in (path, *folders):
+        if found := files_in(folder, IMAGE_SUFFIXES):
             return found
-    raise UserError(f"source.path={path}: contains no photographs ({', '.join(sorted(PHOTOGRAPHS))})")
+    raise UserError(f"source.path={path}: contains no photographs ({', '.join(sorted(IMAGE_SUFFIXES))})")
 
 
 def decode_photographs(
@@ -93,8 +94,8 @@ def decode_photographs(
                 image = read_image(path, background, upright=True)
                 if mask:
                     lens = Lens(image.shape[1], image.shape[0], 1, 1, 0, 0)
-                    photograph = Photograph(name, path, np.eye(4), lens, masks.get(path))
-                    _write(mask_target, _reduce(object_mask(photograph, image, mask, upright=True), largest_side))
+                    photograph = Photograph(name, path, np.eye(4), lens, masks.get(path), upright=True)
+                    _write(mask_target, _reduce(object_mask(photograph, image, mask), largest_side))
                 _write(target, _reduce(image, largest_side))
         except UserError as error:
             problems.append(str(error))
@@ -183,7 +184,7 @@ def _mask_files(paths: list[Path], mask: str | None) -> dict[Path, Path]:
     folder = Path(str(mask))
     if not folder.is_dir():
         raise UserError(f"source.mask={mask} must be alpha, uniform or a folder of masks")
-    by_stem = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in PHOTOGRAPHS}
+    by_stem = {p.stem: p for p in files_in(folder, IMAGE_SUFFIXES)}
     by_stem |= {Path(stem).stem: p for stem, p in by_stem.items()}  # COLMAP names the mask of a.jpg a.jpg.png
     missing = [path.stem for path in paths if path.stem not in by_stem]
     if missing:

@@ -19,7 +19,7 @@ from dv import __version__
 from dv.config import OfficialSource
 from dv.data.record import RECORD_FILE, read_record, write_record
 from dv.errors import UserError
-from dv.importers.download import ARCHIVE, download, is_system_error, remove_empty
+from dv.synthetic.download import ARCHIVE, download, is_system_error, remove_empty
 
 SPLITS = {"test": "test", "val": "validation", "validation": "validation", "train": "train"}
 ORDER = tuple(SPLITS.values())  # in which the finished folders appear

@@ -1,0 +1,1 @@
+"""Photographs and videos without cameras: decoding, structure from motion, triangulation."""

@@ -1,0 +1,209 @@
+"""Command lines as people and programs write them, in the form that Hydra's grammar takes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from dv.config import SCHEMAS
+from dv.errors import UserError
+from dv.validation import leaves
+
+MULTIRUN = ("-m", "--multirun")
+# Options of Hydra itself; every other --key=value is an override, as agents of W&B write it
+HYDRA_OPTIONS = (
+    "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
+    "--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info",
+)  # fmt: skip
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+SWEEPS = re.compile(r"(choice|range|glob|interval|shuffle|sort|tag|int|float|str|bool|json_str)\(.*\)")
+
+
+def hydra_arguments(arguments: list[str], command: str, conf: Path) -> list[str]:
+    """Return the arguments of a command as Hydra takes them, ``-m`` first.
+
+    ``--key=value`` loses its dashes. Text is quoted where Hydra's grammar would read something else, or nothing:
+    ``source.path=scan=3 (final)`` and ``object.name=2024_01`` mean what they say.
+
+    Args:
+        arguments: as given.
+        command: name of the command, whose schema tells which keys hold text.
+        conf: folder of the configuration.
+    """
+    sweep = any(argument in MULTIRUN for argument in arguments)
+    arguments = [_without_dashes(argument) for argument in arguments]
+    arguments = quote_group_numbers(sorted(arguments, key=lambda a: a not in MULTIRUN), conf)
+    return [_quoted(argument, command, sweep) for argument in arguments]
+
+
+def _without_dashes(argument: str) -> str:
+    key = argument.partition("=")[0]
+    if argument.startswith("--") and "=" in argument and key not in HYDRA_OPTIONS:
+        return argument.removeprefix("--")
+    return argument
+
+
+def quote_group_numbers(arguments: list[str], conf: Path) -> list[str]:
+    """Turn ``grid=16,32`` into ``grid='16','32'``: Hydra parses bare numbers as int and accepts only text as choice."""
+    quoted = []
+    for argument in arguments:
+        group, equals, choice = argument.partition("=")
+        values = choice.split(",")
+        if equals and (conf / group).is_dir() and all(value.isdigit() for value in values):
+            argument = f"{group}=" + ",".join(f"'{value}'" for value in values)
+        quoted.append(argument)
+    return quoted
+
+
+def _quoted(argument: str, command: str, sweep: bool) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals or key.lstrip("+") not in text_keys(command) or SWEEPS.fullmatch(value) or "${" in value:
+        return argument
+    values = value.split(",") if sweep else [value]
+    return f"{key}=" + ",".join(quote(part) for part in values)
+
+
+def quote(value: str) -> str:
+    """Return text as Hydra's grammar must be given it: in quotes if it would be read as something else.
+
+    >>> quote("data/mug"), quote("scan=3 (final)"), quote("2024_01"), quote("null")
+    ('data/mug', "'scan=3 (final)'", "'2024_01'", 'null')
+    """
+    if value in ("", "null") or (value[0] in "'\"" and value[0] == value[-1] and len(value) > 1):
+        return value
+    try:
+        read = OverridesParser.create().parse_override(f"key={value}").value()
+        if read == value or isinstance(read, list | dict):
+            return value
+    except HydraException:
+        pass  # the grammar has no such value
+    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def value_of(arguments: list[str], key: str) -> str | None:
+    """Return the value that arguments of Hydra give to ``key``, without quotes; None if they give none.
+
+    Raises:
+        UserError: if they give several values.
+    """
+    for argument in reversed(arguments):
+        if argument.partition("=")[0] == key:
+            override = OverridesParser.create().parse_override(argument)
+            if override.is_sweep_override():
+                raise UserError(
+                    f"{argument}: a sweep over sources needs source=FORMAT, or sweep over one source at a time"
+                )
+            return str(override.value())
+    return None
+
+
+def shell_override(key: str, value: str) -> str:
+    """Return ``key=value`` for a shell; :func:`hydra_arguments` quotes it for Hydra."""
+    return shlex.quote(f"{key}={value}")
+
+
+@cache
+def text_keys(command: str) -> frozenset[str]:
+    """Return the keys of a command that hold nothing but text: names and paths."""
+    found: dict[str, list[bool]] = {}
+    for key, annotation, _ in leaves(SCHEMAS[command]):
+        found.setdefault(key, []).append(_is_text(annotation))
+    return frozenset(key for key, is_text in found.items() if all(is_text)) | {*FOLDERS}
+
+
+def _is_text(annotation: Any) -> bool:
+    if get_origin(annotation) is Annotated:
+        return _is_text(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return all(_is_text(member) for member in get_args(annotation) if member is not type(None))
+    return annotation is str
+
+
+def resume_sweep(arguments: list[str], command: str, sweeps: Path = Path("outputs/sweep")) -> list[str]:
+    """Add to a command with ``resume=auto`` the folder of the newest sweep that the same command has started.
+
+    Nothing is added if ``hydra.sweep.dir`` is given or there is no such sweep.
+    """
+    if "resume=auto" not in arguments or any(a.startswith("hydra.sweep.dir=") for a in arguments):
+        return arguments
+    wanted = sorted("hydra.mode=MULTIRUN" if a in MULTIRUN else a for a in arguments if a != "resume=auto")
+    for record in sorted(sweeps.glob("*/multirun.yaml"), key=lambda path: path.stat().st_mtime, reverse=True):
+        overrides = OmegaConf.load(record).hydra.overrides
+        started = [
+            _quoted(o, command, sweep=True)
+            for o in (*overrides.task, *overrides.hydra)
+            if not o.startswith(("resume=auto", "hydra.sweep.dir="))
+        ]
+        if sorted(started) == wanted:
+            return [*arguments, f"hydra.sweep.dir={record.parent}"]
+    return arguments
+
+
+def explain(error: Exception, arguments: list[str], command: str, conf: Path) -> str:
+    """Return a sentence on an error of Hydra: which argument it is about, and what to type instead.
+
+    Args:
+        error: that Hydra has raised.
+        arguments: given to Hydra.
+        command: name of the command.
+        conf: folder of the configuration.
+    """
+    cause = f" {error.__cause__}" if error.__cause__ else ""
+    message = " ".join(f"{error}{cause}".split())
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or argument.startswith("-"):
+            continue
+        try:
+            OverridesParser.create().parse_override(argument)
+        except HydraException:
+            right = shell_override(key, f'"{value}"')
+            return f"{argument}: Hydra's grammar has no such value; if it is text, quote it twice: {right}"
+        plain = key.lstrip("+~")
+        if (conf / plain).is_dir() and f"Could not find '{plain}/" in message:
+            choices = sorted(path.stem for path in (conf / plain).glob("*.yaml"))
+            return f"{argument}: {plain} must be one of {', '.join(choices)}{_did_you_mean(value, choices, plain)}"
+        if (
+            f"Could not override '{plain}'" in message
+            or f"Could not append to config. An item is already at '{plain}'" in message
+        ):
+            known = sorted({*_keys(command, conf)})
+            if plain not in known:
+                return f"{plain} is not a key of this configuration{_did_you_mean(plain, known)}"
+    return message
+
+
+def _did_you_mean(word: str, known: list[str], group: str = "") -> str:
+    nearest = nearest_of(word, known)
+    return f"; did you mean {f'{group}={nearest}' if group else nearest}?" if nearest else ""
+
+
+def nearest_of(word: str, known: list[str]) -> str | None:
+    """Return the most similar of the known words, if one is similar.
+
+    >>> nearest_of("trainr.max_step", ["trainer.max_steps", "trainer.gpus", "seed"])
+    'trainer.max_steps'
+    """
+    last = word.rpartition(".")[2]
+    same_end = [key for key in known if key.rpartition(".")[2] == last]
+    for words, cutoff in ((known, 0.75), (same_end, 0.0), (known, 0.6)):
+        if found := difflib.get_close_matches(word, words, n=1, cutoff=cutoff):
+            return found[0]
+    return None
+
+
+def _keys(command: str, conf: Path) -> Iterator[str]:
+    """Yield every key and group of a command."""
+    yield from (key for key, _, _ in leaves(SCHEMAS[command]))
+    yield from (path.name for path in conf.iterdir() if path.is_dir())

@@ -1,0 +1,204 @@
+"""Every format: random cameras come back, ``source=auto`` recognises it, and damaged files end in one line."""
+
+import random
+import re
+import shutil
+import tempfile
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from camera_files import FORMATS, ONE_LENS, SOURCES, View, names_of, write_dataset
+from dv.config import Co3dSource, LayoutSource, MiddleburySource, NamedImagesSource
+from dv.errors import UserError
+from dv.importers.readers import LAYOUTS, NAMED_IMAGES, read_posed
+from dv.prepare.lens import Lens
+from dv.prepare.split_folder import WriteSettings
+from dv.prepare.writing import import_record, write_object
+from dv.synthetic.handheld import upright_pose
+from dv.tasks.recognition import recognise
+
+COUNT = 5
+SETTINGS = WriteSettings()
+SHARED = {
+    "background": "white",
+    "crop": "auto",
+    "image_side": None,
+    "longest_side": None,
+    "mask": None,
+    "triangulate": False,
+}
+
+
+def source_of(name: str, path: Path):
+    """The typed configuration that reads a dataset."""
+    name = SOURCES.get(name, name)
+    if name in LAYOUTS:
+        return LayoutSource(name=name, path=str(path), **SHARED)
+    if name in NAMED_IMAGES:
+        return NamedImagesSource(name=name, path=str(path), images=None, **SHARED)
+    if name == "co3d":
+        return Co3dSource(name=name, path=str(path), sequence=None, **SHARED)
+    return MiddleburySource(name=name, path=str(path), par=None, input_pixel_center=0, **SHARED)
+
+
+def random_rotation(rng) -> np.ndarray:
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q * np.array([1, 1, np.linalg.det(q)])
+
+
+def random_views(name: str, seed: int, far: float, scale: float) -> list[View]:
+    """Cameras with any rotation around a place that is ``far`` from the origin."""
+    rng, kind = np.random.default_rng(seed), FORMATS[name]
+    place = far * rng.normal(size=3)
+    views: list[View] = []
+    for image in names_of(name, COUNT):
+        width, height = (int(x) for x in rng.integers(6, 40, 2))
+        fx = float(rng.uniform(0.5, 3) * width)
+        fy = fx if kind.square_pixels else fx * float(rng.uniform(0.8, 1.25))
+        cx, cy = (float(side * (0.5 if kind.central else rng.uniform(0.3, 0.7))) for side in (width, height))
+        distortion = rng.uniform(-0.05, 0.05, kind.coefficients) * [1, 0.3, 0.1, 0.1, 0.1][: kind.coefficients]
+        lens = Lens(width, height, fx, fy, cx, cy, tuple(distortion.tolist()))
+        if name in ONE_LENS and views:
+            lens = views[0].lens
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = random_rotation(rng), place + scale * rng.normal(size=3)
+        views.append(View(image, pose, lens))
+    return views
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    far=st.sampled_from([0.0, 1.0, 1e3, 6.4e6]),
+    scale=st.sampled_from([1e-3, 1.0, 1e3]),
+)
+def test_random_cameras_come_back(name, seed, far, scale):
+    views = random_views(name, seed, far, scale)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_dataset(name, Path(folder), views)
+        found = read_posed(path, source_of(name, path)).photographs
+    assert len(found) == COUNT
+    for photograph, view in zip(sorted(found, key=lambda p: p.path.name), views, strict=True):
+        assert photograph.path.name == view.name
+        np.testing.assert_allclose(photograph.pose[:3, :3], view.pose[:3, :3], atol=1e-6)
+        np.testing.assert_allclose(
+            photograph.pose[:3, 3], view.pose[:3, 3], atol=1e-5 * scale + 1e-13 * far, rtol=1e-12
+        )
+        one, other = photograph.lens, view.lens
+        assert astuple(one)[:6] == pytest.approx(astuple(other)[:6], rel=1e-7)
+        pad = [0.0] * 8
+        np.testing.assert_allclose([*one.distortion, *pad][:8], [*other.distortion, *pad][:8], rtol=1e-9, atol=1e-12)
+        assert not one.fisheye
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_recognised(name, tmp_path):
+    folder = tmp_path / "unpacked" / "dataset"
+    path = write_dataset(name, folder, random_views(name, 0, 0.0, 1.0))
+    assert recognise(path)[0].source == SOURCES.get(name, name)
+    if path == folder:  # an archive that was unpacked into a folder of its own
+        assert recognise(folder.parent)[0].path == folder
+
+
+def ring_of_views(name: str) -> list[View]:
+    """Cameras on a circle that look at the origin, all with one lens."""
+    views = []
+    for i, image in enumerate(names_of(name, COUNT)):
+        angle = 2 * np.pi * i / COUNT
+        position = np.array([3 * np.cos(angle), 3 * np.sin(angle), 1.0])
+        views.append(View(image, upright_pose(position, np.zeros(3)), Lens(20, 16, 30.0, 30.0, 10.0, 8.0)))
+    return views
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """Damage the content of a file as disks, editors and other programs do."""
+    text = data.decode("latin-1")
+    numbers = list(re.finditer(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", text))
+    kind = rng.randrange(8)
+    if kind == 0:
+        return data[: rng.randrange(len(data) + 1)]
+    if kind == 1:
+        return b""
+    if kind == 2 and data:
+        changed = bytearray(data)
+        for _ in range(rng.randrange(1, 9)):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        return bytes(changed)
+    if kind == 3:
+        start = rng.randrange(len(data) + 1)
+        return data[:start] + data[start + rng.randrange(40) :]
+    if kind == 4:
+        lines = data.split(b"\n")
+        rng.shuffle(lines) if rng.random() < 0.5 else lines.pop(rng.randrange(len(lines)))
+        return b"\n".join(lines)
+    if kind == 5:
+        start = rng.randrange(len(data) + 1)
+        return data[:start] + data[start : start + rng.randrange(60)] + data[start:]
+    if numbers:
+        values = [
+            "nan",
+            "1e999",
+            "-1",
+            "0",
+            "99999999999999999999",
+            "null",
+            '"x"',
+            "[]",
+            "{}",
+            "true",
+            "",
+            "1e300",
+            "-1e-300",
+        ]
+        number = rng.choice(numbers)
+        return (text[: number.start()] + rng.choice(values) + text[number.end() :]).encode("latin-1")
+    return data + bytes(rng.randrange(256) for _ in range(20))
+
+
+def check_damaged(name: str, folder: Path, seeds: range) -> None:
+    """Read damaged copies of a dataset and write what is read: that works, or ends in one line and leaves nothing."""
+    path = write_dataset(name, folder / "in", ring_of_views(name))
+    files = sorted(p for p in (folder / "in").rglob("*") if p.is_file())
+    cameras = [p for p in files if p.suffix != ".png"]
+    whole = {p: p.read_bytes() for p in files}
+    source = source_of(name, path)
+    read = 0
+    for seed in seeds:
+        rng = random.Random(seed)
+        file = rng.choice(cameras if rng.random() < 0.9 else files)
+        if rng.random() < 0.05:
+            file.unlink()
+        else:
+            file.write_bytes(mutated(whole[file], rng))
+        out, left = folder / "out", list[Path]()
+        try:
+            found = read_posed(path, source)
+            record = import_record(name, path, SETTINGS, found.files)
+            write_object(found, out, "thing", SETTINGS, record)
+            read += 1
+            shutil.rmtree(out)
+        except UserError:
+            left = list(out.rglob("*"))
+        except Exception as error:
+            raise AssertionError(f"{name}, seed {seed}, {file.name}") from error
+        assert not left, (seed, left)
+        file.write_bytes(whole[file])
+    assert 0 < read < len(seeds)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_damaged_files_end_in_one_line(name, tmp_path):
+    check_damaged(name, tmp_path, range(25))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_thousand_damaged_files_end_in_one_line(name, tmp_path):
+    check_damaged(name, tmp_path, range(1000))

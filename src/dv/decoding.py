@@ -121,6 +121,19 @@ def turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.ascontiguousarray(_UPRIGHT[orientation](image)) if orientation in _UPRIGHT else image
 
 
+def check_pixels(path: Path) -> None:
+    """Decode an image file to see whether that is possible, without keeping its pixels.
+
+    Raises:
+        UserError: if it is not.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception as error:  # each decoder raises its own types
+        raise _unreadable(path, error) from error
+
+
 def is_plain_file(path: Path) -> bool:
     """Return whether any program shows the pixels of a file as :func:`read_pixels` returns them.
 

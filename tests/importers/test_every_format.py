@@ -12,64 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camera_files import FORMATS, ONE_LENS, SOURCES, View, names_of, write_dataset
-from dv.config import Co3dSource, LayoutSource, MiddleburySource, NamedImagesSource
+from camera_files import COUNT, FORMATS, SOURCES, View, names_of, random_views, source_of, write_dataset
 from dv.errors import UserError
-from dv.importers.readers import LAYOUTS, NAMED_IMAGES, read_posed
+from dv.importers.readers import read_posed
 from dv.prepare.lens import Lens
 from dv.prepare.split_folder import WriteSettings
 from dv.prepare.writing import import_record, write_object
 from dv.synthetic.handheld import upright_pose
 from dv.tasks.recognition import recognise
 
-COUNT = 5
 SETTINGS = WriteSettings()
-SHARED = {
-    "background": "white",
-    "crop": "auto",
-    "image_side": None,
-    "longest_side": None,
-    "mask": None,
-    "triangulate": False,
-}
-
-
-def source_of(name: str, path: Path):
-    """The typed configuration that reads a dataset."""
-    name = SOURCES.get(name, name)
-    if name in LAYOUTS:
-        return LayoutSource(name=name, path=str(path), **SHARED)
-    if name in NAMED_IMAGES:
-        return NamedImagesSource(name=name, path=str(path), images=None, **SHARED)
-    if name == "co3d":
-        return Co3dSource(name=name, path=str(path), sequence=None, **SHARED)
-    return MiddleburySource(name=name, path=str(path), par=None, input_pixel_center=0, **SHARED)
-
-
-def random_rotation(rng) -> np.ndarray:
-    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
-    q = q * np.sign(np.diag(r))
-    return q * np.array([1, 1, np.linalg.det(q)])
-
-
-def random_views(name: str, seed: int, far: float, scale: float) -> list[View]:
-    """Cameras with any rotation around a place that is ``far`` from the origin."""
-    rng, kind = np.random.default_rng(seed), FORMATS[name]
-    place = far * rng.normal(size=3)
-    views: list[View] = []
-    for image in names_of(name, COUNT):
-        width, height = (int(x) for x in rng.integers(6, 40, 2))
-        fx = float(rng.uniform(0.5, 3) * width)
-        fy = fx if kind.square_pixels else fx * float(rng.uniform(0.8, 1.25))
-        cx, cy = (float(side * (0.5 if kind.central else rng.uniform(0.3, 0.7))) for side in (width, height))
-        distortion = rng.uniform(-0.05, 0.05, kind.coefficients) * [1, 0.3, 0.1, 0.1, 0.1][: kind.coefficients]
-        lens = Lens(width, height, fx, fy, cx, cy, tuple(distortion.tolist()))
-        if name in ONE_LENS and views:
-            lens = views[0].lens
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = random_rotation(rng), place + scale * rng.normal(size=3)
-        views.append(View(image, pose, lens))
-    return views
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dv.data.folder import Views
-from dv.decoding import read_image
+from dv.decoding import over_background, read_pixels
 from dv.images import to_model_range
 
 PLAIN_TOLERANCE = 0.1  # maximum difference of a channel in [0, 1] to the colour of a plain background
@@ -40,8 +40,8 @@ def is_plain(corners: Tensor) -> bool:
 def corners_of_files(paths: list[Path]) -> Tensor:
     """Read the corner colours ``[N, 3]`` in [0, 1] of some of the images, over white where they are transparent."""
     some = paths[:: max(1, len(paths) // FILES_READ)]
-    images = [torch.from_numpy(read_image(path, np.ones(3))) for path in some]
-    return torch.cat([image[[0, 0, -1, -1], [0, -1, 0, -1]] for image in images])
+    corners = [read_pixels(path)[[0, 0, -1, -1], [0, -1, 0, -1]] for path in some]
+    return torch.cat([torch.from_numpy(over_background(four[None], np.ones(3))[0]) for four in corners])
 
 
 def _corners_of_views(views: Views) -> Tensor:

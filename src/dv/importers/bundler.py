@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def read_bundler(path: Path, images: Path | None = None) -> PhotographSet:
 def _name(line: str) -> str:
     """Return the name in a line ``NAME [0 FOCAL]``; names may have spaces."""
     words = line.strip().rsplit(maxsplit=2)
-    return words[0] if len(words) == 3 and words[1] == "0" and words[2].replace(".", "").isdecimal() else line.strip()
+    has_focal = len(words) == 3 and words[1] == "0" and re.fullmatch(r"[\d.,]+", words[2])
+    return words[0] if has_focal else line.strip()
 
 
 def _read_bundle(file: Path) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +31,7 @@ MODELS = {
 }
 ONE_FOCAL = {"SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
 PARTS = ("cameras", "images", "points3D")
+DECIMAL_COMMA = re.compile(r"(\d),(\d)")
 ENOUGH_POINTS = 100
 
 
@@ -184,7 +186,7 @@ def _read_model(colmap: Any, folder: Path) -> tuple[Any, dict[int, str] | None]:
 
 
 def _plain_copy(folder: Path, copy: Path) -> dict[int, str]:
-    """Copy a model in text to where COLMAP can read it: names without spaces, no byte order marks.
+    """Copy a model in text to where COLMAP can read it: names without spaces, no byte order marks or decimal commas.
 
     Every image has two lines: ``ID QW QX QY QZ TX TY TZ CAMERA_ID NAME``, and its points, which may be empty.
 
@@ -193,7 +195,7 @@ def _plain_copy(folder: Path, copy: Path) -> dict[int, str]:
     """
     for file in files_in(folder, {".txt"}):
         if file.name != "images.txt":
-            (copy / file.name).write_text(read_text(file))
+            (copy / file.name).write_text(_with_points(read_text(file)))
     names: dict[int, str] = {}
     lines = iter(read_text(folder / "images.txt").splitlines())
     with (copy / "images.txt").open("w") as written:
@@ -205,5 +207,10 @@ def _plain_copy(folder: Path, copy: Path) -> dict[int, str]:
                 raise UserError(f"{folder / 'images.txt'}: an image is ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, "
                                 f"but a line is: {line[:60]}")  # fmt: skip
             names[int(fields[0])] = fields[9].strip()
-            written.write(f"{' '.join(fields[:9])} {fields[0]}\n{next(lines, '')}\n")
+            written.write(_with_points(f"{' '.join(fields[:9])} {fields[0]}\n{next(lines, '')}\n"))
     return names
+
+
+def _with_points(text: str) -> str:
+    """Replace decimal commas by points."""
+    return DECIMAL_COMMA.sub(r"\1.\2", text)

@@ -13,7 +13,7 @@ import cv2
 from tqdm import tqdm
 
 from dv.data.calibration import write_cameras
-from dv.decoding import is_plain_file, read_pixels
+from dv.decoding import check_pixels, is_plain_file
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
@@ -100,7 +100,7 @@ def write_views(
         camera, k = cameras[photograph.lens], written[photograph.lens]
         try:
             if settings.mask is None and is_unchanged(photograph, camera, k):
-                read_pixels(photograph.path)  # all of it: a truncated file is found now
+                check_pixels(photograph.path)  # a truncated file is found now
                 target = folder / "rgb" / f"{photograph.name}{photograph.path.suffix.lower()}"
                 shutil.copyfile(photograph.path, target)
                 return None

@@ -48,6 +48,7 @@ from dv.tasks.command_line import shell_override
 from dv.validation import show
 
 DEFAULT_ROOT = Path("data/deepvoxels")  # where the object groups of train.py look
+MAX_TRIANGULATED = 300  # training views: where more look, colours tell depths, and each view takes a second
 GROUPS = {
     "vase": "vase",
     "cube": "cube",
@@ -163,6 +164,8 @@ def _with_points(
         return found
     root, name = _output(config)
     views = thin_and_perturb(with_all_splits(found.splits)["train"], settings)
+    if source.triangulate == "auto" and len(views) > MAX_TRIANGULATED:
+        return found
     return replace(found, points=_triangulated(views, root, name, always=source.triangulate is True))
 
 

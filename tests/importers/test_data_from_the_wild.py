@@ -1,0 +1,200 @@
+"""What editors, systems and other programs do to data sets: every format reads them as if they had not."""
+
+import json
+import shutil
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from camera_files import FORMATS, View, random_views, source_of, write_dataset
+from dv.errors import UserError
+from dv.importers.llff import read_llff
+from dv.importers.nsvf import read_nsvf
+from dv.importers.readers import read_posed
+from dv.importers.transforms import read_transforms
+from dv.prepare.named_images import NamedImages
+from dv.tasks.recognition import recognise
+
+TEXT = {".txt", ".json", ".csv", ".xml", ".out", ".sfm"}
+NAMING = (
+    "transforms",
+    "metashape",
+    "realitycapture",
+    "opensfm",
+    "openmvg",
+    "meshroom",
+    "bundler",
+    "middlebury",
+    "colmap",
+)
+
+
+def texts(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.suffix in TEXT and path.is_file()]
+
+
+def rewrite(folder: Path, change: Callable[[str], bytes]) -> None:
+    for path in texts(folder):
+        path.write_bytes(change(path.read_text()))
+
+
+EDITORS: dict[str, Callable[[str], bytes]] = {
+    "mark and CRLF": lambda text: text.replace("\n", "\r\n").encode("utf-8-sig"),
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "old Mac line ends": lambda text: text.replace("\n", "\r").encode(),
+}
+
+
+def assert_same(found, views: list[View]) -> None:
+    by_name = {p.path.stem: p for p in found.photographs}
+    assert by_name.keys() == {Path(view.name).stem for view in views}
+    for view in views:
+        photograph = by_name[Path(view.name).stem]
+        np.testing.assert_allclose(photograph.pose, view.pose, atol=1e-6)
+        assert photograph.lens.fx == pytest.approx(view.lens.fx)
+
+
+@pytest.mark.parametrize("editor", EDITORS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_encodings_and_line_ends_do_not_matter(name, editor, tmp_path):
+    views = random_views(name, 1, 0.0, 1.0)
+    path = write_dataset(name, tmp_path, views)
+    rewrite(tmp_path, EDITORS[editor])
+    assert_same(read_posed(path, source_of(name, path)), views)
+    assert recognise(path)[0].source == source_of(name, path).name
+
+
+@pytest.mark.parametrize("name", ["nsvf", "srn", "nerfpp", "middlebury", "bundler", "colmap", "metashape"])
+def test_decimal_commas_are_understood(name, tmp_path):
+    views = random_views(name, 2, 0.0, 1.0)
+    path = write_dataset(name, tmp_path, views)
+    keep = {"# Bundle file v0.3": "# Bundle file v0.3", ".png": "\0png", 'version="1.5.0"': "\1"}
+
+    def localised(text: str) -> bytes:
+        for plain, hidden in keep.items():
+            text = text.replace(plain, hidden)
+        head, text = (text[:18], text[18:]) if text.startswith("# Bundle") else ("", text)
+        text = head + text.replace(".", ",")
+        for plain, hidden in keep.items():
+            text = text.replace(hidden, plain)
+        return text.encode()
+
+    rewrite(tmp_path, localised)
+    assert_same(read_posed(path, source_of(name, path)), views)
+
+
+def test_a_table_of_a_german_spreadsheet(tmp_path):
+    """Semicolons between columns, decimal commas."""
+    views = random_views("realitycapture", 3, 0.0, 1.0)
+    path = write_dataset("realitycapture", tmp_path, views)
+    rewrite(tmp_path, lambda text: text.replace(",", ";").replace(".", ",").replace(",png", ".png").encode())
+    assert_same(read_posed(path, source_of("realitycapture", path)), views)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_of_systems_are_no_data(name, tmp_path):
+    views = random_views(name, 4, 0.0, 1.0)
+    path = write_dataset(name, tmp_path, views)
+    for file in [p for p in tmp_path.rglob("*") if p.is_file()]:
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7Mac OS X")
+    for folder in [tmp_path, *(p for p in tmp_path.rglob("*") if p.is_dir())]:
+        for junk in (".DS_Store", "Thumbs.db", "desktop.ini"):
+            (folder / junk).write_bytes(b"\0")
+    found = read_posed(path, source_of(name, path))
+    assert_same(found, views)
+    assert not [line for line in found.left_out if "._" in line or "Thumbs" in line]
+
+
+RENAMED: dict[str, Callable[[str], str]] = {
+    "upper-case suffix": lambda name: name.replace(".png", ".PNG"),
+    "letter case": str.upper,
+    "accents of macOS": lambda name: unicodedata.normalize("NFD", name),
+}
+
+
+@pytest.mark.parametrize("change", RENAMED)
+@pytest.mark.parametrize("name", NAMING)
+def test_images_are_found_under_the_names_of_other_systems(name, change, tmp_path):
+    views = [
+        View(f"Bärenkopf {i} (v=2) [a].png", view.pose, view.lens)
+        for i, view in enumerate(random_views(name, 5, 0.0, 1.0))
+    ]
+    path = write_dataset(name, tmp_path, views)
+    folder = tmp_path / FORMATS[name].images
+    for view in views:
+        (folder / view.name).rename(folder / RENAMED[change](view.name))
+    found = read_posed(path, source_of(name, path))
+    assert len(found.photographs) == len(views)
+    assert not found.left_out or name in ("metashape", "bundler")  # which list one more
+
+
+@pytest.mark.parametrize("name", ["transforms", "openmvg", "meshroom", "bundler"])
+def test_names_are_paths_of_a_machine_with_backslashes(name, tmp_path):
+    views = random_views(name, 6, 0.0, 1.0)
+    path = write_dataset(name, tmp_path, views)
+    here, there = ('"images/', '"D:\\\\\\\\shots\\\\\\\\') if name == "transforms" else ("images/", "D:\\\\shots\\\\")
+    if name == "openmvg":
+        here, there = '"filename": "', '"filename": "D:\\\\\\\\shots\\\\\\\\'
+    rewrite(tmp_path, lambda text: text.replace(here, there).encode())
+    assert_same(read_posed(path, source_of(name, path)), views)
+
+
+def test_equal_stems_in_folders_of_several_cameras(tmp_path):
+    """The images of one folder are never taken for those of another, even if they are missing there."""
+    for camera in ("left cam", "right cam"):
+        (tmp_path / "images" / camera).mkdir(parents=True)
+        for i in range(3):
+            (tmp_path / "images" / camera / f"IMG ({i}).jpg").write_bytes(b"x")
+    (tmp_path / "images" / "left cam" / "IMG (1).jpg").unlink()
+    images = NamedImages(tmp_path)
+    assert images.find("left cam/IMG (0).jpg") == tmp_path / "images" / "left cam" / "IMG (0).jpg"
+    assert images.find("left cam/IMG (1).jpg") is None
+    with pytest.raises(UserError, match="could be"):
+        images.find("C:\\elsewhere\\IMG (0).jpg")
+
+
+SCALED = ("transforms", "nsvf", "srn", "nerfpp", "llff", "polycam")
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_scaled_rotations_are_divided_and_told(name, tmp_path):
+    views = random_views(name, 7, 0.0, 1.0)
+    scaled = [View(v.name, v.pose * np.array([0.37, 0.37, 0.37, 1.0]), v.lens) for v in views]
+    path = write_dataset(name, tmp_path, scaled)
+    found = read_posed(path, source_of(name, path))
+    assert_same(found, views)
+    assert "scaled by 0.37" in " ".join(found.notes)
+
+
+def test_held_out_views_without_any_image_are_no_split(tmp_path):
+    """Of nsvf as of transforms: the training views are a whole data set."""
+    views = [View(f"{i % 3}_{i:03d}.png", v.pose, v.lens) for i, v in enumerate(random_views("nsvf", 8, 0.0, 1.0))]
+    path = write_dataset("nsvf", tmp_path, views)
+    for image in (tmp_path / "rgb").glob("2_*"):
+        image.unlink()
+    found = read_nsvf(path)
+    assert found.splits.keys() == {"train", "validation"}
+    assert "none of the 1 test views has an image" in found.notes[0]
+
+
+def test_a_listed_split_without_any_image(tmp_path):
+    path = write_dataset("transforms", tmp_path, random_views("transforms", 9, 0.0, 1.0))
+    file = path / "transforms.json"
+    content = json.loads(file.read_text())
+    names = [f"images/view 00{i}.png" for i in range(5)]
+    file.write_text(json.dumps({**content, "train_filenames": names[:3], "test_filenames": names[3:]}))
+    for name in ("view 003.png", "view 004.png"):
+        (path / "images" / name).unlink()
+    found = read_transforms(path)
+    assert list(found.splits) == ["train"]
+    assert "none of the 2 test views has an image" in found.notes[0]
+
+
+def test_as_many_images_as_cameras(tmp_path):
+    path = write_dataset("llff", tmp_path, random_views("llff", 10, 0.0, 1.0))
+    shutil.copyfile(path / "images" / "view 000.png", path / "images" / "zzz.png")
+    with pytest.raises(UserError, match=r"poses_bounds.npy has 5 cameras, but .*images 6 images"):
+        read_llff(path)

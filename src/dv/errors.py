@@ -1,5 +1,8 @@
 """Errors meant for the user of the program."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """An error that the user can fix; its message is shown as one line, without a traceback."""
@@ -14,3 +17,22 @@ class Interrupted(UserError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def did_you_mean(word: str, known: Sequence[str], before: str = "") -> str:
+    """Return the end of a sentence that suggests the most similar of the known words; empty if none is similar.
+
+    Args:
+        word: what was typed.
+        known: what would be right; of keys with dots, the last part counts too.
+        before: what to write before the suggestion.
+
+    >>> did_you_mean("max_steps", ["trainer.max_steps", "seed"])
+    '; did you mean trainer.max_steps?'
+    """
+    last = word.rpartition(".")[2]
+    same_end = [key for key in known if key.rpartition(".")[2] == last]
+    for words, cutoff in ((known, 0.75), (same_end, 0.0), (known, 0.6)):
+        if found := difflib.get_close_matches(word, words, n=1, cutoff=cutoff):
+            return f"; did you mean {before}{found[0]}?"
+    return ""

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import annotated_types as at
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
-from dv.errors import UserError
+from dv.errors import UserError, did_you_mean
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 Role = Literal["result", "resumable", "execution", "bookkeeping"]
@@ -123,7 +123,8 @@ def _fault(schema: Any, plain: Any, error: dict[str, Any]) -> str:
         elif options := [option for option in dataclasses_in(annotation) if part in _tags(option)]:
             node = options[0]
         elif error["type"] == "unexpected_keyword_argument" and node is not None:
-            return f"{'.'.join([*key, str(part)])} is not a key of this configuration"
+            name, known = ".".join([*key, str(part)]), [key for key, _, _ in leaves(schema)]
+            return f"{name} is not a key of this configuration{did_you_mean(name, known)}"
         else:
             break
     if error["type"].startswith("union_tag"):  # the discriminator is missing or names no member of the union
@@ -135,7 +136,8 @@ def _fault(schema: Any, plain: Any, error: dict[str, Any]) -> str:
     name = ".".join(key)
     if error["type"] in ("missing", "missing_argument"):
         return f"{name} is missing"
-    return f"{name}={show(value)} must be {describe(annotation)}"
+    choices = [word for word in _alternatives(annotation) if " " not in word]
+    return f"{name}={show(value)} must be {describe(annotation)}{did_you_mean(show(value), choices)}"
 
 
 def show(value: Any) -> str:

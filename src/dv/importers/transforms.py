@@ -7,14 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
-from dv.decoding import image_size
 from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
-from dv.prepare.lens import Lens
+from dv.importers.transforms_lens import Json, lens_of, number
+from dv.prepare.depth_points import DepthImage, points_of_depth
 from dv.prepare.named_images import NamedImages
 from dv.prepare.photographs import SPLIT_WORDS, Photograph, PhotographSet, Problems, existing, unique_names
 from dv.prepare.placement import Array
@@ -22,13 +22,11 @@ from dv.prepare.ply_points import read_ply_points
 from dv.prepare.rigid import RigidPoses, flip_axes
 from dv.runtime.foreign_files import read_json
 
-FISHEYES = {"OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
-PERSPECTIVES = {"PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"}
 # ScanNet++ names files without their folders, which are beside that of the JSON file
 IMAGE_FOLDERS = (".", "images", "../resized_images", "../resized_undistorted_images", "../undistorted_images")
 MASK_FOLDERS = (".", "masks", "../resized_anon_masks", "../resized_undistorted_masks", "../undistorted_anon_masks")
 SCANNETPP = ("transforms_undistorted.json", "nerfstudio/transforms_undistorted.json", "nerfstudio/transforms.json")
-Json = Mapping[str, Any]
+MILLIMETRE = 1e-3  # of depth images, as nerfstudio takes them by default
 View = Photograph | Path  # a path: where the missing image was expected
 
 
@@ -39,7 +37,8 @@ def read_transforms(path: Path) -> PhotographSet:
     camera-to-world in OpenGL axes (x right, y up, z backwards); lens keys of a frame override those of the file; pixel
     (col, row) has its centre at (col + 0.5, row + 0.5). Frames whose image is missing and those that are marked
     ``is_bad`` are left out. The points of ``ply_file_path`` are in the world of the poses; ``applied_transform`` and
-    ``applied_scale`` say what has been applied to both already. Sources: nerfstudio, "Data conventions";
+    ``applied_scale`` say what has been applied to both already. Without it, points come from ``depth_file_path``
+    (camera z in millimetres), if the depths of several views agree. Sources: nerfstudio, "Data conventions";
     instant-ngp, ``nerf_loader.cu``.
 
     Args:
@@ -52,7 +51,7 @@ def read_transforms(path: Path) -> PhotographSet:
     problems, left_out, poses = Problems(), list[str](), RigidPoses()
     splits: dict[str, list[View]] = {}
     provenance: dict[str, Any] = {"files": [str(file) for file in files.values()]}
-    placement, points = None, None
+    placement, points, depth_notes = None, None, list[str]()
     contents = {file: _load(file) for file in files.values()}
     root = next(iter(contents)).parent
     images, masks = NamedImages(root, IMAGE_FOLDERS), NamedImages(root, MASK_FOLDERS)
@@ -65,6 +64,10 @@ def read_transforms(path: Path) -> PhotographSet:
         found = _views(file, meta, images, masks, problems, left_out, poses)
         splits |= _split_by_lists(file, meta, found, problems, left_out) or {split: list(found.values())}
     problems.raise_any(path)
+    if points is None and (depths := _depth_images(contents, images, splits)):
+        points = points_of_depth(depths)
+        what = "agree on" if points is not None else "contradict each other: they are not used"
+        depth_notes = [f"{len(depths)} depth images {what}" + (f" {len(points)} points" if points is not None else "")]
     photographs, missing, notes = existing(splits, "file_path must be relative to the .json, or absolute")
     return PhotographSet(
         {split: _named(views) for split, views in photographs.items()},
@@ -72,7 +75,7 @@ def read_transforms(path: Path) -> PhotographSet:
         placement=placement,
         provenance=provenance,
         left_out=missing + left_out,
-        notes=poses.notes() + notes,
+        notes=poses.notes() + depth_notes + notes,
         files=list(files.values()),
     )
 
@@ -122,6 +125,23 @@ def _points(file: Path, meta: Json) -> Array | None:
     return read_ply_points(path) if path.is_file() else None
 
 
+def _depth_images(
+    contents: Mapping[Path, Json], images: NamedImages, splits: Mapping[str, list[View]]
+) -> list[DepthImage]:
+    """Return the depth images of training views: millimetres, or counts of ``integer_depth_scale`` metres."""
+    training = {view.path: view for view in splits.get("train", []) if isinstance(view, Photograph)}
+    found = []
+    for file, meta in contents.items():
+        for frame in meta["frames"]:
+            both = {**meta, **frame}
+            relative = frame.get("depth_file_path", frame.get("depth_path") if "integer_depth_scale" in both else None)
+            photograph = training.get(images.find(frame["file_path"]) or file)
+            if isinstance(relative, str) and photograph and (path := Path(_resolve(file, relative))).is_file():
+                unit = number(both, "integer_depth_scale") or number(both, "depth_unit_scale_factor") or MILLIMETRE
+                found.append(DepthImage(photograph, path, unit))
+    return found
+
+
 def _names(meta: Json) -> list[str]:
     named = (frame.get("file_path") for frame in meta["frames"] if isinstance(frame, dict))
     return [name for name in named if isinstance(name, str)]
@@ -156,7 +176,7 @@ def _views(
             if image is None:
                 found[key] = Path(key)
                 continue
-            lens = _lens(meta, frame, image)
+            lens = lens_of(meta, frame, image)
             mask = _mask(file, frame, masks)
             found[key] = Photograph.of_file(os.path.relpath(image, file.parent), image, pose, lens, mask)
         except UserError as error:
@@ -186,57 +206,6 @@ def _matrix(frame: Json) -> Array:
     if matrix.shape == (3, 4):
         return np.concatenate([matrix, [[0, 0, 0, 1]]])
     return matrix
-
-
-def _lens(meta: Json, frame: Json, image: Path) -> Lens:
-    """Return the lens of a frame at the size that the file states, or that of the image if it states none."""
-    both = {**meta, **frame}
-    size = image_size(image)
-    w, h = (round(_number(both, key) or side) for key, side in zip("wh", size, strict=True))
-    fx, fy = _focal(meta, frame, "x", w), _focal(meta, frame, "y", h)
-    f = fx or fy
-    if f is None:
-        raise UserError("neither fl_x nor camera_angle_x is given, for the file or for the frame")
-    model = str(both.get("camera_model", "OPENCV"))
-    if model not in FISHEYES | PERSPECTIVES:
-        raise UserError(f"camera_model {model} is not supported; convert the images to PINHOLE")
-    fisheye = model in FISHEYES or both.get("is_fisheye") is True
-    k1, k2, k3, k4, p1, p2 = (_number(both, key) or 0.0 for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
-    if fisheye and (p1 or p2):
-        raise UserError("p1 and p2 are given, which a fisheye lens does not have")
-    if not fisheye and k4:
-        raise UserError("k4 is given, which only a fisheye lens has; convert the images to PINHOLE or OPENCV")
-    cx, cy = _number(both, "cx"), _number(both, "cy")
-    distortion = (k1, k2, k3, k4) if fisheye else (k1, k2, p1, p2, k3)
-    center = w / 2 if cx is None else cx, h / 2 if cy is None else cy
-    return Lens(w, h, fx or f, fy or f, *center, distortion, fisheye)
-
-
-def _focal(meta: Json, frame: Json, axis: str, size: int) -> float | None:
-    for level in (frame, meta):
-        f, angle, degrees = (_number(level, key) for key in (f"fl_{axis}", f"camera_angle_{axis}", f"{axis}_fov"))
-        if f is not None:
-            return f
-        angle = math.radians(degrees) if angle is None and degrees is not None else angle
-        if angle is not None:
-            if not 0 < angle < math.pi:
-                raise UserError(f"camera_angle_{axis}={angle:g} must be an angle between 0 and π")
-            return size / 2 / math.tan(angle / 2)
-    return None
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    """Return whether a JSON value is a finite number; true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _number(level: Json, key: str) -> float | None:
-    value = level.get(key)
-    if value is None:
-        return None
-    if not _is_number(value):
-        raise UserError(f"{key} must be a number, not {value!r}")
-    return float(value)
 
 
 def _placement(file: Path, meta: Json) -> GridPlacement | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from dv.config import SCHEMAS
-from dv.errors import UserError
+from dv.errors import UserError, did_you_mean
 from dv.validation import leaves
 
 MULTIRUN = ("-m", "--multirun")
@@ -173,34 +172,15 @@ def explain(error: Exception, arguments: list[str], command: str, conf: Path) ->
         plain = key.lstrip("+~")
         if (conf / plain).is_dir() and f"Could not find '{plain}/" in message:
             choices = sorted(path.stem for path in (conf / plain).glob("*.yaml"))
-            return f"{argument}: {plain} must be one of {', '.join(choices)}{_did_you_mean(value, choices, plain)}"
+            return f"{argument}: {plain} must be one of {', '.join(choices)}{did_you_mean(value, choices, f'{plain}=')}"
         if (
             f"Could not override '{plain}'" in message
             or f"Could not append to config. An item is already at '{plain}'" in message
         ):
             known = sorted({*_keys(command, conf)})
             if plain not in known:
-                return f"{plain} is not a key of this configuration{_did_you_mean(plain, known)}"
+                return f"{plain} is not a key of this configuration{did_you_mean(plain, known)}"
     return message
-
-
-def _did_you_mean(word: str, known: list[str], group: str = "") -> str:
-    nearest = nearest_of(word, known)
-    return f"; did you mean {f'{group}={nearest}' if group else nearest}?" if nearest else ""
-
-
-def nearest_of(word: str, known: list[str]) -> str | None:
-    """Return the most similar of the known words, if one is similar.
-
-    >>> nearest_of("trainr.max_step", ["trainer.max_steps", "trainer.gpus", "seed"])
-    'trainer.max_steps'
-    """
-    last = word.rpartition(".")[2]
-    same_end = [key for key in known if key.rpartition(".")[2] == last]
-    for words, cutoff in ((known, 0.75), (same_end, 0.0), (known, 0.6)):
-        if found := difflib.get_close_matches(word, words, n=1, cutoff=cutoff):
-            return found[0]
-    return None
 
 
 def _keys(command: str, conf: Path) -> Iterator[str]:

@@ -1,0 +1,72 @@
+"""The lens of a frame of ``transforms.json``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from dv.decoding import image_size
+from dv.errors import UserError
+from dv.prepare.lens import Lens
+
+FISHEYES = {"OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
+PERSPECTIVES = {"PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"}
+Json = Mapping[str, Any]
+
+
+def lens_of(meta: Json, frame: Json, image: Path) -> Lens:
+    """Return the lens of a frame at the size that the file states, or that of the image if it states none."""
+    both = {**meta, **frame}
+    size = image_size(image)
+    w, h = (round(number(both, key) or side) for key, side in zip("wh", size, strict=True))
+    fx, fy = _focal(meta, frame, "x", w), _focal(meta, frame, "y", h)
+    f = fx or fy
+    if f is None:
+        raise UserError("neither fl_x nor camera_angle_x is given, for the file or for the frame")
+    model = str(both.get("camera_model", "OPENCV"))
+    if model not in FISHEYES | PERSPECTIVES:
+        raise UserError(f"camera_model {model} is not supported; convert the images to PINHOLE")
+    fisheye = model in FISHEYES or both.get("is_fisheye") is True
+    k1, k2, k3, k4, p1, p2 = (number(both, key) or 0.0 for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
+    if fisheye and (p1 or p2):
+        raise UserError("p1 and p2 are given, which a fisheye lens does not have")
+    if not fisheye and k4:
+        raise UserError("k4 is given, which only a fisheye lens has; convert the images to PINHOLE or OPENCV")
+    cx, cy = number(both, "cx"), number(both, "cy")
+    distortion = (k1, k2, k3, k4) if fisheye else (k1, k2, p1, p2, k3)
+    center = w / 2 if cx is None else cx, h / 2 if cy is None else cy
+    return Lens(w, h, fx or f, fy or f, *center, distortion, fisheye)
+
+
+def _focal(meta: Json, frame: Json, axis: str, size: int) -> float | None:
+    for level in (frame, meta):
+        f, angle, degrees = (number(level, key) for key in (f"fl_{axis}", f"camera_angle_{axis}", f"{axis}_fov"))
+        if f is not None:
+            return f
+        angle = math.radians(degrees) if angle is None and degrees is not None else angle
+        if angle is not None:
+            if not 0 < angle < math.pi:
+                raise UserError(f"camera_angle_{axis}={angle:g} must be an angle between 0 and π")
+            return size / 2 / math.tan(angle / 2)
+    return None
+
+
+def _isnumber(value: Any) -> TypeGuard[int | float]:
+    """Return whether a JSON value is a finite number; true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(level: Json, key: str) -> float | None:
+    """Return the number of a key, None without the key.
+
+    Raises:
+        UserError: if it is no finite number.
+    """
+    value = level.get(key)
+    if value is None:
+        return None
+    if not _isnumber(value):
+        raise UserError(f"{key} must be a number, not {value!r}")
+    return float(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
@@ -19,6 +18,7 @@ from dv.importers.colmap import colmap_module
 ROBUST_SCALE = 0.5  # px: residuals well above it have little weight
 MAX_REPROJECTION_ERROR = 2.0  # px
 OVERLAP, LOOP_STEP = 10, 5  # frames of a video
+FEATURE_BATCH = 16  # images whose features are found between two updates of the progress
 BATCH = 64  # pairs of images that are matched between two commits
 
 
@@ -81,7 +81,7 @@ def _extract_features(
     options = colmap.FeatureExtractionOptions()
     options.sift.max_num_features = settings.max_features
     options.sift.estimate_affine_shape = True  # surfaces are seen at very different angles
-    total = sum(map(len, by_camera))
+    total, done = sum(map(len, by_camera)), [0]
 
     def extract(token: Any) -> None:
         for group in by_camera:
@@ -91,13 +91,38 @@ def _extract_features(
             if camera is not None:
                 reader.camera_params = ",".join(map(repr, camera.params.tolist()))
             names = [frame.path.name for frame in group]
-            existing = _existing_camera(colmap, database, names)
-            if existing is not None:
-                reader.existing_camera_id = existing
-            mode = colmap.CameraMode.SINGLE
-            colmap.extract_features(database, images, names, mode, reader, options, cancellation_token=token)
+            extract_features(colmap, names, database, images, reader, options, token, done)
 
-    with_progress(colmap, "finding features", total, "image", lambda: count_rows(database, "descriptors"), extract)
+    with_progress(colmap, "finding features", total, "image", lambda: done[0], extract)
+
+
+def extract_features(
+    colmap: Any, names: list[str], database: Path, images: Path, reader: Any, options: Any, token: Any, done: list[int]
+) -> None:
+    """Find the features of images of one camera in batches; those that an interrupted run has stored are kept.
+
+    The database is never read while COLMAP writes it: it would end the process.
+
+    Args:
+        colmap: the module.
+        names: of the images.
+        database: to which features are added.
+        images: folder of the images.
+        reader: ``pycolmap.ImageReaderOptions`` with the camera.
+        options: ``pycolmap.FeatureExtractionOptions``.
+        token: says whether to stop.
+        done: its only item is increased by the images that are done.
+    """
+    for start in range(0, len(names), FEATURE_BATCH):
+        batch = names[start : start + FEATURE_BATCH]
+        existing = _existing_camera(colmap, database, names)
+        if existing is not None:
+            reader.existing_camera_id = existing
+        mode = colmap.CameraMode.SINGLE
+        colmap.extract_features(database, images, batch, mode, reader, options, cancellation_token=token)
+        if token.is_cancelled:
+            return
+        done[0] += len(batch)
 
 
 def _initial_camera(colmap: Any, frame: Frame, settings: CaptureSource) -> Any:
@@ -218,15 +243,6 @@ def _refine(colmap: Any, model: Any, *, intrinsics_known: bool) -> None:
         config.fix_gauge(colmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         colmap.create_default_bundle_adjuster(options, config, model).solve()
         colmap.ObservationManager(model).filter_all_points3D(MAX_REPROJECTION_ERROR, 1.5)
-
-
-def count_rows(database: Path, table: str) -> int:
-    """Return the number of rows of a table of a COLMAP database that may still be written."""
-    try:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as opened:
-            return int(opened.execute(f"select count(*) from {table}").fetchone()[0])
-    except sqlite3.Error:  # the database does not exist yet or is being written
-        return 0
 
 
 def with_progress(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dv.capture.structure_from_motion import count_rows, match_pairs, with_progress
+from dv.capture.structure_from_motion import extract_features, match_pairs, with_progress
 from dv.geometry.camera import Intrinsics
 from dv.importers.colmap import colmap_module, reliable_points
 from dv.prepare.lens import Lens
@@ -60,14 +60,10 @@ def triangulate(photographs: list[Photograph], work: Path) -> Array:
             reader = colmap.ImageReaderOptions()
             reader.camera_model = "PINHOLE"
             reader.camera_params = ",".join(repr(float(x)) for x in (k.fx, k.fy, k.cx, k.cy))
-            colmap.extract_features(
-                database, images, names, colmap.CameraMode.SINGLE, reader, options, cancellation_token=token
-            )
+            extract_features(colmap, names, database, images, reader, options, token, done)
 
-    def found() -> int:
-        return count_rows(database, "descriptors")
-
-    with_progress(colmap, "finding features", len(poses), "image", found, extract, **ADVICE)
+    done = [0]
+    with_progress(colmap, "finding features", len(poses), "image", lambda: done[0], extract, **ADVICE)
     match_pairs(colmap, list(poses), neighbours(np.stack(list(poses.values()))), database, **ADVICE)
     model = _with_known_poses(colmap, database, poses)
     result = [model]

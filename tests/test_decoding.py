@@ -213,6 +213,8 @@ def test_truncated_and_foreign_files(tmp_path):
     Image.fromarray(np.asarray(Image.fromarray(PICTURE).resize((400, 300)))).save(tmp_path / "b.jpg")
     data = (tmp_path / "b.jpg").read_bytes()
     (tmp_path / "b.jpg").write_bytes(data[: len(data) // 2])
-    for path in (tmp_path / "a.png", tmp_path / "b.jpg"):
-        with pytest.raises(UserError, match=f"{path.name}: cannot be read as an image, it may be truncated"):
-            read_pixels(path)
+    (tmp_path / "c.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n")
+    for name, reason in (("a.png", "damaged or of a kind that is not read"), ("b.jpg", "may be truncated"),
+                         ("c.jpg", "run git lfs pull")):  # fmt: skip
+        with pytest.raises(UserError, match=f"{name}: .*{reason}"):
+            read_pixels(tmp_path / name)

@@ -571,7 +571,7 @@ class PosedSource(ImportSource):
 class LayoutSource(PosedSource):
     """Layouts of folders that hold images and cameras."""
 
-    name: Literal["transforms", "nsvf", "nerfpp", "polycam", "record3d"]
+    name: Literal["nsvf", "nerfpp", "polycam", "record3d"]
 
 
 @dataclass(config=STRICT)
@@ -579,7 +579,8 @@ class NamedImagesSource(PosedSource):
     """Files of cameras that name images, which may be elsewhere."""
 
     name: Literal[
-        "colmap", "llff", "neus", "metashape", "realitycapture", "opensfm", "openmvg", "meshroom", "bundler"
+        "transforms", "colmap", "llff", "neus", "metashape", "realitycapture", "opensfm", "openmvg", "meshroom",
+        "bundler",
     ]  # fmt: skip
     images: Text | None
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pillow_heif
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from dv.errors import UserError
 
@@ -254,5 +254,10 @@ def _rawpy(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
+    with path.open("rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs"):
+            return UserError(f"{path}: only a pointer of Git LFS; run git lfs pull")
+    if isinstance(error, UnidentifiedImageError):
+        return UserError(f"{path}: cannot be read as an image, it is damaged or of a kind that is not read")
     reason = f" ({error})" if isinstance(error, ValueError) else ""
     return UserError(f"{path}: cannot be read as an image, it may be truncated{reason}")

@@ -63,7 +63,7 @@ def reduced_image(image: np.ndarray, width: int, height: int) -> Tensor:
     """
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    pixels = torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)
     return pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().clamp(0, 255).byte()
 
 

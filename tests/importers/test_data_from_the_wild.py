@@ -150,10 +150,53 @@ def test_equal_stems_in_folders_of_several_cameras(tmp_path):
             (tmp_path / "images" / camera / f"IMG ({i}).jpg").write_bytes(b"x")
     (tmp_path / "images" / "left cam" / "IMG (1).jpg").unlink()
     images = NamedImages(tmp_path)
+    images.expect(f"{camera}/IMG ({i}).jpg" for camera in ("left cam", "right cam") for i in range(3))
     assert images.find("left cam/IMG (0).jpg") == tmp_path / "images" / "left cam" / "IMG (0).jpg"
     assert images.find("left cam/IMG (1).jpg") is None
-    with pytest.raises(UserError, match="could be"):
-        images.find("C:\\elsewhere\\IMG (0).jpg")
+    with pytest.raises(UserError, match="could be in"):
+        NamedImages(tmp_path).find("C:\\elsewhere\\IMG (0).jpg")
+
+
+def dataset_of(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+MISSING = {  # files that are there, names in the camera file, and what each of them means
+    "mask of the same name": (["images/1.png", "masks/1.png", "masks/2.png"], {"1.png": "images/1.png", "2.png": None}),
+    "depth of the same name": (
+        ["train/r_1.png", "train/depth/r_1.png", "train/depth/r_2.png"],
+        {"./train/r_1": "train/r_1.png", "./train/r_2": None},
+    ),
+    "only masks are there": (["masks/1.png", "masks/2.png"], {"images/1.png": None, "images/2.png": None}),
+    "two folders became one": (
+        ["images/1.png", "images/2.png"],
+        {"left/1.png": "images/1.png", "left/2.png": "images/2.png", "right/1.png": None},
+    ),
+    "train and test became one": (["images/r_1.png"], {"./test/r_1": "images/r_1.png", "./train/r_1": None}),
+    "a smaller copy with another suffix": (["images_2/1.png", "images_2/2.png"], {"1.JPG": "images_2/1.png"}),
+    "another folder": (["shots/1.JPG"], {"D:\\raw\\1.jpg": "shots/1.JPG"}),
+    "in folders below": (["images/a/1.jpg", "images/b/2.jpg"], {"1": "images/a/1.jpg", "2": "images/b/2.jpg"}),
+}
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_a_missing_image_is_never_replaced_by_another(case, tmp_path):
+    files, meanings = MISSING[case]
+    images = NamedImages(dataset_of(tmp_path, *files))
+    images.expect(meanings)
+    found = {name: images.find(name) for name in meanings}
+    assert found == {name: path and tmp_path / path for name, path in meanings.items()}
+
+
+def test_two_names_of_one_image_are_refused(tmp_path):
+    images = NamedImages(dataset_of(tmp_path, "images/a.JPG"))
+    images.expect(["a.jpg", "A.png"])
+    assert images.find("a.jpg") == tmp_path / "images" / "a.JPG"
+    with pytest.raises(UserError, match="would be the same image as a.jpg"):
+        images.find("A.png")
 
 
 SCALED = ("transforms", "nsvf", "srn", "nerfpp", "llff", "polycam")

@@ -309,7 +309,7 @@ FAULTS = {
     "other aspect": (damage_file(w=100, h=30), "the image is 40×32 px, its camera 100×30"),
     "no pose": (lambda f, m: (m["frames"][2].pop("transform_matrix"), write_json(f, m)), "has no transform_matrix"),
     "words in pose": (damage_frame(transform_matrix=[["a"] * 4] * 4), "four rows of four numbers"),
-    "flat pose": (damage_frame(transform_matrix=[1] * 16), "is 16, not 4×4"),
+    "flat pose": (damage_frame(transform_matrix=[1] * 12), "is 12, not 4×4"),
     "pose not finite": (damage_frame(transform_matrix=[[math.nan] * 4] * 4), "a value that is not finite"),
     "sheared rotation": (sheared, "is not a rigid transform"),
     "mirror": (scaled([-1, 1, 1]), "is a reflection"),

@@ -69,8 +69,23 @@ def test_values_of_a_sweep_over_text_are_quoted_one_by_one():
 
 def test_text_keys_are_those_that_hold_nothing_else():
     assert {"object.name", "object.root", "resume"} <= text_keys("train")
-    assert not {"seed", "trainer.max_steps", "data.background", "trainer.gpus"} & text_keys("train")
-    assert "runs" not in text_keys("report")
+    assert not {"seed", "trainer.max_steps", "trainer.gpus", "grid.side"} & text_keys("train")
+    assert "runs" in text_keys("report")
+    assert hydra_arguments(["runs=[a,b]"], "report", CONF) == ["runs=[a,b]"]
+    (runs,) = hydra_arguments(["runs=seed=1 (a)"], "report", CONF)
+    assert value(runs) == "seed=1 (a)"
+
+
+def test_quoted_text_in_a_sweep_is_left_to_hydra():
+    for argument in ("object.root='a, b'", "hydra.sweep.dir='sw, 3'"):
+        assert hydra_arguments(["-m", argument], "train", CONF)[1] == argument
+    (_, folder) = hydra_arguments(["-m", "hydra.sweep.dir=sw, 3"], "train", CONF)
+    assert value(folder) == "sw, 3"
+
+
+def test_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert hydra_arguments(["--source.path=~/scan"], "prepare", CONF) == ["source.path=/home/me/scan"]
 
 
 @pytest.mark.parametrize("text", ["plain/path.png", "a-b_c.d", "v1.2"])
@@ -88,13 +103,14 @@ def test_what_needs_no_quotes_gets_none(text):
         ("prepare", "source=transform", "did you mean source=transforms?"),
         ("prepare", "sorce.path=x", "did you mean source.path?"),
         ("prepare", "source.crop=squar", "must be auto, full, common, square or object; did you mean square?"),
+        ("prepare", "source=capture source.triangulate=false", "source.triangulate is a key of other choices"),
         ("train", "loss.l1_weight=[1", "quote it twice: 'loss.l1_weight=\"[1\"'"),
         ("train", "+trainer.max_step=3", "trainer.max_step is not a key of this configuration; did you mean trainer."),
     ],
 )  # fmt: skip
 def test_misspelt_keys_and_choices_get_the_nearest_right_one(name, argument, message, command):
     needed = {"train": ["object=vase"], "prepare": ["source=nsvf"]}[name] if "source=" not in argument else []
-    result = command(name, *needed, argument)
+    result = command(name, *needed, *argument.split())
     assert result.code == 1
     assert message in result.err
     assert len(result.err.strip().splitlines()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -131,6 +132,7 @@ def read_colmap(path: Path, images: Path | None = None) -> PhotographSet:
     files = named_images(path, images)
     views, points = photographs_of(model, files, names)
     splits, left_out, _ = existing({"train": views}, "give source.images=FOLDER")
+    several = f"{len(models)} models: that with the most images is read, {folder}"
     others = files.others(photograph.path for photograph in splits["train"])
     return PhotographSet(
         splits,
@@ -142,6 +144,7 @@ def read_colmap(path: Path, images: Path | None = None) -> PhotographSet:
             "points": len(points),
         },
         left_out=left_out + [f"{image}: not in the model" for image in others],
+        notes=[several] if len(models) > 1 else [],
         files=[file for f in folders for file in files_in(f, {".bin", ".txt"})],
     )
 
@@ -154,8 +157,8 @@ def _pose(image: Any) -> Array:
 
 
 def holds_model(folder: Path) -> bool:
-    """Return whether the three files of a COLMAP model are in a folder."""
-    return any(all((folder / f"{part}{end}").is_file() for part in PARTS) for end in (".bin", ".txt"))
+    """Return whether the cameras and images of a COLMAP model are in a folder; it may lack points."""
+    return any(all((folder / f"{part}{end}").is_file() for part in PARTS[:2]) for end in (".bin", ".txt"))
 
 
 def _model_folders(path: Path) -> list[Path]:
@@ -174,9 +177,14 @@ def _model_folders(path: Path) -> list[Path]:
 def _read_model(colmap: Any, folder: Path) -> tuple[Any, dict[int, str] | None]:
     """Return a model, and the names of its images if they are not those in the model."""
     try:
-        if (folder / "images.bin").is_file():
+        if (folder / "images.bin").is_file() and (folder / "points3D.bin").is_file():
             return colmap.Reconstruction(folder), None
         with TemporaryDirectory() as copy:
+            if (folder / "images.bin").is_file():
+                for file in files_in(folder, {".bin"}):
+                    (Path(copy) / file.name).symlink_to(file.resolve())
+                (Path(copy) / "points3D.bin").write_bytes(bytes(8))  # their number: none
+                return colmap.Reconstruction(copy), None
             names = _plain_copy(folder, Path(copy))
             return colmap.Reconstruction(copy), names
     except UserError:
@@ -196,10 +204,12 @@ def _plain_copy(folder: Path, copy: Path) -> dict[int, str]:
     for file in files_in(folder, {".txt"}):
         if file.name != "images.txt":
             (copy / file.name).write_text(_with_points(read_text(file)))
+    (copy / "points3D.txt").touch()
     names: dict[int, str] = {}
-    lines = iter(read_text(folder / "images.txt").splitlines())
+    lines = deque(read_text(folder / "images.txt").splitlines())
     with (copy / "images.txt").open("w") as written:
-        for line in lines:
+        while lines:
+            line = lines.popleft()
             if not line.strip() or line.startswith("#"):
                 continue
             fields = line.split(maxsplit=9)
@@ -207,8 +217,15 @@ def _plain_copy(folder: Path, copy: Path) -> dict[int, str]:
                 raise UserError(f"{folder / 'images.txt'}: an image is ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, "
                                 f"but a line is: {line[:60]}")  # fmt: skip
             names[int(fields[0])] = fields[9].strip()
-            written.write(_with_points(f"{' '.join(fields[:9])} {fields[0]}\n{next(lines, '')}\n"))
+            points = lines.popleft() if lines and not _names_an_image(lines[0]) else ""
+            written.write(_with_points(f"{' '.join(fields[:9])} {fields[0]}\n{points}\n"))
     return names
+
+
+def _names_an_image(line: str) -> bool:
+    """Return whether a line is that of an image, not of points: some programs leave out lines without points."""
+    fields = line.split(maxsplit=9)
+    return len(fields) == 10 and not re.fullmatch(r"[-+.,\deE\s]+", fields[9])
 
 
 def _with_points(text: str) -> str:

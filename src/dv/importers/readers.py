@@ -27,13 +27,13 @@ from dv.importers.transforms import read_transforms
 from dv.prepare.photographs import PhotographSet
 
 LAYOUTS: dict[str, Callable[[Path], PhotographSet]] = {
-    "transforms": read_transforms,
     "nsvf": read_nsvf,
     "nerfpp": read_nerfpp,
     "polycam": read_polycam,
     "record3d": read_record3d,
 }
 NAMED_IMAGES: dict[str, Callable[[Path, Path | None], PhotographSet]] = {
+    "transforms": read_transforms,
     "colmap": read_colmap,
     "llff": read_llff,
     "neus": read_neus,

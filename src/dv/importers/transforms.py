@@ -15,7 +15,7 @@ from dv.errors import UserError
 from dv.geometry.grid import GridPlacement
 from dv.importers.transforms_lens import Json, lens_of, number
 from dv.prepare.depth_points import DepthImage, points_of_depth
-from dv.prepare.named_images import NamedImages
+from dv.prepare.named_images import NamedImages, named_images
 from dv.prepare.photographs import SPLIT_WORDS, Photograph, PhotographSet, Problems, existing, unique_names
 from dv.prepare.placement import Array
 from dv.prepare.ply_points import read_ply_points
@@ -30,7 +30,7 @@ MILLIMETRE = 1e-3  # of depth images, as nerfstudio takes them by default
 View = Photograph | Path  # a path: where the missing image was expected
 
 
-def read_transforms(path: Path) -> PhotographSet:
+def read_transforms(path: Path, given_images: Path | None = None) -> PhotographSet:
     """Read the frames of ``transforms.json`` or of ``transforms_{train,val,test}.json``.
 
     The format of NeRF (Blender), nerfstudio, instant-ngp, KIRI Engine, NeRFCapture and ScanNet++. Poses are
@@ -43,6 +43,7 @@ def read_transforms(path: Path) -> PhotographSet:
 
     Args:
         path: folder of the files, or one such file.
+        given_images: folder of the images; None for the paths in the files.
 
     Raises:
         UserError: one that lists every fault, or if most images are missing.
@@ -54,8 +55,10 @@ def read_transforms(path: Path) -> PhotographSet:
     placement, points, depth_notes = None, None, list[str]()
     contents = {file: _load(file) for file in files.values()}
     root = next(iter(contents)).parent
-    images, masks = NamedImages(root, IMAGE_FOLDERS), NamedImages(root, MASK_FOLDERS)
-    images.expect(name for meta in contents.values() for name in _names(meta))
+    images = named_images(path, given_images) if given_images else NamedImages(root, IMAGE_FOLDERS)
+    images.expect(name for meta in contents.values() for name in _names(meta, "file_path"))
+    masks = NamedImages(root, MASK_FOLDERS, not_in=images.places())
+    masks.expect(name for meta in contents.values() for name in _names(meta, "mask_path"))
     for split, file in files.items():
         meta = contents[file]
         placement = placement or _placement(file, meta)
@@ -142,8 +145,8 @@ def _depth_images(
     return found
 
 
-def _names(meta: Json) -> list[str]:
-    named = (frame.get("file_path") for frame in meta["frames"] if isinstance(frame, dict))
+def _names(meta: Json, key: str) -> list[str]:
+    named = (frame.get(key) for frame in meta["frames"] if isinstance(frame, dict))
     return [name for name in named if isinstance(name, str)]
 
 
@@ -203,6 +206,8 @@ def _matrix(frame: Json) -> Array:
         raise UserError("has no transform_matrix") from None
     except (TypeError, ValueError):
         raise UserError("transform_matrix must be four rows of four numbers") from None
+    if matrix.shape == (16,):
+        matrix = matrix.reshape(4, 4)
     if matrix.shape == (3, 4):
         return np.concatenate([matrix, [[0, 0, 0, 1]]])
     return matrix

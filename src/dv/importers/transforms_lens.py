@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from dv.decoding import image_size
+from dv.decoding import image_header
 from dv.errors import UserError
 from dv.prepare.lens import Lens
 
+MIDDLE = 0.2  # of the image's sides that the principal point is at least away from any edge, if w and h are not stated
 FISHEYES = {"OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
 PERSPECTIVES = {"PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"}
 Json = Mapping[str, Any]
@@ -19,7 +20,7 @@ Json = Mapping[str, Any]
 def lens_of(meta: Json, frame: Json, image: Path) -> Lens:
     """Return the lens of a frame at the size that the file states, or that of the image if it states none."""
     both = {**meta, **frame}
-    size = image_size(image)
+    size = _stated_size(both, image)
     w, h = (round(number(both, key) or side) for key, side in zip("wh", size, strict=True))
     fx, fy = _focal(meta, frame, "x", w), _focal(meta, frame, "y", h)
     f = fx or fy
@@ -38,6 +39,23 @@ def lens_of(meta: Json, frame: Json, image: Path) -> Lens:
     distortion = (k1, k2, k3, k4) if fisheye else (k1, k2, p1, p2, k3)
     center = w / 2 if cx is None else cx, h / 2 if cy is None else cy
     return Lens(w, h, fx or f, fy or f, *center, distortion, fisheye)
+
+
+def _stated_size(both: Json, image: Path) -> tuple[int, int]:
+    """Return the size of the image that a file without ``w`` and ``h`` is about, as the principal point tells.
+
+    Raises:
+        UserError: if the principal point is far from the middle of the image: it belongs to images of another size.
+    """
+    header = image_header(image)
+    cx, cy = number(both, "cx"), number(both, "cy")
+    if cx is None or cy is None or (number(both, "w") and number(both, "h")):
+        return header.size
+    for size in dict.fromkeys((header.size, header.upright_size)):
+        if all(MIDDLE <= c / side <= 1 - MIDDLE for c, side in zip((cx, cy), size, strict=True)):
+            return size
+    raise UserError(f"is {header.width}×{header.height} px, but the principal point {cx:g} {cy:g} belongs to images of "
+                    "another size; add w and h, those of the calibration")  # fmt: skip
 
 
 def _focal(meta: Json, frame: Json, axis: str, size: int) -> float | None:

@@ -13,6 +13,7 @@ from dv.runtime.foreign_files import files_in, is_left_by_system, same_name
 
 _FREQUENT = [".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG"]
 SUFFIXES = [*_FREQUENT, *sorted(IMAGE_SUFFIXES - set(_FREQUENT))]  # of names without one, in this order
+NO_PHOTOGRAPHS = {"mask", "masks", "depth", "depths", "normal", "normals", "segmentation", "dynamic_masks"}
 USUAL_FOLDERS = ("images", "image", "rgb", "input", ".")
 
 
@@ -40,60 +41,73 @@ def named_images(path: Path, images: Path | None) -> NamedImages:
 class NamedImages:
     """The images below a folder by the names that camera files give them.
 
-    Names may have backslashes, another letter case, accents stored in another way, no suffix, a folder that has been
-    moved or renamed, or be absolute paths of another machine.
+    Names may have backslashes, another letter case, accents stored in another way, no suffix or another one, a folder
+    that has been moved or renamed, or be absolute paths of another machine. All names of one folder are looked for in
+    one folder, and those of different folders in different ones: a missing image is never replaced by a mask, a depth
+    image or the image of another camera that has its name.
 
     Args:
         root: folder of the dataset.
         folders: where the names begin, relative to ``root`` or absolute; the first that holds a name counts.
+        not_in: folders in which none of these images are.
     """
 
-    def __init__(self, root: Path, folders: Sequence[str | Path] = USUAL_FOLDERS) -> None:
+    def __init__(self, root: Path, folders: Sequence[str | Path] = USUAL_FOLDERS, not_in: Iterable[Path] = ()) -> None:
         self.root = root
         self._folders = [Path(os.path.normpath(root / folder)) for folder in folders]
+        self._not_in = set(not_in)
         self._exactly_named: set[Path] = set()
+        self._places: dict[tuple[str, ...], list[Path]] = {}  # by the folders in names: where these images are
+        self._taken: dict[Path, str] = {}
 
     def expect(self, names: Iterable[str]) -> None:
-        """Say all names that will be looked for: a file that one of them names exactly is not taken for another."""
-        self._exactly_named |= {path for name in names if (path := self._exact(name)) is not None}
+        """Say all names that will be looked for, from which it follows where the folders that they name are."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for name in names:
+            groups.setdefault(tuple(_parts(name)[:-1]), []).append(name)
+        exact = {group: [p for n in named if (p := self._exact(n)) is not None] for group, named in groups.items()}
+        self._exactly_named |= {path for paths in exact.values() for path in paths}
+        for group, paths in exact.items():
+            if paths:
+                folders = [path.parent for path in paths]
+                self._places[group] = [max(set(folders), key=folders.count)]
+        for group in sorted((g for g in groups if g not in self._places), key=lambda g: (-len(groups[g]), g)):
+            taken = self._not_in | {folder for places in self._places.values() for folder in places}
+            self._places[group] = self._likely_folders([_parts(name)[-1] for name in groups[group]], taken, not group)
 
     def find(self, name: str) -> Path | None:
         """Return the file that ``name`` means; None if there is none.
 
         Raises:
-            UserError: if several files could be meant.
+            UserError: if several files could be meant, or another name means the same file.
         """
         exact = self._exact(name)
         if exact is not None:
             return exact
-        wanted = _parts(name)
-        known: list[Path] = []
-        for index in (self._files, self._stems):
-            known = known or [
-                path for path in index.get(wanted[-1], [])
-                if path not in self._exactly_named and self._could_be(wanted, path)
-            ]  # fmt: skip
-        if len(known) > 1:
-            known = self._in_first_folder(known)
-        if len(known) > 1:
-            raise UserError(f"{name} could be {known[0]} or {known[1]}; give source.images=FOLDER")
-        return known[0] if known else None
+        *group, wanted = _parts(name)
+        if tuple(group) not in self._places:
+            self.expect([name])
+        places = self._places[tuple(group)]
+        if len(places) > 1:
+            raise UserError(f"could be in {places[0]} or in {places[1]}; give source.images=FOLDER")
+        known = [path for path in self._below(places, group) if path not in self._exactly_named]
+        found = [p for p in known if same_name(p.name) == wanted] or [
+            p for p in known if same_name(p.stem) in (wanted, same_name(Path(wanted).stem))
+        ]
+        if len(found) > 1:
+            raise UserError(f"could be {found[0]} or {found[1]}; give source.images=FOLDER")
+        if found and self._taken.setdefault(found[0], name) != name:
+            raise UserError(f"would be the same image as {self._taken[found[0]]}, {found[0]}")
+        return found[0] if found else None
 
     def expected(self, name: str) -> Path:
         """Return the path at which a missing image is expected, for messages."""
         folder = next((folder for folder in self._folders if folder.is_dir()), self.root)
         return folder / name
 
-    def _exact(self, name: str) -> Path | None:
-        relative = name.strip().replace("\\", "/")
-        if not relative or "\0" in relative:
-            return None
-        for folder in self._folders:
-            path = os.path.normpath(folder / relative)
-            suffixes = [""] if Path(path).suffix.lower() in IMAGE_SUFFIXES else SUFFIXES
-            if found := next((p for suffix in suffixes if (p := Path(path + suffix)).is_file()), None):
-                return found
-        return None
+    def places(self) -> set[Path]:
+        """Return the folders in which the expected images are."""
+        return {folder for folders in self._places.values() for folder in folders}
 
     def others(self, used: Iterable[Path]) -> list[Path]:
         """Return the images beside those that are used, of the same kinds of files, which no camera belongs to."""
@@ -102,49 +116,61 @@ class NamedImages:
         beside = [path for folder in sorted(folders) for path in files_in(folder, suffixes)]
         return [path for path in beside if path not in used]
 
-    def _could_be(self, wanted: list[str], found: Path) -> bool:
-        """Return whether the folders of a name are those of a file as far as the dataset has such folders."""
-        folders = _parts(str(found.relative_to(self.root)))[:-1]
-        named = [part for part in wanted[:-1] if part in self._folder_names]
-        return all(part in folders for part in named)
+    def _exact(self, name: str) -> Path | None:
+        relative = name.strip().replace("\\", "/")
+        if not relative or "\0" in relative:
+            return None
+        for folder in self._folders:
+            path = os.path.normpath(folder / relative)
+            suffixes = [""] if Path(path).suffix.lower() in IMAGE_SUFFIXES else SUFFIXES
+            for found in (Path(path + suffix) for suffix in suffixes):
+                if found.is_file() and found.parent not in self._not_in:
+                    return found
+        return None
 
-    def _in_first_folder(self, paths: list[Path]) -> list[Path]:
-        for folder in self._folders[:-1]:
-            inside = [path for path in paths if folder in path.parents]
-            if inside:
-                return inside
-        return paths
+    def _likely_folders(self, names: list[str], taken: set[Path], bare: bool) -> list[Path]:
+        """Return the folder that holds most of the names; several if it cannot be told which of them is meant.
+
+        Args:
+            names: of images.
+            taken: folders in which they are not.
+            bare: whether they are named without folders: then images in folders below count, too.
+        """
+        stems = {name: same_name(Path(name).stem) for name in names}
+        counts: dict[Path, int] = {}
+        for folder in self._folders if bare else self._by_folder:
+            if folder not in taken and same_name(folder.name) not in NO_PHOTOGRAPHS:
+                paths = self._below([folder], [] if bare else [""])
+                files, without = {same_name(p.name) for p in paths}, {same_name(p.stem) for p in paths}
+                counts[folder] = sum(n in files or n in without or stems[n] in without for n in names)
+        most = max(counts.values(), default=0)
+        best = [folder for folder, count in counts.items() if count == most > 0]
+        usual = [folder for folder in self._folders if folder in best]
+        return usual[:1] or best
+
+    def _below(self, places: list[Path], group: list[str]) -> list[Path]:
+        """Return the images in a folder, and those below it if the names have no folders."""
+        return [
+            path for place in places for folder, paths in self._by_folder.items()
+            if folder == place or (
+                not group and place in folder.parents and folder not in self._not_in
+                and same_name(folder.name) not in NO_PHOTOGRAPHS
+            )
+            for path in paths
+        ]  # fmt: skip
 
     @cached_property
-    def _all(self) -> list[Path]:
-        found = []
+    def _by_folder(self) -> dict[Path, list[Path]]:
+        found: dict[Path, list[Path]] = {}
         for folder, folders, names in os.walk(self.root):
             folders[:] = sorted(name for name in folders if not is_left_by_system(Path(name)))
-            paths = (Path(folder, name) for name in sorted(names))
-            found += [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and not is_left_by_system(p)]
+            paths = [Path(folder, name) for name in sorted(names)]
+            images = [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and not is_left_by_system(p)]
+            if images:
+                found[Path(os.path.normpath(folder))] = images
         return found
-
-    @cached_property
-    def _files(self) -> dict[str, list[Path]]:
-        return _grouped((same_name(path.name), path) for path in self._all)
-
-    @cached_property
-    def _stems(self) -> dict[str, list[Path]]:
-        return _grouped((same_name(path.stem), path) for path in self._all)
-
-    @cached_property
-    def _folder_names(self) -> set[str]:
-        return {same_name(part) for path in self._all for part in path.relative_to(self.root).parts[:-1]}
 
 
 def _parts(name: str) -> list[str]:
-    return [same_name(part) for part in name.strip().replace("\\", "/").split("/") if part not in ("", ".", "..")] or [
-        ""
-    ]
-
-
-def _grouped(pairs: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
-    groups: dict[str, list[Path]] = {}
-    for key, path in pairs:
-        groups.setdefault(key, []).append(path)
-    return groups
+    parts = name.strip().replace("\\", "/").split("/")
+    return [same_name(part) for part in parts if part not in ("", ".", "..")] or [""]

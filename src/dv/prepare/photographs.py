@@ -57,6 +57,11 @@ class Photograph:
         Raises:
             UserError: if the file is not an image or has another aspect ratio than the lens.
         """
+        if not (0 <= lens.cx <= lens.width and 0 <= lens.cy <= lens.height):
+            raise UserError(
+                f"the principal point {lens.cx:g} {lens.cy:g} is outside of an image of {lens.width}×{lens.height} px; "
+                "it belongs to images of another size"
+            )
         header = image_header(path)
         if header.upright_size != header.size and same_shape(header.upright_size, lens) > same_shape(header.size, lens):
             return cls(name, path, pose, lens.at_size(*header.upright_size), mask, upright=True)
@@ -174,7 +179,8 @@ def existing(
     """
     present = {split: [view for view in views if isinstance(view, Photograph)] for split, views in splits.items()}
     missing = {split: [view for view in views if isinstance(view, Path)] for split, views in splits.items()}
-    left_out = [f"{path}: no such file" for paths in missing.values() for path in paths]
+    left_out = [f"{path}: {'not a format of images that is read' if path.is_file() else 'no such file'}"
+                for paths in missing.values() for path in paths]  # fmt: skip
     total = sum(map(len, splits.values()))
     if not any(present.values()):
         raise UserError(f"all {total} images are missing, such as {next(iter(left_out), 'none is named')}; {advice}")

@@ -68,8 +68,9 @@ def convergence(poses: Array, window: Windows) -> Array:
         weights = 1 / np.maximum(distances, max(1e-3 * np.median(np.linalg.norm(point - centers, axis=1)), 1e-12))
         weights /= weights.max()
     if (np.einsum("vi,vi->v", rays, point - centers) > 0).mean() < 0.5:
-        raise UserError("most cameras look away from the point where their axes meet; poses must be camera-to-world, "
-                        "x right, y down, z into the image (OpenGL poses have y and z reversed)")  # fmt: skip
+        raise UserError("most cameras look away from the point where their axes meet: the poses are not those of the "
+                        "format, but have other axes (z into the image in OpenCV, backwards in OpenGL) or are "
+                        "world-to-camera")  # fmt: skip
     return np.asarray(point + middle_of_all)
 
 

@@ -154,7 +154,7 @@ def write_object(
     if problems:
         shutil.rmtree(partial)
         _remove_if_empty(partial.parent, output_dir)
-        raise_problems(output_dir / name, problems)
+        raise_problems(Path(record["path"]), problems)
     noisy = settings.noise_angle or settings.noise_distance  # points of exact poses would tell them
     if found.points is not None and len(found.points) and not noisy:
         write_points(partial / "train", found.points)

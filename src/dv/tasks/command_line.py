@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -68,8 +69,15 @@ def _quoted(argument: str, command: str, sweep: bool) -> str:
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+") not in text_keys(command) or SWEEPS.fullmatch(value) or "${" in value:
         return argument
-    values = value.split(",") if sweep else [value]
-    return f"{key}=" + ",".join(quote(part) for part in values)
+    several = sweep and key not in FOLDERS
+    if several and ("'" in value or '"' in value):
+        return argument  # quoted by hand: only Hydra's grammar tells which commas separate values
+    return f"{key}=" + ",".join(quote(_in_home(part)) for part in (value.split(",") if several else [value]))
+
+
+def _in_home(value: str) -> str:
+    """Return a path with the home folder for a leading ``~/``, which shells expand only after ``key=``."""
+    return os.path.expanduser(value) if value.startswith("~/") else value
 
 
 def quote(value: str) -> str:
@@ -114,7 +122,7 @@ def shell_override(key: str, value: str) -> str:
 
 @cache
 def text_keys(command: str) -> frozenset[str]:
-    """Return the keys of a command that hold nothing but text: names and paths."""
+    """Return the keys of a command that hold text, such as names and paths, or lists, and nothing else."""
     found: dict[str, list[bool]] = {}
     for key, annotation, _ in leaves(SCHEMAS[command]):
         found.setdefault(key, []).append(_is_text(annotation))
@@ -125,7 +133,8 @@ def _is_text(annotation: Any) -> bool:
     if get_origin(annotation) is Annotated:
         return _is_text(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return all(_is_text(member) for member in get_args(annotation) if member is not type(None))
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        return any(map(_is_text, members)) and all(_is_text(m) or get_origin(m) is list for m in members)
     return annotation is str
 
 
@@ -180,6 +189,9 @@ def explain(error: Exception, arguments: list[str], command: str, conf: Path) ->
             known = sorted({*_keys(command, conf)})
             if plain not in known:
                 return f"{plain} is not a key of this configuration{did_you_mean(plain, known)}"
+            group = plain.partition(".")[0]
+            if choice := value_of(arguments, group):
+                return f"{plain} is a key of other choices of {group}, not of {group}={choice}"
     return message
 
 

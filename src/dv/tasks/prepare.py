@@ -19,6 +19,7 @@ from dv.config import (
     CaptureSource,
     CheckSource,
     ExportSource,
+    FolderSource,
     ImportSource,
     MeshSource,
     OfficialSource,
@@ -251,6 +252,11 @@ def _output(config: PrepareConfig) -> tuple[Path, str]:
     root = config.output_dir or config.object.root
     if not root:
         raise UserError("output_dir is not set; give output_dir=DIR, which gets DIR/{train,validation,test}/NAME")
+    if Path(root).is_file():
+        raise UserError(f"output_dir={root} is a file; give a folder")
+    path = getattr(config.source, "path", None)
+    if path and not isinstance(config.source, FolderSource) and Path(root).resolve() == Path(path).resolve():
+        raise UserError(f"output_dir={root} is the folder of the input; give another")
     name = config.object.name or Path(root).resolve().name
     if not name or name.startswith(".") or set(name) & set("/\\"):
         raise UserError(f"object.name={name} must name a folder: without / or \\, and not starting with a dot")

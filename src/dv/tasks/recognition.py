@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,10 @@ from dv.importers import (
 from dv.importers.colmap import holds_model
 from dv.runtime.foreign_files import files_in, is_left_by_system, read_text
 
+NOT_READ = {  # suffixes and names of files: what to do
+    ".r3d": "unpack it, it is a zip archive, and give the folder",
+    "sfm_data.bin": "convert it: openMVG_main_ConvertSfM_DataFormat -i sfm_data.bin -o sfm_data.json -V -I -E -S",
+}
 MESHES = {".obj", ".ply", ".glb", ".gltf", ".stl", ".off", ".3mf", ".dae"}
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -65,6 +70,9 @@ def recognise(path: Path) -> tuple[Recognised, list[Recognised]]:
     """
     if not path.exists():
         raise UserError(f"source.path={path}: no such file or folder")
+    for name, advice in NOT_READ.items():
+        if path.name.lower().endswith(name) or (path.is_dir() and (path / name).is_file()):
+            raise UserError(f"{path}: {name} is not read; {advice}")
     found = list(_formats(path))
     if path.is_dir() and (not found or found[0].source == "capture"):
         inside = [candidates for folder in sorted(path.iterdir()) if folder.is_dir() and not is_left_by_system(folder)
@@ -180,7 +188,14 @@ def _mesh(path: Path) -> Path | None:
 
 
 def _archive(path: Path) -> Path | None:
-    return path if path.is_file() and path.name.lower().endswith(ARCHIVES) else None
+    if not (path.is_file() and path.name.lower().endswith(ARCHIVES)):
+        return None
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if not any(name.endswith(("intrinsics.txt", *ARCHIVES)) for name in names):
+            raise UserError(f"{path}: not an archive of the published scenes; unpack it and give the folder")
+    return path
 
 
 def _meshroom(path: Path) -> Path | None:

@@ -11,6 +11,7 @@ from dv.errors import UserError
 from dv.synthetic import render
 from dv.synthetic.mesh import default_up, mesh_shapes, render_mesh
 from dv.synthetic.mitsuba_scene import load_scene, render_rgba, square_film
+from dv.synthetic.obj import obj_files
 from dv.synthetic.render import SyntheticSettings
 from dv.synthetic.shapes import MeshShape, linear_to_srgb, srgb_to_linear
 
@@ -284,3 +285,29 @@ def test_transfer_curves_are_inverse() -> None:
     values = np.linspace(0, 1, 99)
     np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(values)), values, atol=1e-6)
     assert default_up(Path("A.GLB")) == "y"
+
+
+MATERIALS = {
+    "plain": "map_Kd red.png",
+    "options": "map_Kd -s 1 1 1 -o 0.5 0 -bm 1 red.png",
+    "backslashes": "map_Kd tex tures\\\\red.png",
+    "another machine": "map_Kd C:\\\\Users\\\\me\\\\red.png",
+    "letter case": "map_Kd RED.PNG",
+}
+
+
+@pytest.mark.parametrize("kind", MATERIALS)
+def test_textures_of_obj_files_are_found(kind, tmp_path):
+    """A texture of one colour shows on the face, however the MTL file names it."""
+    folder = tmp_path / "tex tures" if kind == "backslashes" else tmp_path
+    folder.mkdir(exist_ok=True)
+    image_module.fromarray(np.full((4, 4, 3), (200, 10, 10), np.uint8)).save(folder / "red.png")
+    (tmp_path / "a b.mtl").write_text(f"newmtl m\nKd 1 1 1\n{MATERIALS[kind]}\n")
+    obj = "mtllib A B.MTL\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m\nf -3/-3 -2/-2 -1/-1\n"
+    (tmp_path / "quad.obj").write_text(obj)
+    (shape,) = mesh_shapes(tmp_path / "quad.obj")
+    assert shape.texture.reshape(-1, 3).mean(0).tolist() == [200, 10, 10]
+    assert {file.name for file in obj_files(tmp_path / "quad.obj")} == {"a b.mtl", "red.png"}
+    (folder / "red.png").unlink()
+    with pytest.raises(UserError, match="is not found; put it beside the mesh"):
+        obj_files(tmp_path / "quad.obj")

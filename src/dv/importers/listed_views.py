@@ -92,7 +92,7 @@ def numbered_images(folder: Path, count: int, images: Sequence[Path], source: st
     if len(images) != count:
         raise UserError(
             f"{source} has {count} cameras, but {folder} {len(images)} images; they belong to each other by their "
-            "order, so remove the images without a camera, or give source.images=FOLDER"
+            "order: restore the missing or remove the other images, or give source.images=FOLDER"
         )
     return [image.name for image in images]
 

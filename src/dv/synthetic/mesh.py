@@ -1,9 +1,7 @@
 """Mesh files, read with trimesh, centred and scaled into the voxel grid's cube."""
 
 import hashlib
-import re
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dv.errors import UserError
-from dv.runtime.foreign_files import read_text
+from dv.synthetic.obj import obj_files, read_obj
 from dv.synthetic.render import SyntheticSettings, render_object
 from dv.synthetic.shapes import Array, MeshShape, Texels, linear_to_srgb, srgb_to_linear, to_texels
 
@@ -80,7 +78,8 @@ def render_mesh(path: Path, name: str | None, output_dir: Path, settings: Synthe
     if settings.shape is not None:
         raise UserError(f"source.shape={settings.shape} applies to source=synthetic only; remove it to render a mesh")
     shapes = mesh_shapes(path, up)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    files = [path, *(obj_files(path) if path.suffix.lower() == ".obj" else [])]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     mesh = {"mesh": path.name, "mesh_sha256": digest, "up": up or default_up(path)}
     render_object(name or path.stem, output_dir, settings, "mesh", mesh, lambda: shapes)
 
@@ -95,45 +94,13 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: no such mesh file; pass one with mesh.path=FILE.obj (or .ply, .glb, .stl)")
     try:
         if path.suffix.lower() == ".obj":
-            resolver = trimesh.resolvers.FilePathResolver(path)
-            text = absolute_indices(read_text(path))
-            return trimesh.load_scene(StringIO(text), file_type="obj", resolver=resolver, process=False)
+            return read_obj(path)
         return trimesh.load_scene(path, process=False)
     except UserError:
         raise
     except Exception as error:  # each of trimesh's loaders raises its own exceptions
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path}: cannot be read as a mesh ({reason}); convert it to .obj, .ply or .glb") from error
-
-
-def absolute_indices(text: str) -> str:
-    """Return the text of an OBJ file with indices that count from its beginning.
-
-    Negative ones count back from their own line, -1 being the last vertex before it (Wavefront's specification, "Face
-    elements"); trimesh counts them from the end of the file.
-
-    >>> absolute_indices("v 0 0 0\\nv 1 0 0\\nv 0 1 0\\nf -3 -2 -1\\nv 0 0 1\\n").splitlines()[3]
-    'f 1 2 3'
-    """
-    if not re.search(r"^\s*[flp]\s.*-\d", text, re.MULTILINE):
-        return text
-    kinds = ("v", "vt", "vn")  # in the order in which a corner names them: v/vt/vn
-    counts = dict.fromkeys(kinds, 0)
-    lines = []
-    for line in text.replace("\\\n", " ").split("\n"):
-        word, *corners = line.split() or [""]
-        if word in counts:
-            counts[word] += 1
-        elif word in ("f", "l", "p") and "-" in line:
-            corners = corners[: corners.index("#")] if "#" in corners else corners
-            indices = [
-                [str(counts[kind] + 1 + int(i)) if i.startswith("-") else i
-                 for kind, i in zip(kinds, corner.split("/"), strict=False)]
-                for corner in corners
-            ]  # fmt: skip
-            line = " ".join([word, *("/".join(corner) for corner in indices)])
-        lines.append(line)
-    return "\n".join(lines)
 
 
 def _shape(path: Path, mesh: Any, to_world: Array, up: str) -> MeshShape:

@@ -15,6 +15,7 @@ from dv.lightning.callbacks import Clock
 from dv.lightning.loggers import RunWandbLogger
 from dv.lightning.object_module import ObjectModule, callbacks_of
 from dv.runtime.files import atomic_file
+from dv.tasks.command_line import shell_override
 from dv.tasks.record import record_finished
 from dv.tasks.wandb_results import log_results
 
@@ -48,9 +49,9 @@ def finish_training(
     if trainer.is_global_zero:
         record_finished(run_dir, steps, seconds, scores, device, trainer.world_size)
     log.info(
-        "validation PSNR %.2f dB after %d steps; next: python evaluate.py ckpt=%s",
+        "validation PSNR %.2f dB after %d steps; next: python evaluate.py %s",
         final,
         steps,
-        checkpoints / "best.ckpt",
+        shell_override("ckpt", str(checkpoints / "best.ckpt")),
     )
     return best_psnr

@@ -3,11 +3,13 @@
 import json
 import shutil
 import unicodedata
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from camera_files import FORMATS, View, random_views, source_of, write_dataset
 from dv.errors import UserError
@@ -15,6 +17,7 @@ from dv.importers.llff import read_llff
 from dv.importers.nsvf import read_nsvf
 from dv.importers.readers import read_posed
 from dv.importers.transforms import read_transforms
+from dv.prepare.lens import Lens
 from dv.prepare.named_images import NamedImages
 from dv.tasks.recognition import recognise
 
@@ -171,11 +174,14 @@ MISSING = {  # files that are there, names in the camera file, and what each of 
         {"./train/r_1": "train/r_1.png", "./train/r_2": None},
     ),
     "only masks are there": (["masks/1.png", "masks/2.png"], {"images/1.png": None, "images/2.png": None}),
-    "two folders became one": (
-        ["images/1.png", "images/2.png"],
-        {"left/1.png": "images/1.png", "left/2.png": "images/2.png", "right/1.png": None},
+    "a folder of another name": (
+        ["images/left/1.png", "images/left_small/1.png"],
+        {"left/1.png": "images/left/1.png", "right/1.png": None},
     ),
-    "train and test became one": (["images/r_1.png"], {"./test/r_1": "images/r_1.png", "./train/r_1": None}),
+    "a folder in another letter case": (
+        ["images/left/1.png", "images/Right/1.png"],
+        {"left/1.png": "images/left/1.png", "right/1.png": "images/Right/1.png"},
+    ),
     "a smaller copy with another suffix": (["images_2/1.png", "images_2/2.png"], {"1.JPG": "images_2/1.png"}),
     "another folder": (["shots/1.JPG"], {"D:\\raw\\1.jpg": "shots/1.JPG"}),
     "in folders below": (["images/a/1.jpg", "images/b/2.jpg"], {"1": "images/a/1.jpg", "2": "images/b/2.jpg"}),
@@ -189,6 +195,17 @@ def test_a_missing_image_is_never_replaced_by_another(case, tmp_path):
     images.expect(meanings)
     found = {name: images.find(name) for name in meanings}
     assert found == {name: path and tmp_path / path for name, path in meanings.items()}
+
+
+@pytest.mark.parametrize("names", [("left/1.png", "right/1.png"), ("./train/1", "./test/1")])
+def test_folders_that_became_one_are_refused(names, tmp_path):
+    images = NamedImages(dataset_of(tmp_path, "images/1.png", "images/2.png"))
+    images.expect(names)
+    for name in names:
+        with pytest.raises(
+            UserError, match="images could hold the images of .*: put them into such folders"
+        ):
+            images.find(name)
 
 
 def test_two_names_of_one_image_are_refused(tmp_path):
@@ -241,3 +258,79 @@ def test_as_many_images_as_cameras(tmp_path):
     shutil.copyfile(path / "images" / "view 000.png", path / "images" / "zzz.png")
     with pytest.raises(UserError, match=r"poses_bounds.npy has 5 cameras, but .*images 6 images"):
         read_llff(path)
+
+
+@pytest.mark.parametrize("change", ["no empty lines", "no points", "no points, binary"])
+def test_colmap_models_of_other_programs(change, tmp_path):
+    """Images without the lines of their points, and models without points."""
+    views = random_views("colmap", 11, 0.0, 1.0)
+    path = write_dataset("colmap", tmp_path, views)
+    model = path / "sparse" / "0"
+    if change == "no empty lines":
+        lines = (model / "images.txt").read_text().splitlines()
+        (model / "images.txt").write_text("\n".join(line for line in lines if line) + "\n")
+    elif change == "no points":
+        (model / "points3D.txt").unlink()
+    else:
+        pycolmap = pytest.importorskip("pycolmap")
+        renamed = (model / "images.txt").read_text().replace("view ", "view_")
+        (model / "images.txt").write_text(renamed)
+        views = [View(v.name.replace("view ", "view_"), v.pose, v.lens) for v in views]
+        for view in views:
+            image = path / "images" / view.name
+            image.with_name(view.name.replace("view_", "view ")).rename(image)
+        pycolmap.Reconstruction(model).write_binary(model)
+        for file in (*model.glob("*.txt"), model / "points3D.bin"):
+            file.unlink()
+    assert recognise(path)[0].source == "colmap"
+    assert_same(read_posed(path, source_of("colmap", path)), views)
+
+
+@pytest.mark.parametrize(("w", "h"), [(None, None), (40, 30)])
+def test_numbers_of_images_of_another_size(w, h, tmp_path):
+    """They are scaled if the file says the size, and refused if only the principal point shows it."""
+    view = View("a.png", np.eye(4), Lens(20, 15, 30.0, 30.0, 10.0, 7.5))
+    path = write_dataset("transforms", tmp_path, [view])
+    content = json.loads((path / "transforms.json").read_text())
+    frame = content["frames"][0] | {"fl_x": 60.0, "fl_y": 60.0, "cx": 20.0, "cy": 15.0, "w": w, "h": h}
+    (path / "transforms.json").write_text(json.dumps({"frames": [frame]}))
+    if w:
+        (photograph,) = read_transforms(path).photographs
+        assert photograph.lens == view.lens
+    else:
+        with pytest.raises(
+            UserError, match="the principal point 20 15 belongs to images of another size"
+        ):
+            read_transforms(path)
+
+
+@pytest.mark.parametrize("size", ["stated upright", "stated as stored", "not stated"])
+def test_the_exif_orientation_against_the_sizes_in_the_file(size, tmp_path):
+    """A photograph of 20×12 px that is shown as 12×20: the camera file tells which of them it is about."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((12, 20, 3), np.uint8)).save(tmp_path / "images" / "a.jpg", exif=exif)
+    upright = size != "stated as stored"
+    width, height = (12, 20) if upright else (20, 12)
+    frame = {"file_path": "images/a.jpg", "transform_matrix": np.eye(4).tolist(), "fl_x": 30.0, "cx": width / 2 + 1,
+             "cy": height / 2}  # fmt: skip
+    if size != "not stated":
+        frame |= {"w": width, "h": height}
+    (tmp_path / "transforms.json").write_text(json.dumps({"frames": [frame]}))
+    (photograph,) = read_transforms(tmp_path).photographs
+    assert photograph.upright == upright
+    assert (photograph.lens.width, photograph.lens.height, photograph.lens.cx) == (width, height, width / 2 + 1)
+
+
+def test_what_is_not_read_says_what_to_do(tmp_path):
+    (tmp_path / "a.r3d").write_bytes(b"PK")
+    with pytest.raises(UserError, match="unpack it, it is a zip archive"):
+        recognise(tmp_path / "a.r3d")
+    (tmp_path / "sfm_data.bin").write_bytes(b"x")
+    with pytest.raises(UserError, match="openMVG_main_ConvertSfM_DataFormat"):
+        recognise(tmp_path)
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        archive.writestr("scan/transforms.json", "{}")
+    with pytest.raises(UserError, match="unpack it and give the folder"):
+        recognise(tmp_path / "scan.zip")

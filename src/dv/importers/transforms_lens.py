@@ -11,7 +11,7 @@ from dv.decoding import image_header
 from dv.errors import UserError
 from dv.prepare.lens import Lens
 
-MIDDLE = 0.2  # of the image's sides that the principal point is at least away from any edge, if w and h are not stated
+OFF_CENTER = 0.3  # of the image's sides that the principal point may be away from the middle, if w and h are not stated
 FISHEYES = {"OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
 PERSPECTIVES = {"PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"}
 Json = Mapping[str, Any]
@@ -51,9 +51,11 @@ def _stated_size(both: Json, image: Path) -> tuple[int, int]:
     cx, cy = number(both, "cx"), number(both, "cy")
     if cx is None or cy is None or (number(both, "w") and number(both, "h")):
         return header.size
-    for size in dict.fromkeys((header.size, header.upright_size)):
-        if all(MIDDLE <= c / side <= 1 - MIDDLE for c, side in zip((cx, cy), size, strict=True)):
-            return size
+    away = {size: max(abs(c / side - 0.5) for c, side in zip((cx, cy), size, strict=True))
+            for size in (header.size, header.upright_size)}  # fmt: skip
+    nearest = min(away, key=lambda size: away[size])
+    if away[nearest] < OFF_CENTER:
+        return nearest
     raise UserError(f"is {header.width}×{header.height} px, but the principal point {cx:g} {cy:g} belongs to images of "
                     "another size; add w and h, those of the calibration")  # fmt: skip
 

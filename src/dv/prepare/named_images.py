@@ -58,6 +58,7 @@ class NamedImages:
         self._not_in = set(not_in)
         self._exactly_named: set[Path] = set()
         self._places: dict[tuple[str, ...], list[Path]] = {}  # by the folders in names: where these images are
+        self._contested: dict[tuple[str, ...], tuple[str, ...]] = {}  # folders in names that would be one folder
         self._taken: dict[Path, str] = {}
 
     def expect(self, names: Iterable[str]) -> None:
@@ -71,9 +72,16 @@ class NamedImages:
             if paths:
                 folders = [path.parent for path in paths]
                 self._places[group] = [max(set(folders), key=folders.count)]
-        for group in sorted((g for g in groups if g not in self._places), key=lambda g: (-len(groups[g]), g)):
-            taken = self._not_in | {folder for places in self._places.values() for folder in places}
-            self._places[group] = self._likely_folders([_parts(name)[-1] for name in groups[group]], taken, not group)
+        taken = self._not_in | {folder for places in self._places.values() for folder in places}
+        known = any(self._places)  # folders with names, of which the others are no new ones
+        unknown = {group: [_parts(name)[-1] for name in groups[group]] for group in groups if group not in self._places}
+        for group, wanted in unknown.items():
+            called = group[-1] if group and known else None
+            self._places[group] = self._likely_folders(wanted, taken, called, bare=not group)
+        for group, wanted in unknown.items():
+            rivals = [other for other in unknown if other != group and self._places[other] == self._places[group] != []]
+            if any(set(wanted) & set(unknown[other]) for other in rivals):
+                self._contested[group] = rivals[0]
 
     def find(self, name: str) -> Path | None:
         """Return the file that ``name`` means; None if there is none.
@@ -88,6 +96,9 @@ class NamedImages:
         if tuple(group) not in self._places:
             self.expect([name])
         places = self._places[tuple(group)]
+        if rival := self._contested.get(tuple(group)):
+            one, other = "/".join(group) or ".", "/".join(rival) or "."
+            raise UserError(f"{places[0]} could hold the images of {one} or of {other}: put them into such folders")
         if len(places) > 1:
             raise UserError(f"could be in {places[0]} or in {places[1]}; give source.images=FOLDER")
         known = [path for path in self._below(places, group) if path not in self._exactly_named]
@@ -128,17 +139,20 @@ class NamedImages:
                     return found
         return None
 
-    def _likely_folders(self, names: list[str], taken: set[Path], bare: bool) -> list[Path]:
+    def _likely_folders(self, names: list[str], taken: set[Path], called: str | None, *, bare: bool) -> list[Path]:
         """Return the folder that holds most of the names; several if it cannot be told which of them is meant.
 
         Args:
             names: of images.
             taken: folders in which they are not.
+            called: name of the folder; None for any.
             bare: whether they are named without folders: then images in folders below count, too.
         """
         stems = {name: same_name(Path(name).stem) for name in names}
         counts: dict[Path, int] = {}
         for folder in self._folders if bare else self._by_folder:
+            if called is not None and same_name(folder.name) != called:
+                continue
             if folder not in taken and same_name(folder.name) not in NO_PHOTOGRAPHS:
                 paths = self._below([folder], [] if bare else [""])
                 files, without = {same_name(p.name) for p in paths}, {same_name(p.stem) for p in paths}

@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -434,3 +436,48 @@ def random_views(name: str, seed: int, far: float, scale: float) -> list[View]:
         pose[:3, :3], pose[:3, 3] = random_rotation(rng), place + scale * rng.normal(size=3)
         views.append(View(image, pose, lens))
     return views
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """Damage the content of a file as disks, editors and other programs do."""
+    text = data.decode("latin-1")
+    numbers = list(re.finditer(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", text))
+    kind = rng.randrange(8)
+    if kind == 0:
+        return data[: rng.randrange(len(data) + 1)]
+    if kind == 1:
+        return b""
+    if kind == 2 and data:
+        changed = bytearray(data)
+        for _ in range(rng.randrange(1, 9)):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        return bytes(changed)
+    if kind == 3:
+        start = rng.randrange(len(data) + 1)
+        return data[:start] + data[start + rng.randrange(40) :]
+    if kind == 4:
+        lines = data.split(b"\n")
+        rng.shuffle(lines) if rng.random() < 0.5 else lines.pop(rng.randrange(len(lines)))
+        return b"\n".join(lines)
+    if kind == 5:
+        start = rng.randrange(len(data) + 1)
+        return data[:start] + data[start : start + rng.randrange(60)] + data[start:]
+    if numbers:
+        values = [
+            "nan",
+            "1e999",
+            "-1",
+            "0",
+            "99999999999999999999",
+            "null",
+            '"x"',
+            "[]",
+            "{}",
+            "true",
+            "",
+            "1e300",
+            "-1e-300",
+        ]
+        number = rng.choice(numbers)
+        return (text[: number.start()] + rng.choice(values) + text[number.end() :]).encode("latin-1")
+    return data + bytes(rng.randrange(256) for _ in range(20))

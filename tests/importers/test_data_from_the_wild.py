@@ -202,9 +202,7 @@ def test_folders_that_became_one_are_refused(names, tmp_path):
     images = NamedImages(dataset_of(tmp_path, "images/1.png", "images/2.png"))
     images.expect(names)
     for name in names:
-        with pytest.raises(
-            UserError, match="images could hold the images of .*: put them into such folders"
-        ):
+        with pytest.raises(UserError, match="images could hold the images of .*: put them into such folders"):
             images.find(name)
 
 
@@ -298,9 +296,7 @@ def test_numbers_of_images_of_another_size(w, h, tmp_path):
         (photograph,) = read_transforms(path).photographs
         assert photograph.lens == view.lens
     else:
-        with pytest.raises(
-            UserError, match="the principal point 20 15 belongs to images of another size"
-        ):
+        with pytest.raises(UserError, match="the principal point 20 15 belongs to images of another size"):
             read_transforms(path)
 
 

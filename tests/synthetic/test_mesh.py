@@ -1,5 +1,6 @@
 import hashlib
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from camera_files import mutated
 from dv.errors import UserError
 from dv.synthetic import render
 from dv.synthetic.mesh import default_up, mesh_shapes, render_mesh
@@ -311,3 +313,22 @@ def test_textures_of_obj_files_are_found(kind, tmp_path):
     (folder / "red.png").unlink()
     with pytest.raises(UserError, match="is not found; put it beside the mesh"):
         obj_files(tmp_path / "quad.obj")
+
+
+def test_damaged_obj_files_end_in_one_line(tmp_path):
+    """Two hundred damaged copies of a mesh with negative indices, materials and a texture."""
+    image_module.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(tmp_path / "t.png")
+    (tmp_path / "m.mtl").write_text("newmtl m\nKd 1 0.5 0\nmap_Kd t.png\n")
+    whole = (
+        b"mtllib m.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m\n"
+        b"f -4/-3 -3/-2 -2/-1\nf 1/1 2/2 4/3\nf -4/1 -1/2 -2/3\n"
+    )
+    read = 0
+    for seed in range(200):
+        (tmp_path / "a.obj").write_bytes(mutated(whole, random.Random(seed)))
+        try:
+            assert mesh_shapes(tmp_path / "a.obj")
+            read += 1
+        except UserError:
+            pass
+    assert 0 < read < 200

@@ -106,6 +106,8 @@ def _read(path: Path) -> Any:
 def _shape(path: Path, mesh: Any, to_world: Array, up: str) -> MeshShape:
     """Convert one mesh of the file to world axes, not yet scaled; faces do not share vertices."""
     faces = np.asarray(mesh.faces)
+    if np.shape(mesh.vertices)[1:] != (3,):
+        raise UserError(f"{path}: vertices must have three coordinates; export the mesh again")
     if faces.min() < 0 or faces.max() >= len(mesh.vertices):
         raise UserError(f"{path}: a face refers to a missing vertex; export the mesh again")
     if up == "y":

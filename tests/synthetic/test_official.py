@@ -18,7 +18,7 @@ import pytest
 from conftest import write_object
 from dv.config import OfficialSource
 from dv.errors import UserError
-from dv.importers import download, official
+from dv.synthetic import download, official
 from dv.synthetic.official import install_official
 
 SPLITS = ("train", "validation", "test")

@@ -279,7 +279,7 @@ def test_init_from_a_reference_checkpoint(command, tmp_path, case):
     [
         (["trainer.gpus=7"], "trainer.gpus=7, but this machine has"),
         (["object.name=cat"], "no object at"),
-        (["object=unicorn"], "Available options in 'object'"),
+        (["object=unicorn"], "object=unicorn: object must be one of chair, cube, custom"),
         (["data.image_side=48"], "data.image_side=48 must be a power of two"),
         (["data.image_side=64"], "smaller than data.image_side=64; use data.image_side=32"),
         (["grid.side=12"], "grid.side=12 must be a power of two"),

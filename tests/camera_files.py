@@ -469,6 +469,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
             "-1",
             "0",
             "99999999999999999999",
+            "9" * 400,
             "null",
             '"x"',
             "[]",

@@ -85,7 +85,7 @@ def image_size(path: Path) -> tuple[int, int]:
     return image_header(path).size
 
 
-def read_pixels(path: Path, upright: bool = False) -> NDArray[Any]:
+def read_pixels(path: Path, upright: bool = False, least: tuple[int, int] | None = None) -> NDArray[Any]:
     """Decode an image file.
 
     Palettes, grey, CMYK and other colours become RGB, or RGBA if anything can be transparent. Colours of another
@@ -94,6 +94,8 @@ def read_pixels(path: Path, upright: bool = False) -> NDArray[Any]:
     Args:
         path: the file.
         upright: whether to apply the EXIF orientation. TIFF, HEIF and camera raw are always upright.
+        least: width and height in px, as stored, that suffice: of JPEG files, averages of 2×2, 4×4 or 8×8 pixels are
+            decoded, which is faster.
 
     Returns:
         ``[H, W, 3]`` or ``[H, W, 4]``: uint8 or uint16 of the full range, or float32 in [0, 1].
@@ -107,6 +109,8 @@ def read_pixels(path: Path, upright: bool = False) -> NDArray[Any]:
                 return np.asarray(raw.postprocess(use_camera_wb=True, no_auto_bright=True))
         with Image.open(path) as image:
             orientation = _orientation(image)
+            if least and image.mode == "RGB":
+                image.draft("RGB", least)
             # Pillow keeps only eight of the 16 bits of colours
             pixels = _read_16_bit(path) if ";16" in str(image.tile) and image.mode[:1] == "R" else _rgb(path, image)
     except UserError:
@@ -153,7 +157,7 @@ def is_plain_file(path: Path) -> bool:
                 and not image.has_transparency_data
                 and ";16" not in str(image.tile)
                 and _orientation(image) == 1
-                and (not profile or _is_srgb(profile))
+                and (not profile or _srgb_transform(profile, "RGB", "RGB") is None)
             )
     except Exception as error:  # each decoder raises its own types
         raise _unreadable(path, error) from error
@@ -218,24 +222,23 @@ def _rgb(path: Path, image: Image.Image) -> NDArray[Any]:
 
 def _to_srgb(image: Image.Image, profile: bytes, mode: str) -> Image.Image | None:
     """Convert an image of another profile than sRGB; None if it is sRGB or the profile is damaged."""
-    if _is_srgb(profile):
-        return None
     with _color_management:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            return None  # as image viewers do
+        transform = _srgb_transform(profile, image.mode, mode)
+        return transform.apply(image) if transform else None
 
 
 @cache
-def _is_srgb(profile: bytes) -> bool:
-    with _color_management:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return "srgb" in ImageCms.getProfileDescription(source).lower()
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            return False
+def _srgb_transform(profile: bytes, mode: str, to_mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the conversion of a profile to sRGB; None if it is sRGB, or damaged: viewers ignore it then."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return None
+        return ImageCms.ImageCmsTransform(
+            source, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")), mode, to_mode
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
 
 
 def _read_16_bit(path: Path) -> NDArray[Any]:

@@ -83,9 +83,9 @@ def test_quoted_text_in_a_sweep_is_left_to_hydra():
     assert value(folder) == "sw, 3"
 
 
-def test_the_home_folder(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    assert hydra_arguments(["--source.path=~/scan"], "prepare", CONF) == ["source.path=/home/me/scan"]
+def test_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert hydra_arguments(["--source.path=~/scan"], "prepare", CONF) == [f"source.path={tmp_path}/scan"]
 
 
 @pytest.mark.parametrize("text", ["plain/path.png", "a-b_c.d", "v1.2"])

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from dv.data.folder import raise_problems
-from dv.decoding import IMAGE_SUFFIXES, read_image
+from dv.decoding import IMAGE_SUFFIXES, RAW_SUFFIXES, read_image
 from dv.errors import UserError
 from dv.prepare.lens import Lens
 from dv.prepare.photographs import Photograph, unique_names
@@ -198,6 +198,8 @@ def _read_exif(path: Path) -> tuple[str, float | None]:
         with Image.open(path) as image:
             exif = image.getexif()
     except OSError as error:
+        if path.suffix.lower() in RAW_SUFFIXES:  # Pillow opens only those that are TIFF files
+            return "", None
         raise UserError(f"{path}: cannot be read as an image, it may be truncated") from error
     details = exif.get_ifd(ExifTags.IFD.Exif)
     device = f"{exif.get(ExifTags.Base.Make, '')} {exif.get(ExifTags.Base.Model, '')}".strip()

@@ -116,8 +116,6 @@ def _read_frames(file: Path) -> list[Any]:
 
 def _camera(viewpoint: Viewpoint, size: list[int], _image: tuple[int, int]) -> tuple[Array, Lens]:
     height, width = size
-    if min(size) < 1 or max(size) >= 1_000_000:
-        raise UserError(f"its size is {height}×{width} px")
     shorter = min(width, height)
     units = {"ndc_isotropic": (shorter / 2, shorter / 2), "ndc_norm_image_bounds": (width / 2, height / 2)}
     if viewpoint.intrinsics_format not in units:

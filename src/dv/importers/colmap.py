@@ -16,7 +16,7 @@ from dv.prepare.lens import Lens
 from dv.prepare.named_images import NamedImages, named_images
 from dv.prepare.photographs import Photograph, PhotographSet, Problems, existing, shorten, unique_names
 from dv.prepare.placement import Array
-from dv.runtime.foreign_files import files_in, read_text
+from dv.runtime.foreign_files import files_in, is_left_by_system, read_text
 
 # Camera models whose parameters are f or fx fy, then cx cy, then OpenCV's distortion; whether they are fisheyes.
 MODELS = {
@@ -34,6 +34,7 @@ ONE_FOCAL = {"SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE
 PARTS = ("cameras", "images", "points3D")
 DECIMAL_COMMA = re.compile(r"(\d),(\d)")
 ENOUGH_POINTS = 100
+DEPTH = 3  # levels of folders in which models are looked for, as colmap/sparse/0
 
 
 def colmap_module() -> Any:
@@ -116,14 +117,14 @@ def read_colmap(path: Path, images: Path | None = None) -> PhotographSet:
     Poses keep COLMAP's world, whose scale is arbitrary. Images may be smaller copies of the reconstructed ones.
 
     Args:
-        path: folder of the model, or up to two levels above it, as ``sparse/0`` is below a project.
+        path: folder of the model, or up to three levels above it, as ``colmap/sparse/0`` is below a project.
         images: folder of the images; None: see :func:`~dv.prepare.named_images.named_images`.
 
     Raises:
         UserError: one that lists every fault, or if most images are missing.
     """
     colmap = colmap_module()
-    folders = _model_folders(path)
+    folders = _find_models(path)
     models = {folder: _read_model(colmap, folder) for folder in folders}
     folder = max(models, key=lambda f: models[f][0].num_reg_images())
     model, names = models[folder]
@@ -132,7 +133,6 @@ def read_colmap(path: Path, images: Path | None = None) -> PhotographSet:
     files = named_images(path, images)
     views, points = photographs_of(model, files, names)
     splits, left_out, _ = existing({"train": views}, "give source.images=FOLDER")
-    several = f"{len(models)} models: that with the most images is read, {folder}"
     others = files.others(photograph.path for photograph in splits["train"])
     return PhotographSet(
         splits,
@@ -144,7 +144,7 @@ def read_colmap(path: Path, images: Path | None = None) -> PhotographSet:
             "points": len(points),
         },
         left_out=left_out + [f"{image}: not in the model" for image in others],
-        notes=[several] if len(models) > 1 else [],
+        notes=[f"{len(models)} models: that with the most images is read, {folder}"] if len(models) > 1 else [],
         files=[file for f in folders for file in files_in(f, {".bin", ".txt"})],
     )
 
@@ -156,22 +156,33 @@ def _pose(image: Any) -> Array:
     return pose
 
 
-def holds_model(folder: Path) -> bool:
-    """Return whether the cameras and images of a COLMAP model are in a folder; it may lack points."""
+def model_folders(path: Path) -> list[Path]:
+    """Return the folders with cameras and images of a COLMAP model: ``path``, or all up to three levels below it.
+
+    A model may lack points.
+    """
+    if _holds_model(path):
+        return [path]
+    level, found = [path], list[Path]()
+    for _ in range(DEPTH):
+        level = [f for folder in level for f in sorted(folder.iterdir()) if f.is_dir() and not is_left_by_system(f)]
+        found += [folder for folder in level if _holds_model(folder)]
+    return found
+
+
+def _holds_model(folder: Path) -> bool:
     return any(all((folder / f"{part}{end}").is_file() for part in PARTS[:2]) for end in (".bin", ".txt"))
 
 
-def _model_folders(path: Path) -> list[Path]:
+def _find_models(path: Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"source.path={path}: no such folder; give one that holds a COLMAP model")
-    found = [path] if holds_model(path) else []
-    found = found or [f for f in (*sorted(path.glob("*")), *sorted(path.glob("*/*"))) if f.is_dir() and holds_model(f)]
-    if not found:
-        raise UserError(
-            f"source.path={path}: no COLMAP model ({shorten([f'{part}.bin' for part in PARTS])}, or .txt) in this "
-            "folder, in sparse/0 or in another folder up to two levels below"
-        )
-    return found
+    if found := model_folders(path):
+        return found
+    raise UserError(
+        f"source.path={path}: no COLMAP model ({shorten([f'{part}.bin' for part in PARTS])}, or .txt) in this "
+        "folder, in sparse/0 or in another folder up to three levels below"
+    )
 
 
 def _read_model(colmap: Any, folder: Path) -> tuple[Any, dict[int, str] | None]:
@@ -203,7 +214,7 @@ def _plain_copy(folder: Path, copy: Path) -> dict[int, str]:
     """
     for file in files_in(folder, {".txt"}):
         if file.name != "images.txt":
-            (copy / file.name).write_text(_with_points(read_text(file)))
+            (copy / file.name).write_text(_with_decimal_points(read_text(file)))
     (copy / "points3D.txt").touch()
     names: dict[int, str] = {}
     lines = deque(read_text(folder / "images.txt").splitlines())
@@ -218,7 +229,7 @@ def _plain_copy(folder: Path, copy: Path) -> dict[int, str]:
                                 f"but a line is: {line[:60]}")  # fmt: skip
             names[int(fields[0])] = fields[9].strip()
             points = lines.popleft() if lines and not _names_an_image(lines[0]) else ""
-            written.write(_with_points(f"{' '.join(fields[:9])} {fields[0]}\n{points}\n"))
+            written.write(_with_decimal_points(f"{' '.join(fields[:9])} {fields[0]}\n{points}\n"))
     return names
 
 
@@ -228,6 +239,6 @@ def _names_an_image(line: str) -> bool:
     return len(fields) == 10 and not re.fullmatch(r"[-+.,\deE\s]+", fields[9])
 
 
-def _with_points(text: str) -> str:
-    """Replace decimal commas by points."""
+def _with_decimal_points(text: str) -> str:
+    """Return text with decimal points for decimal commas."""
     return DECIMAL_COMMA.sub(r"\1.\2", text)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +13,9 @@ from dv.decoding import image_size
 from dv.errors import UserError
 from dv.prepare.lens import Lens
 from dv.prepare.named_images import NamedImages
-from dv.prepare.photographs import Photograph, PhotographSet, Problems, existing, unique_names
+from dv.prepare.photographs import Photograph, PhotographSet, Problems, existing, uniquely_named
 from dv.prepare.placement import Array
+from dv.runtime.foreign_files import files_with
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
@@ -68,7 +68,7 @@ def photographs_of_files(
     photographs, left_out, notes = existing(views, advice)
     others = images.others(used) if list_others else []
     return PhotographSet(
-        {split: _uniquely_named(found) for split, found in photographs.items()},
+        {split: uniquely_named(found) for split, found in photographs.items()},
         left_out=left_out + [f"{other}: has no camera" for other in others],
         notes=notes,
     )
@@ -76,11 +76,6 @@ def photographs_of_files(
 
 def _relative(image: Path, root: Path) -> str:
     return str(image.relative_to(root)) if image.is_relative_to(root) else image.name
-
-
-def _uniquely_named(photographs: list[Photograph]) -> list[Photograph]:
-    names = unique_names([Path(photograph.name) for photograph in photographs])
-    return [replace(photograph, name=name) for photograph, name in zip(photographs, names, strict=True)]
 
 
 def numbered_images(folder: Path, count: int, images: Sequence[Path], source: str) -> list[str]:
@@ -95,6 +90,20 @@ def numbered_images(folder: Path, count: int, images: Sequence[Path], source: st
             "order: restore the missing or remove the other images, or give source.images=FOLDER"
         )
     return [image.name for image in images]
+
+
+def only_file(path: Path, suffix: str, words: Collection[str], kind: str) -> Path:
+    """Return ``path`` if it is a file, else the only text file in this folder with a suffix and all ``words``.
+
+    Raises:
+        UserError: if there is none, or several; ``kind`` says of what.
+    """
+    if path.is_file():
+        return path
+    files = files_with(path, suffix, words)
+    if len(files) != 1:
+        raise UserError(f"{path}: has {len(files) or 'no'} {kind}; give one as source.path")
+    return files[0]
 
 
 def pose_of(rotation: Array, center: Array) -> Array:

@@ -44,8 +44,6 @@ def read_llff(path: Path, images: Path | None = None) -> PhotographSet:
         matrix = np.eye(4)
         matrix[:3] = row[:15].reshape(3, 5)[:, [1, 0, 2, 3]] * [1, 1, -1, 1]
         height, width, f = row[[4, 9, 14]].tolist()
-        if not (0.5 <= height < 1e6 and 0.5 <= width < 1e6):
-            raise UserError(f"its height and width are {height:g} and {width:g} px")
         return poses.rigid(matrix), Lens(round(width), round(height), f, f, round(width) / 2, round(height) / 2)
 
     cameras = {name: partial(camera, row) for name, row in zip(names, rows, strict=True)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, Field
@@ -20,7 +20,7 @@ from dv.runtime.foreign_files import checked, files_in, read_json
 
 SUFFIXES = {".sfm", ".json"}
 NAMES = ("cameras.sfm", "sfm.json", "sfmData.json", "sfm.sfm")
-FILM = (36.0, 24.0)  # mm, if the size of the sensor is not given
+FILM_WIDTH = 36.0  # mm, if the width of the sensor is not given
 OFFSETS_SINCE = (1, 2, 1)  # principal points are relative to the middle of the image
 MILLIMETRES_SINCE = (1, 2, 2)
 NARROW_PIXELS_SINCE, FOCAL_Y_SINCE = (1, 2, 5), (1, 2, 10)  # what pixelRatio and focalLength mean
@@ -70,13 +70,12 @@ class SfmIntrinsic(BaseModel):
     """A lens; which lengths are given in which unit depends on the version of the file."""
 
     intrinsicId: str
-    width: Annotated[int, Field(ge=1, lt=1_000_000)]
-    height: Annotated[int, Field(ge=1, lt=1_000_000)]
+    width: int
+    height: int
     type: str = "pinhole"
     distortionType: str | None = None
     undistortionType: str = "none"
-    sensorWidth: Number = FILM[0]
-    sensorHeight: Number = FILM[1]
+    sensorWidth: Number = FILM_WIDTH
     focalLength: Number | None = None
     pxFocalLength: Number | Pair | None = None
     pixelRatio: Number = 1.0
@@ -159,12 +158,10 @@ def _camera(
 
 def _lens(item: SfmIntrinsic, version: tuple[int, ...]) -> Lens:
     kind = item.distortionType if item.distortionType not in (None, "") else OLD_TYPES.get(item.type, item.type)
-    if kind not in OPENCV or (item.distortionType and item.type not in ("pinhole", "equidistant")):
+    if kind not in OPENCV or (item.distortionType and item.type != "pinhole"):
         raise UserError(f"its lens is {item.type} {kind}, which is not supported; undistort the images in Meshroom")
     if item.undistortionType not in ("", "none"):
         raise UserError(f"its lens has an undistortion of its own ({item.undistortionType}), which is not supported")
-    if item.type == "equidistant" and kind != "fisheye":
-        raise UserError(f"its lens is equidistant with distortion {kind}, which is not supported")
     fx, fy = _focal_lengths(item, version)
     cx, cy = item.principalPoint
     if version >= OFFSETS_SINCE:
@@ -179,7 +176,7 @@ def _lens(item: SfmIntrinsic, version: tuple[int, ...]) -> Lens:
 
 def _focal_lengths(item: SfmIntrinsic, version: tuple[int, ...]) -> tuple[float, float]:
     if version < MILLIMETRES_SINCE:
-        px: Any = item.pxFocalLength
+        px = item.pxFocalLength
         if px is None:
             raise UserError("its lens has no pxFocalLength")
         return (px[0], px[1]) if isinstance(px, list) else (px, px)

@@ -10,16 +10,17 @@ from xml.etree import ElementTree
 import numpy as np
 
 from dv.errors import UserError
-from dv.importers.listed_views import photographs_of_files
+from dv.importers.listed_views import only_file, photographs_of_files
 from dv.prepare.lens import Lens
 from dv.prepare.named_images import named_images
 from dv.prepare.photographs import PhotographSet
 from dv.prepare.placement import Array
 from dv.prepare.rigid import RigidPoses
-from dv.runtime.foreign_files import files_in, numbers_of, read_text
+from dv.runtime.foreign_files import numbers_of, read_text
 
 Element = ElementTree.Element
 FISHEYES = {"fisheye", "equidistant_fisheye"}
+SUFFIX, WORDS = ".xml", ("<chunk", "<sensors")  # by which the file is recognised
 
 
 def read_metashape(path: Path, images: Path | None = None) -> PhotographSet:
@@ -38,7 +39,7 @@ def read_metashape(path: Path, images: Path | None = None) -> PhotographSet:
     Raises:
         UserError: one that lists every fault, or if most images are missing.
     """
-    file = metashape_file(path)
+    file = only_file(path, SUFFIX, WORDS, "XML files of Metashape")
     chunk = _read_chunk(file)
     sensors = {sensor.get("id", ""): sensor for sensor in chunk.iter("sensor")}
     worlds = {
@@ -68,20 +69,6 @@ def read_metashape(path: Path, images: Path | None = None) -> PhotographSet:
         raise UserError(f"{file}: no camera is aligned; align the photographs and export again")
     found = photographs_of_files(file, {"train": cameras}, named_images(path, images))
     return found.with_more(notes=poses.notes(), left_out=left_out, files=[file])
-
-
-def metashape_file(path: Path) -> Path:
-    """Return ``path``, or the XML file of Metashape in this folder.
-
-    Raises:
-        UserError: if there is none, or several.
-    """
-    if path.is_file():
-        return path
-    files = [file for file in files_in(path, {".xml"}) if "<chunk" in read_text(file)]
-    if len(files) != 1:
-        raise UserError(f"{path}: has {len(files) or 'no'} XML files of Metashape; give one as source.path")
-    return files[0]
 
 
 def _read_chunk(file: Path) -> Element:
@@ -148,8 +135,6 @@ def _lens(sensor: Element) -> Lens:
     if resolution is None:
         raise UserError("its sensor has no resolution")
     width, height = (_numbers(resolution.get(key), 1, f"the {key} of its sensor").item() for key in ("width", "height"))
-    if not (0.5 <= width < 1e6 and 0.5 <= height < 1e6):
-        raise UserError(f"its sensor has {width:g}×{height:g} px")
     width, height = round(width), round(height)
     keys = ("fx", "fy", "f", "cx", "cy", "b1", "b2", "skew", "k1", "k2", "k3", "k4", "p1", "p2", "p3", "p4")
     p = {key: _numbers(calibration.findtext(key, "0"), 1, key).item() for key in keys}

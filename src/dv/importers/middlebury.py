@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from dv.decoding import image_size
 from dv.errors import UserError
 from dv.prepare.lens import Lens
 from dv.prepare.named_images import NamedImages
-from dv.prepare.photographs import Photograph, PhotographSet, Problems, unique_names
+from dv.prepare.photographs import Photograph, PhotographSet, Problems, uniquely_named
 from dv.prepare.placement import Array
 from dv.prepare.rigid import inverse_rigid, nearest_rigid
 from dv.runtime.foreign_files import files_in, numbers_of, read_text
@@ -56,10 +55,8 @@ def read_middlebury(path: Path, par: Path | None = None, input_pixel_center: flo
             f"{file} lists {len(lines)} images, of which {len(photographs)} exist; at least {MIN_IMAGES} are needed"
             + (f", and {missing[0]} is missing, for example" if missing else "")
         )
-    names = unique_names([Path(p.name) for p in photographs])
-    named = [replace(p, name=n) for n, p in zip(names, photographs, strict=True)]
     return PhotographSet(
-        {"train": named},
+        {"train": uniquely_named(photographs)},
         provenance={"par": str(file), "input_pixel_center": input_pixel_center},
         left_out=[f"{image}: no such file" for image in missing],
         files=[file],

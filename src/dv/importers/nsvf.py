@@ -65,7 +65,6 @@ def read_nsvf(path: Path) -> PhotographSet:
     left_out += [f"{images[stem]}: no pose" for stem in images if stem not in files]
     found = PhotographSet(
         photographs,
-        placement=camera.placement,
         left_out=left_out,
         notes=poses.notes() + notes,
         files=[path / "intrinsics.txt", path / "bbox.txt", *files.values()],
@@ -107,7 +106,7 @@ def _read_camera(file: Path) -> _Camera:
         if abs(rows[0][1]) > 1e-6 * abs(fx) or rows[1][0] or rows[2][:3] != [0, 0, 1]:
             raise UserError(f"{file}: not a camera matrix fx 0 cx / 0 fy cy / 0 0 1")
         camera = _Camera(fx, fy, cx, cy)
-    elif len(rows) > 1 and len(rows[-1 if len(rows[-1]) > 1 else -2]) == 2:
+    elif any(len(row) == 2 for row in rows):  # height and width
         lines = read_intrinsics(file)
         near = lines.near or 0.0
         placement = GridPlacement(lines.origin, lines.scale, near) if near > 0 else None  # SRN has no placement

@@ -99,8 +99,8 @@ class View(BaseModel):
 class Intrinsic(BaseModel):
     """Pinhole in px."""
 
-    width: Annotated[int, Field(ge=1, lt=1_000_000)]
-    height: Annotated[int, Field(ge=1, lt=1_000_000)]
+    width: int
+    height: int
     focal_length: Number
     principal_point: Pair
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, Field, RootModel
+from pydantic import BaseModel, RootModel
 
 from dv.errors import UserError
 from dv.importers.listed_views import Number, Vector, photographs_of_files, pose_of
@@ -26,8 +25,8 @@ class OpenSfmCamera(BaseModel):
     """Lens in units of the longer side of the image, the principal point relative to its middle."""
 
     projection_type: str = "perspective"
-    width: Annotated[float, Field(ge=1, lt=1e6)]
-    height: Annotated[float, Field(ge=1, lt=1e6)]
+    width: Number
+    height: Number
     focal: Number | None = None
     focal_x: Number | None = None
     focal_y: Number | None = None

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel
 
 from dv.errors import UserError
 from dv.importers.listed_views import Number, photographs_of_files
@@ -18,9 +18,38 @@ from dv.prepare.rigid import RigidPoses, flip_axes
 from dv.runtime.foreign_files import checked, files_in, read_json
 
 FOLDERS = (("corrected_cameras", "corrected_images"), ("cameras", "images"))  # the corrected ones are refined
-_ENTRIES = [f"t_{row}{column}" for row in range(3) for column in range(4)]
-_KEYS = ("fx", "fy", "cx", "cy", "width", "height", *_ENTRIES)
-PolycamCamera: type[BaseModel] = create_model("PolycamCamera", **dict.fromkeys(_KEYS, (Number, ...)))  # type: ignore[call-overload]
+
+
+class PolycamCamera(BaseModel):
+    """Pinhole in px, and the rows of camera-to-world."""
+
+    fx: Number
+    fy: Number
+    cx: Number
+    cy: Number
+    width: Number
+    height: Number
+    t_00: Number
+    t_01: Number
+    t_02: Number
+    t_03: Number
+    t_10: Number
+    t_11: Number
+    t_12: Number
+    t_13: Number
+    t_20: Number
+    t_21: Number
+    t_22: Number
+    t_23: Number
+
+    def pose(self) -> Array:
+        """Return the pose ``[4, 4]``, camera-to-world, OpenGL axes."""
+        rows = [[getattr(self, f"t_{row}{column}") for column in range(4)] for row in range(3)]
+        return np.array([*rows, [0.0, 0.0, 0.0, 1.0]])
+
+    def lens(self) -> Lens:
+        """Return the lens."""
+        return Lens(round(self.width), round(self.height), self.fx, self.fy, self.cx, self.cy)
 
 
 def read_polycam(path: Path) -> PhotographSet:
@@ -43,13 +72,8 @@ def read_polycam(path: Path) -> PhotographSet:
     poses = RigidPoses()
 
     def camera(file: Path, _size: tuple[int, int]) -> tuple[Array, Lens]:
-        content = checked(PolycamCamera, read_json(file), file).model_dump()
-        pose = np.eye(4)
-        pose[:3] = np.array([content[key] for key in _ENTRIES]).reshape(3, 4)
-        width, height, fx, fy, cx, cy = (content[key] for key in ("width", "height", "fx", "fy", "cx", "cy"))
-        if not (0.5 <= width < 1e6 and 0.5 <= height < 1e6):
-            raise UserError(f"its width and height are {width:g} and {height:g} px")
-        return flip_axes(poses.rigid(pose)), Lens(round(width), round(height), fx, fy, cx, cy)
+        content = checked(PolycamCamera, read_json(file), file)
+        return flip_axes(poses.rigid(content.pose())), content.lens()
 
     cameras = {file.stem: partial(camera, file) for file in files}
     images = NamedImages(root / chosen[1], ["."])

@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from dv.errors import UserError
-from dv.importers.listed_views import photographs_of_files, pose_of
+from dv.importers.listed_views import only_file, photographs_of_files, pose_of
 from dv.prepare.lens import Lens
 from dv.prepare.named_images import named_images
 from dv.prepare.photographs import PhotographSet
 from dv.prepare.placement import Array
-from dv.runtime.foreign_files import files_in, numbers_of, read_text
+from dv.runtime.foreign_files import numbers_of, read_text
 
 COLUMNS = ("x", "y", "alt", "heading", "pitch", "roll", "f", "px", "py", "k1", "k2", "k3", "k4", "t1", "t2")
 OTHER_NAMES = {"yaw": "heading", "f_35mm": "f", "px_norm": "px", "py_norm": "py"}  # of RealityScan 2
 OPTIONAL = {"k1", "k2", "k3", "k4", "t1", "t2"}
 FILM_WIDTH = 36.0  # mm, of the focal length
+SUFFIX, WORDS = ".csv", ("name", "alt", "pitch", "roll")  # by which the file is recognised
 
 
 def read_realitycapture(path: Path, images: Path | None = None) -> PhotographSet:
@@ -38,24 +39,10 @@ def read_realitycapture(path: Path, images: Path | None = None) -> PhotographSet
     Raises:
         UserError: one that lists every fault, or if most images are missing.
     """
-    file = realitycapture_file(path)
+    file = only_file(path, SUFFIX, WORDS, "CSV files of RealityCapture")
     cameras = {name: partial(_camera, values) for name, values in _read_rows(file).items()}
     found = photographs_of_files(file, {"train": cameras}, named_images(path, images))
     return found.with_more(files=[file], up=(0.0, 0.0, 1.0))
-
-
-def realitycapture_file(path: Path) -> Path:
-    """Return ``path``, or the CSV file with cameras in this folder.
-
-    Raises:
-        UserError: if there is none, or several.
-    """
-    if path.is_file():
-        return path
-    files = [file for file in files_in(path, {".csv"}) if _header(read_text(file)) is not None]
-    if len(files) != 1:
-        raise UserError(f"{path}: has {len(files) or 'no'} CSV files of RealityCapture; give one as source.path")
-    return files[0]
 
 
 def _header(text: str) -> tuple[int, str, list[str]] | None:

@@ -28,8 +28,8 @@ class Metadata(BaseModel):
     """What is read of ``metadata``: K is stored by columns, poses are quaternions x y z w and places."""
 
     K: Annotated[list[Number], Field(min_length=9, max_length=9)]
-    w: Annotated[float, Field(ge=1, lt=1e6)]
-    h: Annotated[float, Field(ge=1, lt=1e6)]
+    w: Number
+    h: Number
     poses: Annotated[list[Annotated[list[Number], Field(min_length=7, max_length=7)]], Field(min_length=1)]
     perFrameIntrinsicCoeffs: list[Annotated[list[Number], Field(min_length=4, max_length=4)]] | None = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from dv.geometry.grid import GridPlacement
 from dv.importers.transforms_lens import Json, lens_of, number
 from dv.prepare.depth_points import DepthImage, points_of_depth
 from dv.prepare.named_images import NamedImages, named_images
-from dv.prepare.photographs import SPLIT_WORDS, Photograph, PhotographSet, Problems, existing, unique_names
+from dv.prepare.photographs import SPLIT_WORDS, Photograph, PhotographSet, Problems, existing, uniquely_named
 from dv.prepare.placement import Array
 from dv.prepare.ply_points import read_ply_points
 from dv.prepare.rigid import RigidPoses, flip_axes
@@ -25,7 +24,10 @@ from dv.runtime.foreign_files import read_json
 # ScanNet++ names files without their folders, which are beside that of the JSON file
 IMAGE_FOLDERS = (".", "images", "../resized_images", "../resized_undistorted_images", "../undistorted_images")
 MASK_FOLDERS = (".", "masks", "../resized_anon_masks", "../resized_undistorted_masks", "../undistorted_anon_masks")
-SCANNETPP = ("transforms_undistorted.json", "nerfstudio/transforms_undistorted.json", "nerfstudio/transforms.json")
+OF_ALL_SPLITS = (  # the first that exists is read
+    "transforms.json", "transforms_undistorted.json", "nerfstudio/transforms_undistorted.json",
+    "nerfstudio/transforms.json",
+)  # fmt: skip
 MILLIMETRE = 1e-3  # of depth images, as nerfstudio takes them by default
 View = Photograph | Path  # a path: where the missing image was expected
 
@@ -52,7 +54,8 @@ def read_transforms(path: Path, given_images: Path | None = None) -> PhotographS
     problems, left_out, poses = Problems(), list[str](), RigidPoses()
     splits: dict[str, list[View]] = {}
     provenance: dict[str, Any] = {"files": [str(file) for file in files.values()]}
-    placement, points, depth_notes = None, None, list[str]()
+    placement, points = None, None
+    depths, depth_notes = list[DepthImage](), list[str]()
     contents = {file: _load(file) for file in files.values()}
     root = next(iter(contents)).parent
     images = named_images(path, given_images) if given_images else NamedImages(root, IMAGE_FOLDERS)
@@ -65,15 +68,18 @@ def read_transforms(path: Path, given_images: Path | None = None) -> PhotographS
         points = _points(file, meta) if points is None else points
         provenance |= {key: meta[key] for key in ("applied_transform", "applied_scale") if key in meta}
         found = _views(file, meta, images, masks, problems, left_out, poses)
+        depths += _depth_images(file, meta, found)
         splits |= _split_by_lists(file, meta, found, problems, left_out) or {split: list(found.values())}
     problems.raise_any(path)
-    if points is None and (depths := _depth_images(contents, images, splits)):
+    training = {view.path for view in splits.get("train", []) if isinstance(view, Photograph)}
+    depths = [depth for depth in depths if depth.photograph.path in training]
+    if points is None and depths:
         points = points_of_depth(depths)
         what = "agree on" if points is not None else "contradict each other: they are not used"
         depth_notes = [f"{len(depths)} depth images {what}" + (f" {len(points)} points" if points is not None else "")]
     photographs, missing, notes = existing(splits, "file_path must be relative to the .json, or absolute")
     return PhotographSet(
-        {split: _named(views) for split, views in photographs.items()},
+        {split: uniquely_named(views) for split, views in photographs.items()},
         points=points,
         placement=placement,
         provenance=provenance,
@@ -83,18 +89,22 @@ def read_transforms(path: Path, given_images: Path | None = None) -> PhotographS
     )
 
 
+def transforms_files(path: Path) -> dict[str, Path]:
+    """Return the files of a folder by split: ``transforms_train.json`` …, or one of all; none if there are none."""
+    of_splits = {split: path / f"transforms_{word}.json" for split, word in SPLIT_WORDS.items()}
+    if of_splits["train"].is_file():
+        return {split: file for split, file in of_splits.items() if file.is_file()}
+    one = next((path / name for name in OF_ALL_SPLITS if (path / name).is_file()), None)
+    return {"train": one} if one else {}
+
+
 def _find_files(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {"train": path}
     if not path.is_dir():
         raise UserError(f"source.path={path}: no such file or folder; give that of transforms.json")
-    of_splits = {split: path / f"transforms_{word}.json" for split, word in SPLIT_WORDS.items()}
-    if of_splits["train"].is_file():
-        return {split: file for split, file in of_splits.items() if file.is_file()}
-    if (path / "transforms.json").is_file():
-        return {"train": path / "transforms.json"}
-    if found := [path / f for f in SCANNETPP if (path / f).is_file()]:
-        return {"train": found[0]}
+    if files := transforms_files(path):
+        return files
     others = ", ".join(sorted(file.name for file in path.glob("*.json")))
     raise UserError(
         f"source.path={path}: contains neither transforms_train.json nor transforms.json; "
@@ -128,20 +138,17 @@ def _points(file: Path, meta: Json) -> Array | None:
     return read_ply_points(path) if path.is_file() else None
 
 
-def _depth_images(
-    contents: Mapping[Path, Json], images: NamedImages, splits: Mapping[str, list[View]]
-) -> list[DepthImage]:
-    """Return the depth images of training views: millimetres, or counts of ``integer_depth_scale`` metres."""
-    training = {view.path: view for view in splits.get("train", []) if isinstance(view, Photograph)}
+def _depth_images(file: Path, meta: Json, views: Mapping[str, View]) -> list[DepthImage]:
+    """Return the depth images of views: millimetres, or counts of ``integer_depth_scale`` metres."""
     found = []
-    for file, meta in contents.items():
-        for frame in meta["frames"]:
-            both = {**meta, **frame}
-            relative = frame.get("depth_file_path", frame.get("depth_path") if "integer_depth_scale" in both else None)
-            photograph = training.get(images.find(frame["file_path"]) or file)
-            if isinstance(relative, str) and photograph and (path := Path(_resolve(file, relative))).is_file():
-                unit = number(both, "integer_depth_scale") or number(both, "depth_unit_scale_factor") or MILLIMETRE
-                found.append(DepthImage(photograph, path, unit))
+    for frame in (frame for frame in meta["frames"] if isinstance(frame, dict)):
+        both = {**meta, **frame}
+        relative = frame.get("depth_file_path", frame.get("depth_path") if "integer_depth_scale" in both else None)
+        photograph = views.get(_resolve(file, str(frame.get("file_path"))))
+        if isinstance(relative, str) and isinstance(photograph, Photograph):
+            path = Path(_resolve(file, relative))
+            unit = number(both, "integer_depth_scale") or number(both, "depth_unit_scale_factor") or MILLIMETRE
+            found += [DepthImage(photograph, path, unit)] * path.is_file()
     return found
 
 
@@ -204,7 +211,7 @@ def _matrix(frame: Json) -> Array:
         matrix = np.array(frame["transform_matrix"], np.float64)
     except KeyError:
         raise UserError("has no transform_matrix") from None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError("transform_matrix must be four rows of four numbers") from None
     if matrix.shape == (16,):
         matrix = matrix.reshape(4, 4)
@@ -221,8 +228,8 @@ def _placement(file: Path, meta: Json) -> GridPlacement | None:
         (x, y, z), scale, near = (np.array(grid[key], np.float64).tolist() for key in ("origin", "scale", "near"))
         if np.isfinite([x, y, z]).all() and 0 < scale < math.inf and 0 < near < math.inf:
             return GridPlacement((x, y, z), scale, near)
-    except (KeyError, TypeError, ValueError):
-        pass
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass  # said below
     raise UserError(f'{file}: dv_grid must be {{"origin": [x, y, z], "scale": side, "near": near}}; fix or delete it')
 
 
@@ -246,9 +253,3 @@ def _split_by_lists(
         listed |= paths.keys()
     left_out += [f"{path}: in none of {', '.join(keys)}" for path in found if keys and path not in listed]
     return splits
-
-
-def _named(photographs: list[Photograph]) -> list[Photograph]:
-    """Name photographs uniquely."""
-    names = unique_names([Path(photograph.name) for photograph in photographs])
-    return [replace(photograph, name=name) for photograph, name in zip(photographs, names, strict=True)]

@@ -20,7 +20,7 @@ Json = Mapping[str, Any]
 def lens_of(meta: Json, frame: Json, image: Path) -> Lens:
     """Return the lens of a frame at the size that the file states, or that of the image if it states none."""
     both = {**meta, **frame}
-    size = _stated_size(both, image)
+    size = _size_of_calibration(both, image)
     w, h = (round(number(both, key) or side) for key, side in zip("wh", size, strict=True))
     fx, fy = _focal(meta, frame, "x", w), _focal(meta, frame, "y", h)
     f = fx or fy
@@ -41,8 +41,10 @@ def lens_of(meta: Json, frame: Json, image: Path) -> Lens:
     return Lens(w, h, fx or f, fy or f, *center, distortion, fisheye)
 
 
-def _stated_size(both: Json, image: Path) -> tuple[int, int]:
-    """Return the size of the image that a file without ``w`` and ``h`` is about, as the principal point tells.
+def _size_of_calibration(both: Json, image: Path) -> tuple[int, int]:
+    """Return width and height in px of the images that the numbers of a file without ``w`` and ``h`` are about.
+
+    The principal point tells whether they are about the image as stored or as its EXIF orientation shows it.
 
     Raises:
         UserError: if the principal point is far from the middle of the image: it belongs to images of another size.
@@ -73,9 +75,9 @@ def _focal(meta: Json, frame: Json, axis: str, size: int) -> float | None:
     return None
 
 
-def _isnumber(value: Any) -> TypeGuard[int | float]:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     """Return whether a JSON value is a finite number; true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def number(level: Json, key: str) -> float | None:
@@ -87,6 +89,6 @@ def number(level: Json, key: str) -> float | None:
     value = level.get(key)
     if value is None:
         return None
-    if not _isnumber(value):
+    if not _is_number(value):
         raise UserError(f"{key} must be a number, not {value!r}")
     return float(value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dv.decoding import read_pixels
 from dv.errors import UserError
@@ -15,6 +16,7 @@ from dv.prepare.photographs import Photograph
 from dv.prepare.placement import Array
 
 MAX_POINTS = 100_000  # of all views, before those that contradict each other are left out
+LONGEST = 512  # px: larger depth images are read at every n-th pixel
 TOLERANCE = 0.05  # relative difference of depths that agree
 MIN_AGREEING = 0.3  # fraction of the points that other views show; below it the depths are not of these cameras
 
@@ -65,8 +67,8 @@ def points_of_depth(images: Sequence[DepthImage]) -> Array | None:
     return np.concatenate(kept)
 
 
-def _read(image: DepthImage) -> Array:
-    """Return the depth ``[H, W]`` in world units."""
+def _read(image: DepthImage) -> NDArray[np.float32]:
+    """Return the depth ``[H, W]`` in world units, 0 where it is unknown."""
     try:
         counts = np.load(image.path, allow_pickle=False) if image.path.suffix == ".npy" else _counts(image.path)
         depth = np.asarray(counts, np.float64).squeeze() * image.unit
@@ -78,7 +80,16 @@ def _read(image: DepthImage) -> Array:
     ):
         raise UserError(f"{image.path}: depth of {'×'.join(map(str, depth.shape))} px for an image of "
                         f"{lens.height}×{lens.width} px")  # fmt: skip
-    return np.where(np.isfinite(depth), depth, 0.0)
+    height, width = depth.shape
+    rows, columns = (_spread(side, max(height, width)) for side in (height, width))
+    depth = depth[np.ix_(rows, columns)].astype(np.float32)
+    return np.where(np.isfinite(depth), depth, np.float32(0))
+
+
+def _spread(side: int, longest: int) -> NDArray[np.intp]:
+    """Return the indices of pixels along a side of an image whose longest side is reduced to :data:`LONGEST`."""
+    count = max(1, round(side * min(1.0, LONGEST / longest)))
+    return ((np.arange(count) + 0.5) * side / count).astype(np.intp)
 
 
 def _counts(path: Path) -> Array:
@@ -88,7 +99,7 @@ def _counts(path: Path) -> Array:
     return pixels[..., 0]
 
 
-def _unproject(photograph: Photograph, depth: Array, count: int) -> Array:
+def _unproject(photograph: Photograph, depth: NDArray[np.float32], count: int) -> Array:
     """Return the world points ``[N, 3]`` of at most ``count`` evenly spaced pixels with known depth."""
     known = np.argwhere(depth > 0)
     rows, columns = known[:: max(1, len(known) // count)].T
@@ -100,7 +111,7 @@ def _unproject(photograph: Photograph, depth: Array, count: int) -> Array:
     return np.asarray(local @ photograph.pose[:3, :3].T + photograph.pose[:3, 3])
 
 
-def _compare(points: Array, photograph: Photograph, depth: Array) -> tuple[np.ndarray, np.ndarray]:
+def _compare(points: Array, photograph: Photograph, depth: NDArray[np.float32]) -> tuple[np.ndarray, np.ndarray]:
     """Return which world points ``[N, 3]`` a depth image shows, and which it has at the same depth."""
     lens = photograph.lens
     local = to_camera(photograph.pose, points)

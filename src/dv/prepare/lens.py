@@ -46,8 +46,9 @@ class Lens:
         numbers = (self.width, self.height, self.fx, self.fy, self.cx, self.cy, *self.distortion)
         valid = all(abs(number) < LARGEST for number in numbers)  # not of NaN
         if not valid or min(self.width, self.height, self.fx, self.fy) <= 0:
+            size = "×".join(str(side)[:12] for side in (self.width, self.height))  # integers may have any length
             raise UserError(
-                f"a camera of {self.width:.9g}×{self.height:.9g} px with fx={self.fx:g} fy={self.fy:g} is invalid: "
+                f"a camera of {size} px with fx={self.fx:g} fy={self.fy:g} is invalid: "
                 "sizes and focal lengths must be positive and all parameters finite"
             )
         if not any(self.distortion):

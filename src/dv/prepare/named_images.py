@@ -34,8 +34,8 @@ def named_images(path: Path, images: Path | None) -> NamedImages:
             raise UserError(f"source.images={images}: no such folder")
         return NamedImages(given, ["."])
     above = (folder, *folder.resolve().parents[:2])
-    holding = [f for f in above if any((f / usual).is_dir() for usual in USUAL_FOLDERS[:-1])]
-    return NamedImages(holding[0] if holding else folder)
+    holding = (f for f in above if files_in(f, IMAGE_SUFFIXES) or any((f / u).is_dir() for u in USUAL_FOLDERS[:-1]))
+    return NamedImages(next(holding, folder))
 
 
 class NamedImages:

@@ -45,7 +45,7 @@ class Photograph:
 
     def __post_init__(self) -> None:
         if not (np.abs(self.pose) < FARTHEST).all():
-            raise UserError(f"the camera is at {self.pose[:3, 3]}, which no camera is")
+            raise UserError(f"the camera is at {self.pose[:3, 3]}, farther than {FARTHEST:g} from the origin")
 
     @classmethod
     def of_file(cls, name: str, path: Path, pose: Array, lens: Lens, mask: Path | None = None) -> Photograph:
@@ -140,6 +140,12 @@ def unique_names(relative: list[Path]) -> list[str]:
             "name is unique"
         )
     return whole
+
+
+def uniquely_named(photographs: list[Photograph]) -> list[Photograph]:
+    """Return photographs whose names are relative paths under names of :func:`unique_names`."""
+    names = unique_names([Path(photograph.name) for photograph in photographs])
+    return [replace(photograph, name=name) for photograph, name in zip(photographs, names, strict=True)]
 
 
 class Problems:

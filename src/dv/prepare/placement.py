@@ -143,11 +143,12 @@ def _around_thing(poses: Array, thing: Thing, up: Array, total: int, reasons: li
     low, high = np.quantile(hull, [TRIMMED, 1 - TRIMMED], axis=0)
     extent = float((high - low).max())
     wanted, least = MARGIN * extent, extent
-    corners = upright_box(hull, up, TRIMMED)
-    around = np.minimum(low, corners.min(0)), np.maximum(high, corners.max(0))
-    box = float((around[1] - around[0]).max())
-    if np.abs(up).max() < UPRIGHT and box <= MAX_BOX * extent:  # the thing stands askew in the grid
-        (low, high), least, wanted = around, box, max(wanted, box)
+    if np.abs(up).max() < UPRIGHT:  # the thing stands askew in the grid
+        corners = upright_box(hull, up, TRIMMED)
+        around = np.minimum(low, corners.min(0)), np.maximum(high, corners.max(0))
+        box = float((around[1] - around[0]).max())
+        if box <= MAX_BOX * extent:
+            (low, high), least, wanted = around, box, max(wanted, box)
     center = _away_from_cameras(poses, (low + high) / 2, (wanted - MARGIN * (high - low)).clip(0) / 2, wanted)
     side = _before_cameras(poses, center, least, wanted)
     depths = np.stack([np.quantile((hull - center) @ pose[:3, 2], [0.005, 0.995]) for pose in poses])

@@ -174,21 +174,38 @@ def rectify(
     Raises:
         UserError: if the file cannot be read or has another size than its lens.
     """
-    image = read_masked(photograph, background, mask=mask)
-    height, width = image.shape[:2]
     lens, k = photograph.lens, camera
-    if (width, height) != (lens.width, lens.height):
-        raise UserError(f"{photograph.path}: {width}×{height} px, but its camera has {lens.width}×{lens.height}")
+    is_whole = camera == full_camera(lens) and not (lens.distortion or lens.fisheye)
+    if is_whole and mask is None and not photograph.stops and not photograph.upright:
+        _check_size(photograph, image_header(photograph.path).size)
+        reduced = read_pixels(photograph.path, least=size)
+        if reduced.dtype == np.uint8 and reduced.shape[2] == 3:
+            return reduced_image(reduced, *size)
+    image = read_masked(photograph, background, mask=mask)
+    _check_size(photograph, (image.shape[1], image.shape[0]))
     left, top = lens.cx - k.cx * lens.fx / k.fx, lens.cy - k.cy * lens.fy / k.fy
     inexact = max(abs(left - round(left)), abs(top - round(top)), abs(lens.fx - k.fx), abs(lens.fy - k.fy))
     if not lens.distortion and not lens.fisheye and inexact < 1e-6 * min(k.width, k.height):
         rows, columns = slice(round(top), round(top) + k.height), slice(round(left), round(left) + k.width)
         return reduced_image(np.ascontiguousarray(image[rows, columns]), *size)
-    init_maps = cv2.fisheye.initUndistortRectifyMap if lens.fisheye else cv2.initUndistortRectifyMap
-    distortion = np.array(lens.distortion or (0.0,) * 4)
-    maps = init_maps(lens.matrix(), distortion, np.eye(3), k.matrix()[0].numpy(), (k.width, k.height), cv2.CV_32FC1)
+    maps = _undistortion(lens, k)
     # the window lies inside the photograph: only rounding reaches beyond its border
     return reduced_image(cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), *size)
+
+
+def _check_size(photograph: Photograph, size: tuple[int, int]) -> None:
+    lens = photograph.lens
+    if size != (lens.width, lens.height):
+        raise UserError(f"{photograph.path}: {size[0]}×{size[1]} px, but its camera has {lens.width}×{lens.height}")
+
+
+@functools.lru_cache(maxsize=1)  # most photographs in a row have one lens, and the maps are as large as a photograph
+def _undistortion(lens: Lens, k: Intrinsics) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return where the pixels of a pinhole are in a photograph, in OpenCV's fixed point numbers."""
+    init_maps = cv2.fisheye.initUndistortRectifyMap if lens.fisheye else cv2.initUndistortRectifyMap
+    distortion = np.array(lens.distortion or (0.0,) * 4)
+    maps = init_maps(lens.matrix(), distortion, np.eye(3), k.matrix()[0].numpy(), (k.width, k.height), cv2.CV_16SC2)
+    return maps[0], maps[1]
 
 
 def read_masked(photograph: Photograph, background: Array, *, mask: str | None) -> NDArray[Any]:

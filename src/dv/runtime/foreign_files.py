@@ -46,6 +46,19 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return sorted(path for path in found if not is_left_by_system(path) and path.is_file())
 
 
+def files_with(path: Path, suffix: str, words: Collection[str]) -> list[Path]:
+    """Return the text files with all ``words`` that have a suffix: ``path`` itself, or those in this folder."""
+    found = []
+    for file in [path] if path.is_file() and path.suffix.lower() == suffix else files_in(path, {suffix}):
+        try:
+            text = read_text(file)
+        except UserError:  # it is not the file that is looked for
+            continue
+        if all(word in text for word in words):
+            found.append(file)
+    return found
+
+
 def read_text(path: Path) -> str:
     """Read a text file as UTF-8, in the encoding that its byte order mark names, or else in that of Windows.
 

@@ -22,7 +22,7 @@ from dv.errors import Interrupted, UserError
 from dv.runtime.launch import leave_process_group, rank_info, release_ranks, serve_jobs
 from dv.runtime.memory import keep_freed_memory
 from dv.runtime.watchdog import running_job
-from dv.tasks.command_line import explain, hydra_arguments, quote, resume_sweep, value_of
+from dv.tasks.command_line import explain, hydra_arguments, override_of, quote, resume_sweep
 from dv.validation import parse
 
 
@@ -94,18 +94,21 @@ def with_source(arguments: list[str]) -> list[str]:
     Raises:
         UserError: if there is no such path or nothing that is known.
     """
-    source, path = value_of(arguments, "source"), value_of(arguments, "source.path")
-    if source != "auto" and (source is not None or path is None):
+    source, path = override_of(arguments, "source"), override_of(arguments, "source.path")
+    automatic = path is not None if source is None else source.value() == "auto"
+    if not automatic:
         return arguments
     if path is None:
         raise UserError("source=auto recognises a path; give source.path=PATH")
+    if path.is_sweep_override():
+        raise UserError(f"{path.input_line}: source=auto recognises one path; in a sweep over paths give source=FORMAT")
     from dv.tasks.recognition import recognise  # torch and the importers load in seconds
 
-    found, others = recognise(Path(path))
+    found, others = recognise(Path(str(path.value())))
     also = f"; it could also be read as {', '.join(map(str, others))}" if others else ""
-    print(f"source.path={path} is {found}{also}", flush=True)
+    print(f"{path.input_line} is {found}{also}", flush=True)
     given = [argument for argument in arguments if argument.partition("=")[0] not in ("source", "source.path")]
-    missing = {key: value for key, value in found.overrides().items() if value_of(given, key) is None}
+    missing = {key: value for key, value in found.overrides().items() if override_of(given, key) is None}
     return [*given, *(f"{key}={quote(value)}" for key, value in missing.items())]
 
 

@@ -12,11 +12,12 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from dv.config import SCHEMAS
-from dv.errors import UserError, did_you_mean
+from dv.errors import did_you_mean
 from dv.validation import leaves
 
 MULTIRUN = ("-m", "--multirun")
@@ -98,21 +99,10 @@ def quote(value: str) -> str:
     return f"'{escaped}'"
 
 
-def value_of(arguments: list[str], key: str) -> str | None:
-    """Return the value that arguments of Hydra give to ``key``, without quotes; None if they give none.
-
-    Raises:
-        UserError: if they give several values.
-    """
-    for argument in reversed(arguments):
-        if argument.partition("=")[0] == key:
-            override = OverridesParser.create().parse_override(argument)
-            if override.is_sweep_override():
-                raise UserError(
-                    f"{argument}: a sweep over sources needs source=FORMAT, or sweep over one source at a time"
-                )
-            return str(override.value())
-    return None
+def override_of(arguments: list[str], key: str) -> Override | None:
+    """Return the last override of ``key`` among arguments of Hydra, if there is one."""
+    found = [argument for argument in arguments if argument.partition("=")[0] == key]
+    return OverridesParser.create().parse_override(found[-1]) if found else None
 
 
 def shell_override(key: str, value: str) -> str:
@@ -169,29 +159,27 @@ def explain(error: Exception, arguments: list[str], command: str, conf: Path) ->
     """
     cause = f" {error.__cause__}" if error.__cause__ else ""
     message = " ".join(f"{error}{cause}".split())
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or argument.startswith("-"):
-            continue
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    for argument in overrides:
         try:
             OverridesParser.create().parse_override(argument)
         except HydraException:
+            key, _, value = argument.partition("=")
             right = shell_override(key, f'"{value}"')
             return f"{argument}: Hydra's grammar has no such value; if it is text, quote it twice: {right}"
+    for argument in overrides:
+        key, _, value = argument.partition("=")
         plain = key.lstrip("+~")
         if (conf / plain).is_dir() and f"Could not find '{plain}/" in message:
             choices = sorted(path.stem for path in (conf / plain).glob("*.yaml"))
             return f"{argument}: {plain} must be one of {', '.join(choices)}{did_you_mean(value, choices, f'{plain}=')}"
-        if (
-            f"Could not override '{plain}'" in message
-            or f"Could not append to config. An item is already at '{plain}'" in message
-        ):
+        if any(f"{start}'{plain}'" in message for start in ("Could not override ", "An item is already at ")):
             known = sorted({*_keys(command, conf)})
             if plain not in known:
                 return f"{plain} is not a key of this configuration{did_you_mean(plain, known)}"
-            group = plain.partition(".")[0]
-            if choice := value_of(arguments, group):
-                return f"{plain} is a key of other choices of {group}, not of {group}={choice}"
+            chosen = override_of(overrides, plain.partition(".")[0])
+            if chosen is not None:
+                return f"{plain} is a key of other choices of {chosen.key_or_group}, not of {chosen.input_line}"
     return message
 
 

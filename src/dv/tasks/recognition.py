@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,18 +10,10 @@ from pathlib import Path
 from dv.capture.frames import VIDEOS
 from dv.decoding import IMAGE_SUFFIXES
 from dv.errors import UserError
-from dv.importers import (
-    bundler,
-    co3d,
-    llff,
-    meshroom,
-    neus,
-    opensfm,
-    polycam,
-    record3d,
-)
-from dv.importers.colmap import holds_model
-from dv.runtime.foreign_files import files_in, is_left_by_system, read_text
+from dv.importers import bundler, co3d, llff, meshroom, metashape, neus, opensfm, polycam, realitycapture, record3d
+from dv.importers.colmap import model_folders
+from dv.importers.transforms import transforms_files
+from dv.runtime.foreign_files import files_in, files_with, is_left_by_system, read_json, read_text
 
 NOT_READ = {  # suffixes and names of files: what to do
     ".r3d": "unpack it, it is a zip archive, and give the folder",
@@ -54,10 +45,8 @@ class Recognised:
         return {"source": self.source, key: str(self.path), **self.more}
 
     def __str__(self) -> str:
-        sign = (
-            self.sign.relative_to(self.path) if self.sign != self.path and self.path in self.sign.parents else self.sign
-        )
-        return f"source={self.source} ({sign.as_posix() if str(sign) != '.' else self.path})"
+        below = self.path in self.sign.parents
+        return f"source={self.source} ({self.sign.relative_to(self.path) if below else self.sign})"
 
 
 def recognise(path: Path) -> tuple[Recognised, list[Recognised]]:
@@ -70,10 +59,9 @@ def recognise(path: Path) -> tuple[Recognised, list[Recognised]]:
     """
     if not path.exists():
         raise UserError(f"source.path={path}: no such file or folder")
-    for name, advice in NOT_READ.items():
-        if path.name.lower().endswith(name) or (path.is_dir() and (path / name).is_file()):
-            raise UserError(f"{path}: {name} is not read; {advice}")
     found = list(_formats(path))
+    if not found or found[0].source == "capture":
+        _refuse_packed(path)
     if path.is_dir() and (not found or found[0].source == "capture"):
         inside = [candidates for folder in sorted(path.iterdir()) if folder.is_dir() and not is_left_by_system(folder)
                   if (candidates := [c for c in _formats(folder) if c.source != "capture"])]  # fmt: skip
@@ -87,6 +75,12 @@ def recognise(path: Path) -> tuple[Recognised, list[Recognised]]:
             "docs/how-to/data.md lists what each source reads"
         )
     return found[0], found[1:]
+
+
+def _refuse_packed(path: Path) -> None:
+    for name, advice in NOT_READ.items():
+        if path.name.lower().endswith(name) or (path.is_dir() and (path / name).is_file()):
+            raise UserError(f"{path}: {name} is not read; {advice}")
 
 
 def _formats(path: Path) -> Iterator[Recognised]:
@@ -108,28 +102,14 @@ def _objects(path: Path) -> Iterator[Recognised]:
             yield Recognised("folder", path, file.parent, {"source.object": file.parent.name})
 
 
-def _text(path: Path, names: set[str], words: tuple[str, ...]) -> Path | None:
-    """Return the file with one of ``names`` (or suffixes) that has all ``words``."""
-    candidates = [path] if path.is_file() else files_in(path, {Path(name).suffix or name for name in names})
-    for file in candidates:
-        if file.name.lower() in names or file.suffix.lower() in names:
-            try:
-                text = read_text(file)
-            except UserError:
-                continue
-            if all(word in text for word in words):
-                return file
-    return None
+def _with_words(suffix: str, *words: str) -> Callable[[Path], Path | None]:
+    return lambda path: next(iter(files_with(path, suffix, words)), None)
 
 
 def _transforms(path: Path) -> Path | None:
     if path.is_file():
-        return _text(path, {".json"}, ('"frames"', "transform_matrix"))
-    for folder in (path, path / "nerfstudio"):
-        for name in ("transforms_train.json", "transforms.json", "transforms_undistorted.json"):
-            if (folder / name).is_file():
-                return folder / name
-    return None
+        return next(iter(files_with(path, ".json", ('"frames"', "transform_matrix"))), None)
+    return next(iter(transforms_files(path).values()), None)
 
 
 def _nsvf(path: Path) -> Path | None:
@@ -154,8 +134,8 @@ def _record3d(path: Path) -> Path | None:
 
 def _has_keys(file: Path, *keys: str) -> bool:
     try:
-        content = json.loads(read_text(file))
-    except (UserError, ValueError, RecursionError):
+        content = read_json(file)
+    except UserError:
         return False
     return isinstance(content, dict) and all(key in content for key in keys)
 
@@ -177,10 +157,11 @@ def _named(*names: str) -> Callable[[Path], Path | None]:
 
 
 def _colmap(path: Path) -> Path | None:
-    if not path.is_dir():
-        return None
-    folders = (path, path / "sparse" / "0", path / "sparse", path / "colmap" / "sparse" / "0", path / "colmap")
-    return next((folder for folder in folders if holds_model(folder)), None)
+    """A model in this folder or in those that COLMAP and its users make below it, not in another dataset's."""
+    found = model_folders(path) if path.is_dir() else []
+    usual = ("sparse", "colmap", "distorted")
+    own = (f for f in found if all(part in usual or part.isdigit() for part in f.relative_to(path).parts))
+    return next(own, None)
 
 
 def _mesh(path: Path) -> Path | None:
@@ -200,26 +181,14 @@ def _archive(path: Path) -> Path | None:
 
 def _meshroom(path: Path) -> Path | None:
     file = meshroom.meshroom_file(path)
-    return (
-        file if file and file.suffix in meshroom.SUFFIXES and _has_keys(file, "views", "intrinsics", "poses") else None
-    )
-
-
-def _openmvg(path: Path) -> Path | None:
-    return _text(path, {".json"}, ('"sfm_data_version"',))
+    if file is None or file.suffix not in meshroom.SUFFIXES:
+        return None
+    return file if _has_keys(file, "views", "intrinsics", "poses") else None
 
 
 def _opensfm(path: Path) -> Path | None:
     file = opensfm.opensfm_file(path)
     return file if file and file.suffix == ".json" and '"shots"' in read_text(file) else None
-
-
-def _metashape(path: Path) -> Path | None:
-    return _text(path, {".xml"}, ("<chunk", "<sensors"))
-
-
-def _realitycapture(path: Path) -> Path | None:
-    return _text(path, {".csv"}, ("name", "alt", "pitch", "roll"))
 
 
 def _middlebury(path: Path) -> Path | None:
@@ -242,10 +211,10 @@ SIGNS: dict[str, Callable[[Path], Path | None]] = {  # the surest first
     "record3d": _record3d,
     "co3d": _co3d,
     "neus": _named(*neus.FILES),
-    "metashape": _metashape,
-    "realitycapture": _realitycapture,
+    "metashape": _with_words(metashape.SUFFIX, *metashape.WORDS),
+    "realitycapture": _with_words(realitycapture.SUFFIX, *realitycapture.WORDS),
     "opensfm": _opensfm,
-    "openmvg": _openmvg,
+    "openmvg": _with_words(".json", '"sfm_data_version"'),
     "meshroom": _meshroom,
     "colmap": _colmap,
     "llff": _named(llff.FILE),

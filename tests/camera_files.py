@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-from dv.config import Co3dSource, LayoutSource, MiddleburySource, NamedImagesSource
+from dv.config import Co3dSource, FolderSource, LayoutSource, MiddleburySource, NamedImagesSource
 from dv.importers.readers import LAYOUTS, NAMED_IMAGES
 from dv.prepare.lens import Lens
 
@@ -357,6 +357,23 @@ def colmap(folder: Path, views: list[View]) -> Path:
     return folder
 
 
+def folder(root: Path, views: list[View]) -> Path:
+    """dv's own layout, with a camera for every view."""
+    split = root / "train" / "cup"
+    cameras = []
+    (split / "pose").mkdir(parents=True, exist_ok=True)
+    for view in views:
+        write_rows(split / "pose" / f"{Path(view.name).stem}.txt", view.pose)
+        k = view.lens
+        cameras.append({"fx": k.fx, "fy": k.fy, "cx": k.cx, "cy": k.cy, "width": k.width, "height": k.height})
+    numbers = {Path(view.name).stem: i for i, view in enumerate(views)}
+    write_json(split / "cameras.json", {"cameras": cameras, "views": numbers})
+    write_json(split / "dataset.json", {"pixel_center": 0.5})
+    k = views[0].lens
+    (split / "intrinsics.txt").write_text(f"{k.fx} {k.cx} {k.cy} 0.\n0. 0. 0.\n1.\n2.\n{k.height} {k.width}\n")
+    return root
+
+
 FORMATS: dict[str, Format] = {
     "transforms": Format(transforms, "images", coefficients=5),
     "nsvf": Format(nsvf, "rgb"),
@@ -376,6 +393,7 @@ FORMATS: dict[str, Format] = {
     "middlebury": Format(middlebury, "."),
     "colmap": Format(colmap, "images", coefficients=5),
 }
+OWN = {"folder": Format(folder, "train/cup/rgb")}  # whose cameras must see the grid
 ONE_LENS = ("nsvf", "srn", "record3d")  # record3d: one size
 COUNT = 5  # views of a data set
 SHARED = {
@@ -396,8 +414,9 @@ def names_of(name: str, count: int) -> list[str]:
 
 def write_dataset(name: str, folder: Path, views: list[View]) -> Path:
     """Write images and cameras into an empty folder; return what to give as ``source.path``."""
-    write_images(folder / FORMATS[name].images, views)  # creates the folder, too
-    return FORMATS[name].write(folder, views)
+    kind = {**FORMATS, **OWN}[name]
+    write_images(folder / kind.images, views)  # creates the folder, too
+    return kind.write(folder, views)
 
 
 def source_of(name: str, path: Path):
@@ -409,6 +428,8 @@ def source_of(name: str, path: Path):
         return NamedImagesSource(name=name, path=str(path), images=None, **SHARED)
     if name == "co3d":
         return Co3dSource(name=name, path=str(path), sequence=None, **SHARED)
+    if name == "folder":
+        return FolderSource(name=name, path=str(path), object="cup", **SHARED)
     return MiddleburySource(name=name, path=str(path), par=None, input_pixel_center=0, **SHARED)
 
 

@@ -1,12 +1,15 @@
 """Images as cameras, phones and editors write them are decoded to the colours that viewers show."""
 
 import io
+import random
+from contextlib import suppress
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from camera_files import mutated
 from dv.decoding import IMAGE_SUFFIXES, image_header, is_plain_file, read_image, read_pixels
 from dv.errors import UserError
 
@@ -218,3 +221,23 @@ def test_truncated_and_foreign_files(tmp_path):
                          ("c.jpg", "run git lfs pull")):  # fmt: skip
         with pytest.raises(UserError, match=f"{name}: .*{reason}"):
             read_pixels(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".heic", ".avif", ".bmp", ".dng"])
+def test_damaged_images_end_in_one_line(suffix, tmp_path):
+    """Two hundred damaged copies: decoded, or refused."""
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".dng":
+        pytest.importorskip("rawpy")
+        write_dng(path, 64, 48)
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options = {} if suffix == ".bmp" else {"exif": exif}
+        Image.fromarray(np.asarray(Image.fromarray(PICTURE).resize((60, 40)))).save(path, **options)
+    whole = path.read_bytes()
+    for seed in range(200):
+        path.write_bytes(mutated(whole, random.Random(seed)))
+        for read in (image_header, read_pixels, is_plain_file):
+            with suppress(UserError):
+                read(path)

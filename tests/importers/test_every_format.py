@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camera_files import COUNT, FORMATS, SOURCES, View, mutated, names_of, random_views, source_of, write_dataset
+from camera_files import COUNT, FORMATS, OWN, SOURCES, View, mutated, names_of, random_views, source_of, write_dataset
 from dv.errors import UserError
 from dv.importers.readers import read_posed
 from dv.prepare.lens import Lens
@@ -100,12 +100,12 @@ def check_damaged(name: str, folder: Path, seeds: range) -> None:
     assert 0 < read < len(seeds)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [*FORMATS, *OWN])
 def test_damaged_files_end_in_one_line(name, tmp_path):
     check_damaged(name, tmp_path, range(25))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [*FORMATS, *OWN])
 def test_a_thousand_damaged_files_end_in_one_line(name, tmp_path):
     check_damaged(name, tmp_path, range(1000))

@@ -16,7 +16,7 @@ from dv.data.record import RECORD_FILE, read_record
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement, near_or_default
-from dv.runtime.foreign_files import numbers_of, read_json, read_text
+from dv.runtime.foreign_files import is_number, numbers_of, read_json, read_text
 
 CAMERAS_FILE = "cameras.json"
 _KEYS = ("fx", "fy", "cx", "cy", "width", "height")
@@ -167,7 +167,7 @@ def _camera(path: Path, index: int, camera: Any, pixel_center: float) -> Intrins
     numbers: list[float] = []
     for key in _KEYS:
         value = camera.get(key) if isinstance(camera, dict) else None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not is_number(value):
             raise UserError(f"{path}: {key} of camera {index} must be a finite number, not {value!r}")
         if key not in ("cx", "cy") and value <= 0:
             raise UserError(f"{path}: {key} of camera {index} must be positive, not {value:g}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,7 +91,7 @@ def read_co3d(path: Path, sequence: str | None = None) -> PhotographSet:
             left_out.append(f"{frame.image.path}: has no viewpoint")
             continue
         cameras[frame.image.path] = partial(_camera, frame.viewpoint, frame.image.size)
-        if frame.mask and (root / frame.mask.path).is_file():
+        if frame.mask and os.path.isfile(root / frame.mask.path):
             masks[frame.image.path] = root / frame.mask.path
     if not cameras:
         raise UserError(f"{file}: no frame of {wanted} has a viewpoint")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -70,8 +71,8 @@ class SfmIntrinsic(BaseModel):
     """A lens; which lengths are given in which unit depends on the version of the file."""
 
     intrinsicId: str
-    width: int
-    height: int
+    width: Number
+    height: Number
     type: str = "pinhole"
     distortionType: str | None = None
     undistortionType: str = "none"
@@ -144,7 +145,7 @@ def meshroom_file(path: Path) -> Path | None:
 
 def _images(path: Path, images: Path | None, names: list[str]) -> NamedImages:
     """Return the images where the file says, on the machine that wrote it, or else near the file."""
-    if images is None and all(Path(name).is_file() for name in names):
+    if images is None and all(map(os.path.isfile, names)):
         return NamedImages(Path("/"))
     return named_images(path, images)
 
@@ -171,7 +172,7 @@ def _lens(item: SfmIntrinsic, version: tuple[int, ...]) -> Lens:
     if len(given) < len([i for i in order if i is not None]):
         raise UserError(f"its lens is {kind} with {len(given)} distortionParams")
     distortion = tuple(0.0 if i is None else given[i] for i in order)
-    return Lens(item.width, item.height, fx, fy, cx, cy, distortion, fisheye=kind == "fisheye")
+    return Lens(round(item.width), round(item.height), fx, fy, cx, cy, distortion, fisheye=kind == "fisheye")
 
 
 def _focal_lengths(item: SfmIntrinsic, version: tuple[int, ...]) -> tuple[float, float]:

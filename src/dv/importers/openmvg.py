@@ -99,8 +99,8 @@ class View(BaseModel):
 class Intrinsic(BaseModel):
     """Pinhole in px."""
 
-    width: int
-    height: int
+    width: Number
+    height: Number
     focal_length: Number
     principal_point: Pair
 
@@ -170,8 +170,8 @@ def _lens(kind: str, data: dict[str, Any], file: Path) -> Lens | UserError:
         elif kind != "fisheye" and k:
             k = [k[0], *(k[1:2] or [0.0]), 0.0, 0.0, *k[2:]]
         f, (cx, cy) = pinhole.focal_length, pinhole.principal_point
-        return Lens(pinhole.width, pinhole.height, f, f, cx, cy, tuple(k), fisheye=kind == "fisheye")
+        return Lens(round(pinhole.width), round(pinhole.height), f, f, cx, cy, tuple(k), fisheye=kind == "fisheye")
     except UserError as error:
         return UserError(str(error).removeprefix(f"{file}: "))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return UserError(f"its camera of type {kind} has no valid {MODELS[kind][0]}")

@@ -135,7 +135,7 @@ def _points(file: Path, meta: Json) -> Array | None:
     if not isinstance(relative, str):
         raise UserError(f"{file}: ply_file_path must be a string, not {relative!r}")
     path = Path(_resolve(file, relative))
-    return read_ply_points(path) if path.is_file() else None
+    return read_ply_points(path) if os.path.isfile(path) else None
 
 
 def _depth_images(file: Path, meta: Json, views: Mapping[str, View]) -> list[DepthImage]:
@@ -148,7 +148,7 @@ def _depth_images(file: Path, meta: Json, views: Mapping[str, View]) -> list[Dep
         if isinstance(relative, str) and isinstance(photograph, Photograph):
             path = Path(_resolve(file, relative))
             unit = number(both, "integer_depth_scale") or number(both, "depth_unit_scale_factor") or MILLIMETRE
-            found += [DepthImage(photograph, path, unit)] * path.is_file()
+            found += [DepthImage(photograph, path, unit)] * os.path.isfile(path)
     return found
 
 
@@ -174,7 +174,7 @@ def _views(
             continue
         file_path = frame["file_path"]
         key = _resolve(file, file_path)
-        if frame.get("is_bad") is True:
+        if _is_bad(frame):
             left_out.append(f"{file_path}: marked as is_bad")
             continue
         if key in found:
@@ -192,6 +192,11 @@ def _views(
         except UserError as error:
             problems.add(file_path, str(error).removeprefix(f"{key}: "))
     return found
+
+
+def _is_bad(frame: Any) -> bool:
+    """Return whether ScanNet++ marks a frame as unusable."""
+    return isinstance(frame, dict) and frame.get("is_bad") is True
 
 
 def _mask(file: Path, frame: Json, masks: NamedImages) -> Path | None:
@@ -240,6 +245,7 @@ def _split_by_lists(
     keys = {split: f"{word}_filenames" for split, word in SPLIT_WORDS.items() if f"{word}_filenames" in meta}
     splits: dict[str, list[View]] = {}
     listed = set[str]()
+    bad = {_resolve(file, str(frame.get("file_path"))) for frame in meta["frames"] if _is_bad(frame)}
     for split, key in keys.items():
         names = meta[key]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -247,7 +253,7 @@ def _split_by_lists(
             continue
         paths = {_resolve(file, name): name for name in names}
         for path, name in paths.items():
-            if path not in found:
+            if path not in found and path not in bad:
                 problems.add(name, f"is in {key}, but is not the file_path of any frame")
         splits[split] = [found[path] for path in found if path in paths]
         listed |= paths.keys()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from dv.decoding import image_header
 from dv.errors import UserError
 from dv.prepare.lens import Lens
+from dv.runtime.foreign_files import is_number
 
 OFF_CENTER = 0.3  # of the image's sides that the principal point may be away from the middle, if w and h are not stated
 FISHEYES = {"OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
@@ -75,11 +76,6 @@ def _focal(meta: Json, frame: Json, axis: str, size: int) -> float | None:
     return None
 
 
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    """Return whether a JSON value is a finite number; true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
-
-
 def number(level: Json, key: str) -> float | None:
     """Return the number of a key, None without the key.
 
@@ -89,6 +85,6 @@ def number(level: Json, key: str) -> float | None:
     value = level.get(key)
     if value is None:
         return None
-    if not _is_number(value):
+    if not is_number(value):
         raise UserError(f"{key} must be a number, not {value!r}")
     return float(value)

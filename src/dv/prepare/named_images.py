@@ -131,11 +131,11 @@ class NamedImages:
         relative = name.strip().replace("\\", "/")
         if not relative or "\0" in relative:
             return None
-        for folder in self._folders:
+        for folder in self._folders:  # isfile takes names that no system allows, too
             path = os.path.normpath(folder / relative)
             suffixes = [""] if Path(path).suffix.lower() in IMAGE_SUFFIXES else SUFFIXES
             for found in (Path(path + suffix) for suffix in suffixes):
-                if found.is_file() and found.parent not in self._not_in:
+                if os.path.isfile(found) and found.parent not in self._not_in:
                     return found
         return None
 

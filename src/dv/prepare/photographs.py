@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -185,7 +186,7 @@ def existing(
     """
     present = {split: [view for view in views if isinstance(view, Photograph)] for split, views in splits.items()}
     missing = {split: [view for view in views if isinstance(view, Path)] for split, views in splits.items()}
-    left_out = [f"{path}: {'not a format of images that is read' if path.is_file() else 'no such file'}"
+    left_out = [f"{path}: {'not a format of images that is read' if os.path.isfile(path) else 'no such file'}"
                 for paths in missing.values() for path in paths]  # fmt: skip
     total = sum(map(len, splits.values()))
     if not any(present.values()):

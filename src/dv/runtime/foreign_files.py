@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -135,6 +135,11 @@ def _number(token: str) -> float:
     if "_" in token:  # Python reads 1_000
         raise ValueError(f"{token} is not a number")
     return float(token)
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Return whether a JSON value is a finite number that a float can hold; true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def same_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import random
 import re
@@ -460,7 +461,36 @@ def random_views(name: str, seed: int, far: float, scale: float) -> list[View]:
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Damage the content of a file as disks, editors and other programs do."""
+    """Damage the content of a file as disks, editors and other programs do; archives also inside."""
+    if rng.random() < 0.7:
+        if data.startswith(b"PK"):
+            return mutated_arrays(data, rng)
+        if data.startswith(b"\x1f\x8b"):
+            return gzip.compress(mutated(gzip.decompress(data), rng), mtime=0)
+    return mutated_bytes(data, rng)
+
+
+def mutated_arrays(data: bytes, rng: random.Random) -> bytes:
+    """Replace or remove one array of a NumPy archive."""
+    with np.load(io.BytesIO(data)) as archive:
+        arrays = dict(archive)
+    name = rng.choice(sorted(arrays))
+    array = arrays.pop(name)
+    number = tuple(rng.randrange(side) for side in array.shape)
+    changed = array.copy()
+    changed[number] = rng.choice([np.nan, np.inf, 0.0, -1.0, 1e300, 1e-300])
+    others = [None, changed, np.zeros_like(array), -array, array[:2], array[:3], array.ravel(), array.astype(str),
+              array.astype(complex), array.astype(int), array > 0, np.full_like(array, 1e200), array[..., None],
+              np.empty((0, 4)), np.float64(3), array.astype(">f8"), array.astype("datetime64[D]")]  # fmt: skip
+    other = rng.choice(others)
+    if other is not None:
+        arrays[name] = other
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
     text = data.decode("latin-1")
     numbers = list(re.finditer(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", text))
     kind = rng.randrange(8)

@@ -32,7 +32,7 @@ def test_images_keep_their_shape_and_camera(two_cameras):
             views.image(i).permute(1, 2, 0).numpy(), iio.imread(folder / "rgb" / f"{name}.png")
         )
         assert views.cameras[i] == Intrinsics(**expected[i % 2], pixel_center=0.0)
-    with pytest.raises(UserError, match="images of one size are needed, and these have 24×40, 36×20 px"):
+    with pytest.raises(UserError, match="images of one size are needed, and these have 40×24, 20×36 px"):
         _ = views.images
 
 
@@ -131,7 +131,7 @@ FAULTS = {
     "negative": (lambda f: change(f, lambda c: c["cameras"][0].update(fy=-1)), "fy of camera 0 must be positive"),
     "another size": (
         lambda f: change(f, lambda c: c["cameras"][0].update(width=80)),
-        "images of 24×40 px do not have the aspect ratio of the 24×80 px in cameras.json, such as 000000.png",
+        "images of 40×24 px do not have the aspect ratio of the 80×24 px in cameras.json, such as 000000.png",
     ),
 }
 

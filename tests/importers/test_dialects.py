@@ -166,6 +166,28 @@ def test_photoscan_has_absolute_principal_points(tmp_path):
         assert (one.fx, one.fy, one.cx, one.cy) == pytest.approx((other.fx, other.fy, other.cx, other.cy))
 
 
+def test_metashape_labels_of_several_folders(tmp_path):
+    """Cameras of rigs have equal labels in groups that are called after the folders of their images."""
+    views = views_of("metashape")
+    path = write_dataset("metashape", tmp_path, views)
+    for folder, view in zip(("left", "right"), views, strict=False):
+        write_images(tmp_path / "images" / folder, [View("same.png", view.pose, view.lens)])
+
+    def in_groups(root):
+        cameras = root.find("chunk/cameras")
+        (group,) = cameras.findall("group")
+        first, second, *_ = group.findall("camera")
+        for folder, camera in (("left", first), ("right", second)):
+            group.remove(camera)
+            camera.set("label", "same")
+            ElementTree.SubElement(cameras, "group", label=folder).append(camera)
+
+    change_xml(path, in_groups)
+    found = {p.path: p for p in read_metashape(path).photographs}
+    for folder, view in zip(("left", "right"), views, strict=False):
+        np.testing.assert_allclose(found[tmp_path / "images" / folder / "same.png"].pose, view.pose, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

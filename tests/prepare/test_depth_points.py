@@ -72,7 +72,7 @@ def test_faults(images):
     with pytest.raises(UserError, match="must have 16 bits"):
         points_of_depth(images)
     cv2.imwrite(str(images[3].path), np.zeros((32, 24), np.uint16))
-    with pytest.raises(UserError, match=r"depth of 32×24 px for an image of 48×64 px"):
+    with pytest.raises(UserError, match=r"depth of 24×32 px for an image of 64×48 px"):
         points_of_depth(images)
 
 

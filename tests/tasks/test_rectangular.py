@@ -43,7 +43,7 @@ def test_two_cameras_are_trained_evaluated_and_rendered(command, tmp_path):
 
     checked = command("prepare", "source=check", *given, f"output_dir={tmp_path / 'check'}")
     assert checked.code == 0, checked.err
-    assert "views of 24×40 px and 1 other cameras" in checked.out
+    assert "views of 40×24 px and 1 other cameras" in checked.out
     exported = command("prepare", "source=export", *given, f"output_dir={tmp_path / 'export'}")
     assert exported.code == 0, exported.err
     frames = json.loads((tmp_path / "export" / "transforms_train.json").read_text())["frames"]

@@ -78,7 +78,7 @@ class Views:
         """
         sizes = {(k.height, k.width) for k in self.cameras}
         if len(sizes) > 1:
-            listed = ", ".join(f"{height}×{width}" for height, width in sorted(sizes))
+            listed = ", ".join(f"{width}×{height}" for height, width in sorted(sizes))
             raise UserError(f"images of one size are needed, and these have {listed} px")
         return self.pixels.view(len(self), *sizes.pop(), 3).permute(0, 3, 1, 2)
 
@@ -234,7 +234,7 @@ def _size_problems(folder: Path, sizes: dict[str, tuple[int, int]], calibration:
         k = (calibration.cameras.get(Path(name).stem) or calibration.intrinsics) if calibration else None
         if k and abs(height * k.width - width * k.height) > max(width, height, k.width, k.height):
             where = "intrinsics.txt" if calibration and not calibration.cameras else f"{CAMERAS_FILE}, such as {name}"
-            problem = f"images of {height}×{width} px do not have the aspect ratio of the {k.height}×{k.width} px in "
+            problem = f"images of {width}×{height} px do not have the aspect ratio of the {k.width}×{k.height} px in "
             problems.setdefault(problem, f"{folder / 'rgb'}: {problem}{where}")
     return list(problems.values())
 

@@ -47,7 +47,7 @@ class ImageReading:
             automatic = min(MAX_AUTO_SIDE, largest_power_of_two(smallest))
             side = automatic if self.image_side == "auto" else self.image_side
             if size and side > smallest:
-                raise UserError(f"{height}×{width} px is smaller than data.image_side={side}; "
+                raise UserError(f"{width}×{height} px is smaller than data.image_side={side}; "
                                 f"use data.image_side={largest_power_of_two(smallest)}")  # fmt: skip
             return whole.central_square().at_side(side)
         k = min(1.0, (self.longest_side or MAX_LONGEST_SIDE) / longest) * self.factor

@@ -30,7 +30,7 @@ class ImageFile(BaseModel):
     """Path below the folder of the dataset, and height and width in px."""
 
     path: str
-    size: Annotated[list[int], Field(min_length=2, max_length=2)]
+    size: Annotated[list[Annotated[int, Field(gt=0, lt=10**6)]], Field(min_length=2, max_length=2)]
 
 
 class MaskFile(BaseModel):

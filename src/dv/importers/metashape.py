@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ def read_metashape(path: Path, images: Path | None = None) -> PhotographSet:
     translation) takes it to the world, in metres if the chunk is georeferenced. ``f cx cy b1 b2`` are px, the principal
     point relative to the middle of the image, and the centre of the first pixel is (0.5, 0.5). ``k1 k2 k3`` are
     OpenCV's; its p1 and p2 are Metashape's P2 and P1. Cameras without a transform were not aligned and are left out.
+    Labels that several cameras have are those of images in the folders that their groups are called after.
     Source: Metashape manual, appendix "Camera models".
 
     Args:
@@ -56,13 +58,20 @@ def read_metashape(path: Path, images: Path | None = None) -> PhotographSet:
         pose = poses.rigid(matrix)
         return worlds.get(element.get("component_id", ""), world).place(pose), _lens(sensor)
 
+    groups = {camera: group.get("label", "") for group in chunk.iter("group") for camera in group.iter("camera")}
+    labels = Counter(element.get("label", "") for element in chunk.iter("camera"))
     cameras = {}
     for element in chunk.iter("camera"):
         label = element.get("label", "")
+        if labels[label] > 1 and groups.get(element):
+            label = f"{groups[element]}/{label}"
         if element.find("transform") is None:
             left_out.append(f"{label}: not aligned")
         elif label in cameras:
-            raise UserError(f"{file}: two cameras have the label {label}; rename one of them and export again")
+            raise UserError(
+                f"{file}: two cameras have the label {label}; put them into groups "
+                "named after the folders of their images, and export again"
+            )
         else:
             cameras[label] = partial(camera, element)
     if not cameras:

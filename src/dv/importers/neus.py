@@ -66,7 +66,7 @@ def _read_matrices(file: Path) -> dict[str, Array]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             wanted = [key for key in archive.files if key.startswith(("world_mat_", "scale_mat_"))]
-            matrices = {key: np.asarray(archive[key], np.float64) for key in wanted if "_inv" not in key}
+            matrices = {k: archive[k].astype(np.float64, casting="same_kind") for k in wanted if "_inv" not in k}
     except Exception as error:  # numpy and zipfile raise many types for damaged files
         raise UserError(f"{file}: cannot be read as a NumPy archive ({error}); it may be truncated") from error
     for key, matrix in matrices.items():
@@ -77,10 +77,14 @@ def _read_matrices(file: Path) -> dict[str, Array]:
 
 def _camera(world: Array, size: tuple[int, int]) -> tuple[Array, Lens]:
     """Decompose a projection into pose and lens."""
-    projection = world[:3] if np.linalg.det(world[:3, :3]) >= 0 else -world[:3]
-    if abs(np.linalg.det(projection[:, :3])) < 1e-12 * np.abs(projection[:, :3]).max() ** 3:
+    largest = np.abs(world[:3, :3]).max()
+    projection = world[:3] / (largest or 1.0)
+    projection = projection if np.linalg.det(projection[:, :3]) >= 0 else -projection
+    if abs(np.linalg.det(projection[:, :3])) < 1e-12:
         raise UserError("its world_mat is singular: not the projection of a camera")
     k, rotation, center = cv2.decomposeProjectionMatrix(projection)[:3]
+    if not abs(center[3, 0]) > 0:
+        raise UserError("its world_mat is that of a camera infinitely far away")
     signs = np.diag(np.sign(np.diag(k)))  # the decomposition leaves the signs of the axes open
     k, rotation = k @ signs / abs(k[2, 2]), signs @ rotation
     if abs(np.linalg.det(k) - 1) < 1e-3:

@@ -77,10 +77,10 @@ def _odd_lens(calibration: Calibration) -> list[str]:
     messages = []
     if not 2 < field_of_view(k) < 120:
         messages.append(f"a field of view of {field_of_view(k):.1f}° is unusual: is f in {where} in px of "
-                        f"{k.height}×{k.width}?")  # fmt: skip
+                        f"{k.width}×{k.height}?")  # fmt: skip
     if max(abs(k.cx / k.width - 0.5), abs(k.cy / k.height - 0.5)) > 0.2:
         messages.append(f"the principal point ({k.cx:.1f}, {k.cy:.1f}) is far from the middle of "
-                        f"{k.height}×{k.width} px: are cx and cy in {where} in px of these?")  # fmt: skip
+                        f"{k.width}×{k.height} px: are cx and cy in {where} in px of these?")  # fmt: skip
     return messages
 
 

@@ -121,8 +121,8 @@ def _summary(source: ObjectSource, splits: dict[str, Views], calibration: Calibr
     others = len(set(calibration.cameras.values())) - 1
     several = f" and {others} other cameras" if others > 0 else ""
     return [
-        f"{source.name} in {source.root}: {counts} views of {k.height}×{k.width} px{several}, "
-        f"read at {read.height}×{read.width} px",
+        f"{source.name} in {source.root}: {counts} views of {k.width}×{k.height} px{several}, "
+        f"read at {read.width}×{read.height} px",
         f"field of view {field_of_view(k):.1f}°, principal point ({k.cx:.1f}, {k.cy:.1f}), "
         f"pixel_center {k.pixel_center:g}",
         f"grid of side {p.scale:.4g} around ({x:.4g}, {y:.4g}, {z:.4g}), near plane {p.near:.4g}; "

@@ -78,8 +78,8 @@ def _read(image: DepthImage) -> NDArray[np.float32]:
     if depth.ndim != 2 or abs(depth.shape[1] * lens.height - depth.shape[0] * lens.width) > max(
         *depth.shape, lens.width
     ):
-        raise UserError(f"{image.path}: depth of {'×'.join(map(str, depth.shape))} px for an image of "
-                        f"{lens.height}×{lens.width} px")  # fmt: skip
+        raise UserError(f"{image.path}: depth of {'×'.join(map(str, reversed(depth.shape)))} px for an image of "
+                        f"{lens.width}×{lens.height} px")  # fmt: skip
     height, width = depth.shape
     rows, columns = (_spread(side, max(height, width)) for side in (height, width))
     depth = depth[np.ix_(rows, columns)].astype(np.float32)

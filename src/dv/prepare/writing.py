@@ -166,7 +166,7 @@ def write_object(
         shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run of the same import
         (partial / split).rename(folder)
     shutil.rmtree(partial.parent)
-    sizes = ", ".join(f"{height}×{width}" for height, width in sorted({(k.height, k.width) for k in written.values()}))
+    sizes = ", ".join(f"{width}×{height}" for width, height in sorted({(k.width, k.height) for k in written.values()}))
     return _summary(found, splits, sizes, output_dir / "train" / name, placed)
 
 

@@ -79,7 +79,7 @@ def _check_image_size(resume: Checkpoint, source: ObjectSource) -> None:
     if side and (read.width, read.height) != (side, side):
         raise UserError(
             f"resume={resume.path} was trained on squares of {side} px, not on images of "
-            f"{read.height}×{read.width} px; add data.image_side={side}"
+            f"{read.width}×{read.height} px; add data.image_side={side}"
         )
 
 

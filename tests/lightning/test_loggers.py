@@ -227,6 +227,7 @@ def test_an_interrupted_run_resumes_as_the_same_run(train, environment, argument
     assert [step for run in found for step, _ in run.rows("validation")] == [steps]
 
 
+@pytest.mark.slow
 def test_ranks_share_one_run(train, tmp_path):
     folder = tmp_path / "ddp"
     done = train(f"hydra.run.dir={folder}", "trainer.gpus=0", "trainer.processes=2")

@@ -38,7 +38,7 @@ def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> 
     [
         ("l1_gan", 2, 1, 1, "64"),
         pytest.param("l1", 3, 1, 1, "64", marks=pytest.mark.slow),
-        ("l1", 2, 2, 2, "64"),
+        pytest.param("l1", 2, 2, 2, "64", marks=pytest.mark.slow),
         ("l1", 2, 1, 1, "32"),
     ],
 )

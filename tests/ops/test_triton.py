@@ -31,6 +31,7 @@ for kernel in (forward_kernel, backward_kernel):
 """
 
 
+@pytest.mark.slow
 def test_gpu_kernels_in_the_interpreter():
     """The tests run in a new process because Triton reads TRITON_INTERPRET at import."""
     command = [

@@ -274,6 +274,14 @@ def _adjacent_cells(vertices: Tensor) -> Tensor:
     return vertices
 
 
+def adjacent_vertices(cells: Tensor) -> Tensor:
+    """Vertices ``[L, G, G, G]`` at the corners of the given ``cells`` ``[L, G-1, G-1, G-1]``."""
+    for axis in (1, 2, 3):
+        pad = [0] * (2 * (3 - axis))
+        cells = F.pad(cells, (*pad, 1, 0)) | F.pad(cells, (*pad, 0, 1))
+    return cells
+
+
 def _beyond_inner_level(levels: int, side: int) -> Tensor:
     """Return the vertices ``[L, G, G, G]`` of all cells that extend beyond the inner level; all those of level 0."""
     position = torch.arange(side)

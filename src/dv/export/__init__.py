@@ -1,0 +1,1 @@
+"""Exports of trained models: a page, meshes, point clouds, splats, grids and archives."""

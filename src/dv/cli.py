@@ -18,6 +18,11 @@ def render() -> None:
     run("render")
 
 
+def export() -> None:
+    """Write a trained model in a format of other programs, or as a page."""
+    run("export")
+
+
 def prepare() -> None:
     """Make, import, check or export the images of an object."""
     run("prepare")

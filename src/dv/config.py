@@ -470,8 +470,18 @@ class InterpolateTrajectory:
     fps: Positive
 
 
+@dataclass(config=STRICT)
+class FileTrajectory:
+    """A path through the key frames of a file."""
+
+    name: Literal["file"]
+    path: Text | None
+    fps: Positive
+
+
 Trajectory = Annotated[
-    TestTrajectory | PosesTrajectory | OrbitTrajectory | SpiralTrajectory | InterpolateTrajectory, Discriminator("name")
+    TestTrajectory | PosesTrajectory | OrbitTrajectory | SpiralTrajectory | InterpolateTrajectory | FileTrajectory,
+    Discriminator("name"),
 ]
 
 
@@ -493,6 +503,23 @@ class RenderConfig:
         """Check that the exposure is that of what is shown."""
         if self.background is not None and self.exposure == "predicted":
             yield "exposure=predicted is that of photographs with their surroundings; leave out background="
+
+
+# --- export.py --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(config=STRICT)
+class ExportConfig:
+    """``conf/export.yaml``."""
+
+    ckpt: Text | None
+    format: Literal["html", "points", "splats", "grid"] | None
+    surroundings: Bool
+    max_points: Count
+    output_dir: Text | None
+    object: ObjectConfig
+    data: ReadConfig
+    trainer: RenderTrainerConfig
 
 
 # --- prepare.py -------------------------------------------------------------------------------------------------------
@@ -740,6 +767,7 @@ SCHEMAS: dict[str, Any] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "render": RenderConfig,
+    "export": ExportConfig,
     "prepare": PrepareConfig,
     "report": ReportConfig,
 }

@@ -95,12 +95,15 @@ def to_uint8(image: Tensor) -> np.ndarray:
     return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def write_ply(path: Path, points: Tensor, colors: Tensor) -> None:
-    """Write ``points`` ``[N, 3]`` in any unit with ``colors`` ``[N, 3]`` in [0, 1] as binary PLY."""
-    rows = np.empty(len(points), [("point", "<f4", 3), ("color", "u1", 3)])
+def write_ply(path: Path, points: Tensor, colors: Tensor, normals: Tensor | None = None) -> None:
+    """Write ``points`` ``[N, 3]`` in any unit with ``colors`` ``[N, 3]`` in [0, 1] and ``normals`` as binary PLY."""
+    columns = [("point", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)]
+    rows = np.empty(len(points), columns if normals is not None else columns[::2])
     rows["point"], rows["color"] = points.cpu().numpy(), (colors.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    if normals is not None:
+        rows["normal"] = normals.cpu().numpy()
     properties = [
-        *(f"property float {axis}" for axis in "xyz"),
+        *(f"property float {axis}" for axis in (*"xyz", *(("nx", "ny", "nz") if normals is not None else ()))),
         *(f"property uchar {c}" for c in ("red", "green", "blue")),
     ]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}", *properties, "end_header"]

@@ -154,25 +154,42 @@ class RadianceGrid(ObjectModel):
         """
         near = self.sizes.near * self.placement.scale
         output = self.voxels.composite(self.rays(origins, directions, offsets), step_size, near)
-        s = self.sizes
-        decoder = self.decoder if output.features.shape[1] > s.coefficients else None
-        degree = max(s.view_degree, s.decoder_degree if decoder else 0)
         unit = F.normalize(directions, dim=1).to(output.features.dtype)
-        basis = spherical_harmonics(unit, degree)
-        harmonics = torch.cat([basis[:, :1], VIEW_SCALE * basis[:, 1 : (s.view_degree + 1) ** 2]], 1)
-        coefficients = output.features[:, : s.coefficients].view(len(origins), -1, 3)
-        colors = (coefficients * harmonics[..., None]).sum(1)
+        colors = self.shade(output.features, output.transmittance, unit)
         colors = colors + output.transmittance[:, None] * self.background_color(unit)
+        return RayOutput(colors, output.transmittance, output.depth)
+
+    def shade(self, features: Tensor, transmittance: Tensor, directions: Tensor) -> Tensor:
+        """Return the colours of composited features, without what the background adds.
+
+        Args:
+            features: ``[R, F]``; a vertex's features are those of a ray that it absorbs.
+            transmittance: of the rays ``[R]``.
+            directions: of the rays, unit vectors ``[R, 3]`` away from the camera.
+
+        Returns:
+            RGB ``[R, 3]``, about [-0.5, 0.5] times the rays' opacity.
+        """
+        s = self.sizes
+        decoder = self.decoder if self.has_decoder else None
+        basis = spherical_harmonics(directions, max(s.view_degree, s.decoder_degree if decoder else 0))
+        harmonics = torch.cat([basis[:, :1], VIEW_SCALE * basis[:, 1 : (s.view_degree + 1) ** 2]], 1)
+        coefficients = features[:, : s.coefficients].view(len(features), -1, 3)
+        colors = (coefficients * harmonics[..., None]).sum(1)
         if decoder is not None:
             encoding = [basis[:, 1 : (s.decoder_degree + 1) ** 2]]
             if s.has_normals:
-                normals = F.normalize(output.features[:, -3:], dim=1, eps=MIN_NORMAL_LENGTH)
-                cosine = (unit * normals).sum(1, keepdim=True)
-                reflected = spherical_harmonics(unit - 2 * cosine * normals, s.reflection_degree)
+                normals = F.normalize(features[:, -3:], dim=1, eps=MIN_NORMAL_LENGTH)
+                cosine = (directions * normals).sum(1, keepdim=True)
+                reflected = spherical_harmonics(directions - 2 * cosine * normals, s.reflection_degree)
                 encoding += [cosine, REFLECTED_SCALE * reflected[:, 1:]]
-            opacity = 1 - output.transmittance
-            colors = colors + decoder(output.features[:, : s.decoder_inputs], torch.cat(encoding, 1), opacity)
-        return RayOutput(colors, output.transmittance, output.depth)
+            colors = colors + decoder(features[:, : s.decoder_inputs], torch.cat(encoding, 1), 1 - transmittance)
+        return colors
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the colour depends on a decoder; early in the training, voxels hold no features for it."""
+        return self.decoder is not None and self.voxels.features.shape[1] > self.sizes.coefficients
 
     def background_color(self, directions: Tensor) -> Tensor:
         """Return the colour beyond the last level in unit ``directions`` ``[R, 3]``: ``[3]`` or ``[R, 3]``."""

@@ -2,8 +2,8 @@
 
 The grid goes into 3D textures with 8 bits per number (:mod:`dv.export.packed`), in bricks of 8³ cells; bricks and cells
 without anything are skipped. ``page.frag`` marches the rays and evaluates the decoder, once per ray, as SNeRG does
-(Hedman et al. 2021, "Baking Neural Radiance Fields for Real-Time View Synthesis"); ``page.js`` unpacks, moves the camera
-and adapts the resolution to the frame rate.
+(Hedman et al. 2021, "Baking Neural Radiance Fields for Real-Time View Synthesis"); ``page.js`` unpacks, moves the
+camera and adapts the resolution to the frame rate.
 """
 
 from __future__ import annotations
@@ -50,10 +50,9 @@ def page(model: RadianceGrid, pose: Tensor, intrinsics: Intrinsics, up: Tensor, 
     arrays["numbers"] = packed.numbers.numpy()
     if np.count_nonzero(arrays["skip"] == 0) > MAX_BRICKS**3:
         raise ValueError("the grid is too large for a page; train with a smaller grid.side")
-    has_decoder = model.decoder is not None and model.voxels.features.shape[1] > model.sizes.coefficients
-    arrays["weights"] = _decoder_weights(model) if has_decoder else np.empty(0, np.float32)
+    arrays["weights"] = _decoder_weights(model) if model.has_decoder else np.empty(0, np.float32)
     arrays["panorama"] = _rgba(model.background) if model.sizes.environment else np.empty(0, np.float32)
-    about = _about(model, packed, has_decoder=has_decoder)
+    about = _about(model, packed)
     about |= _view(model, pose, intrinsics, up) | {"name": name}
     about["arrays"], payload = _joined(arrays)
     defines = about["defines"]
@@ -101,15 +100,15 @@ def _rgba(panorama: Tensor) -> NDArray[np.float32]:
     return F.pad(panorama.detach().cpu().permute(1, 2, 0), (0, 1)).contiguous().numpy()
 
 
-def _about(model: RadianceGrid, packed: PackedVoxels, *, has_decoder: bool) -> dict[str, Any]:
+def _about(model: RadianceGrid, packed: PackedVoxels) -> dict[str, Any]:
     """Return the numbers that the shader needs."""
     sizes, side = model.sizes, model.voxels.side
     channels = len(packed.numbers)
     groups = -(-channels // 4)
     pad = (0, 4 * groups - channels)
-    reflections = (sizes.reflection_degree + 1) ** 2 if has_decoder and sizes.has_normals else 0
+    reflections = (sizes.reflection_degree + 1) ** 2 if model.has_decoder and sizes.has_normals else 0
     directions = (sizes.decoder_degree + 1) ** 2
-    quads = -(-sizes.decoder_width // 4) if has_decoder else 0
+    quads = -(-sizes.decoder_width // 4) if model.has_decoder else 0
     interval = model.voxels.interval(STEP_SIZE)
     return {
         "side": side,

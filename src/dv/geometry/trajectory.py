@@ -85,13 +85,18 @@ def orbit(poses: Tensor, center: Tensor, frames: int, up: Tensor | None = None) 
     return sphere.trajectory(sphere.elevation.median().expand(frames), 2 * math.pi * t)
 
 
+def up_direction(poses: Tensor) -> Tensor:
+    """Return the mean up direction ``[3]`` (-y) of cameras with the poses ``[V, 4, 4]``."""
+    return torch.nn.functional.normalize(-poses[:, :3, 1].mean(0), dim=0)
+
+
 class _CameraSphere:
     """The sphere around ``center`` that fits the cameras: its axes, its radius, and the elevation of each camera."""
 
     def __init__(self, poses: Tensor, center: Tensor, up: Tensor | None) -> None:
         offsets = poses[:, :3, 3] - center
         self.center = center
-        self.up = torch.nn.functional.normalize(-poses[:, :3, 1].mean(0) if up is None else up, dim=0)
+        self.up = up_direction(poses) if up is None else torch.nn.functional.normalize(up, dim=0)
         self.radius = offsets.norm(dim=1).median()
         self.elevation = torch.asin((offsets @ self.up / offsets.norm(dim=1)).clamp(-1, 1))  # [V], rad
         east = offsets[0] - (offsets[0] @ self.up) * self.up

@@ -33,7 +33,8 @@ SWEEPS = re.compile(r"(choice|range|glob|interval|shuffle|sort|tag|int|float|str
 def hydra_arguments(arguments: list[str], command: str, conf: Path) -> list[str]:
     """Return the arguments of a command as Hydra takes them, ``-m`` first.
 
-    ``--key=value`` loses its dashes. Text is quoted where Hydra's grammar would read something else, or nothing:
+    ``--key=value`` loses its dashes, and ``trajectory=FILE.json`` becomes a choice with a path. Text is quoted where
+    Hydra's grammar would read something else, or nothing:
     ``source.path=scan=3 (final)`` and ``object.name=2024_01`` mean what they say.
 
     Args:
@@ -43,8 +44,18 @@ def hydra_arguments(arguments: list[str], command: str, conf: Path) -> list[str]
     """
     sweep = any(argument in MULTIRUN for argument in arguments)
     arguments = [_without_dashes(argument) for argument in arguments]
+    if command == "render":
+        arguments = [part for argument in arguments for part in _file_of_key_frames(argument)]
     arguments = quote_group_numbers(sorted(arguments, key=lambda a: a not in MULTIRUN), conf)
     return [_quoted(argument, command, sweep) for argument in arguments]
+
+
+def _file_of_key_frames(argument: str) -> list[str]:
+    """Turn ``trajectory=FILE.json`` into the choice ``trajectory=file`` and its path."""
+    key, _, value = argument.partition("=")
+    if key == "trajectory" and value.strip("'\"").lower().endswith(".json"):
+        return ["trajectory=file", f"trajectory.path={value}"]
+    return [argument]
 
 
 def _without_dashes(argument: str) -> str:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from dv.config import RenderConfig, Trajectory
 from dv.data.folder import read_poses
+from dv.data.key_frames import read_key_frames
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.trajectory import interpolate, key_poses, orbit, spiral
@@ -110,7 +111,11 @@ def trajectory(restored: Restored, config: Trajectory) -> tuple[list[str], Tenso
     calibration = source.calibration()
     known_names, known = read_poses(source.folder("train"), calibration)
     center = torch.tensor(restored.placement.origin, dtype=known.dtype)
-    if config.name == "spiral":
+    if config.name == "file":
+        if not config.path:
+            raise UserError("trajectory.path is not set; give trajectory=FILE.json")
+        poses = interpolate(*read_key_frames(Path(config.path), config.fps)).to(known.dtype)
+    elif config.name == "spiral":
         poses = spiral(known, center, config.frames, config.turns, source.up())
     elif config.name == "orbit":
         poses = orbit(known, center, config.frames, source.up())

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 
 from dv.checkpoint import Checkpoint, read_checkpoint
-from dv.config import EvaluateConfig, ObjectConfig, ReadConfig, RenderConfig
+from dv.config import EvaluateConfig, ExportConfig, ObjectConfig, ReadConfig, RenderConfig
 from dv.data.object import SPLITS, ObjectSource
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
@@ -63,7 +63,7 @@ class Restored:
             yield view
 
 
-def restore(config: EvaluateConfig | RenderConfig) -> Restored:
+def restore(config: EvaluateConfig | RenderConfig | ExportConfig) -> Restored:
     """Load the checkpoint ``config.ckpt`` and find its object: as configured, else what the checkpoint was trained on.
 
     Raises:

@@ -1,0 +1,122 @@
+"""Points on the surfaces that cameras see: their places, normals and colours from any direction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
+from dv.ops.compositing import Rays, composite
+from dv.radiance import STEP_SIZE, RadianceGrid
+
+MIN_WEIGHT = 0.5  # rays that a vertex absorbs, of one ray per vertex's side at the centre of the box
+REACH = 1.5  # vertices, from a vertex to the surface along its normal
+MAX_SIDE = 512  # px, of the images whose rays are followed
+POINTS_PER_CHUNK = 1 << 16  # bounds the memory of colours
+
+
+@dataclass(frozen=True)
+class Surface:
+    """N points, one near each vertex that cameras see.
+
+    Attributes:
+        model: the grid.
+        positions: ``[N, 3]``, world units.
+        normals: unit vectors ``[N, 3]`` towards the cameras.
+        spacing: ``[N]``, distance to the next vertex, world units.
+        features: ``[N, F]`` of the grid at the points.
+        opacity: ``[N]`` of the surface there.
+    """
+
+    model: RadianceGrid
+    positions: Tensor
+    normals: Tensor
+    spacing: Tensor
+    features: Tensor
+    opacity: Tensor
+
+    @torch.no_grad()
+    def colors(self, directions: Tensor) -> Tensor:
+        """Return RGB ``[N, 3]`` in [0, 1] seen along unit directions ``[N, 3]`` or one for all, ``[3]``."""
+        directions = directions.expand(len(self.features), 3).float()
+        chunks = zip(
+            torch.split(self.features, POINTS_PER_CHUNK), torch.split(directions, POINTS_PER_CHUNK), strict=True
+        )
+        colors = [self.model.shade(features, torch.zeros(len(features)), along) for features, along in chunks]
+        return (torch.cat(colors) + 0.5).clamp(0, 1)
+
+    def frontal_colors(self) -> Tensor:
+        """Return RGB ``[N, 3]`` in [0, 1] seen along the normals."""
+        return self.colors(-self.normals)
+
+
+def visible_surface(model: RadianceGrid, poses: Tensor, cameras: Sequence[Intrinsics]) -> Surface:
+    """Find where rays along the normals of vertices that cameras see reach a surface.
+
+    Args:
+        model: the grid, on the CPU.
+        poses: camera-to-world ``[V, 4, 4]``.
+        cameras: of the views.
+
+    Returns:
+        Points near the vertices that absorb at least :data:`MIN_WEIGHT` rays, at the median depth of a ray that starts
+        :data:`REACH` vertices outside.
+    """
+    voxels, placement = model.voxels, model.placement
+    seen = torch.zeros(len(voxels.density), 4)  # directions towards the cameras, and weights
+    progress = tqdm(zip(poses, cameras, strict=True), "looking for surfaces", len(poses), unit="view", leave=False)
+    for pose, camera in progress:
+        k = _with_rays_at_vertices(model, pose, model.corrected(camera))
+        pixels = pixel_grid(k.width, k.height)
+        origins, directions = pixel_rays(pose.expand(len(pixels), 4, 4), pixels, k)
+        seen += _absorbed(model, origins, directions) / max(1.0, k.fx * k.fy / _vertex_pixels(model, pose) ** 2)
+    normals = voxels.normals(seen[:, :3].contiguous())
+    found = (seen[:, 3] >= MIN_WEIGHT) & normals.any(1)
+    found[0] = False
+    rows = found.nonzero()[:, 0]
+    stored = voxels.index != 0
+    level = stored.nonzero()[voxels.index[stored].argsort()][rows - 1, 0]
+    spacing = 2.0**level  # vertices of the first level
+    outside = voxels.positions()[rows - 1] + REACH * spacing[:, None] * normals[rows]
+    rays = Rays(outside, -normals[rows], torch.full_like(spacing, 0.5))
+    with torch.no_grad():
+        output = voxels.composite(rays, STEP_SIZE)
+    met = output.depth < 2 * REACH * spacing
+    opacity = 1 - output.transmittance[met]
+    points = outside[met] - output.depth[met, None] * normals[rows][met]
+    positions = (points.double() / (voxels.side - 1) - 0.5) * placement.scale + torch.tensor(placement.origin)
+    unit = placement.scale / (voxels.side - 1)
+    features = output.features[met] / opacity[:, None]
+    return Surface(model, positions, normals[rows][met], unit * spacing[met], features, opacity)
+
+
+def _vertex_pixels(model: RadianceGrid, pose: Tensor) -> float:
+    """Return the focal length, px, at which a vertex in the centre of the box is as wide as a pixel."""
+    p = model.placement
+    distance = float((pose[:3, 3].double() - torch.tensor(p.origin)).norm())
+    return max(distance, p.scale / 2) * (model.voxels.side - 1) / p.scale
+
+
+def _with_rays_at_vertices(model: RadianceGrid, pose: Tensor, camera: Intrinsics) -> Intrinsics:
+    """Return a camera with about one ray per vertex, of at most :data:`MAX_SIDE` px."""
+    wanted = _vertex_pixels(model, pose) / math.sqrt(camera.fx * camera.fy)
+    k = min(wanted, MAX_SIDE / max(camera.width, camera.height))
+    return camera.resized(max(1, round(k * camera.width)), max(1, round(k * camera.height)))
+
+
+def _absorbed(model: RadianceGrid, origins: Tensor, directions: Tensor) -> Tensor:
+    """Sum for each vertex ``[N, 4]`` the directions towards the cameras and the weights of its rays."""
+    voxels = model.voxels
+    features = torch.zeros(len(voxels.density), 4, requires_grad=True)
+    rays = model.rays(origins, directions, torch.full_like(origins[:, 0], 0.5))
+    density, interval, near = voxels.density.detach(), voxels.interval(1.0), model.sizes.near * model.placement.scale
+    output = composite(density, features, voxels.index, voxels.distance, rays, 1.0, interval, near)
+    towards = F.pad(-F.normalize(rays.directions, dim=1), (0, 1), value=1.0)
+    # composited features are linear in those of the vertices: their gradient is the weights
+    return torch.autograd.grad(output.features, features, towards)[0]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,9 @@ TINY_RADIANCE = [  # overrides for a radiance grid
     "trainer=debug",
     "trainer.progress_bar=false",
 ]
+
+CHROMIUM = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+            "--ignore-gpu-blocklist", "--disable-background-networking", "--disable-component-update"]  # fmt: skip
 
 
 def step_overrides(count: int) -> list[str]:
@@ -162,3 +167,30 @@ def trained(ball, tmp_path_factory) -> Path:
     arguments = [f"object.root={ball}", "object=custom", "object.name=ball", *TINY, "loss=l1", f"hydra.run.dir={run}"]
     subprocess.run([sys.executable, "-m", "dv.tasks.train", *arguments], check=True, capture_output=True)
     return run / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture
+def ball_checkpoint(ball: Path, tmp_path: Path) -> Path:
+    """Checkpoint of a ball with a decoder."""
+    from radiance_balls import ball_grid, write_checkpoint
+
+    grid = ball_grid(grid_side=32, decoder_features=5, reflection_degree=2, supersampling=2, linear_share=1.0)
+    return write_checkpoint(grid, tmp_path / "ball.ckpt", ball)
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Any]:
+    """Playwright, for Debian's or another Chromium of the system."""
+    api = pytest.importorskip("playwright.sync_api")
+    if not shutil.which("chromium"):
+        pytest.skip("needs chromium")
+    with api.sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Any) -> Iterator[Any]:
+    """A browser that renders WebGL2 on the CPU."""
+    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+    yield browser
+    browser.close()

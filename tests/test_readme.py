@@ -25,7 +25,7 @@ def split(line: str) -> tuple[str, list[str]]:
 
 
 def test_readme_shows_every_command():
-    assert {split(line)[0] for line in COMMANDS} == {"prepare", "train", "evaluate", "render", "report"}
+    assert {split(line)[0] for line in COMMANDS} == {"prepare", "train", "evaluate", "render", "export", "report"}
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -59,7 +59,7 @@ def prepare_arguments(command, arguments: list[str], ball: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if "gpus=4" not in c and "experiment=paper" not in c])
-def test_command_runs(command, line, ball, trained, tmp_path):
+def test_command_runs(command, line, ball, trained, ball_checkpoint, tmp_path):
     task, arguments = split(line)
     root = tmp_path / "objects"
     for part in ("train", "validation", "test"):
@@ -83,7 +83,7 @@ def test_command_runs(command, line, ball, trained, tmp_path):
         arguments += [f"init_from={trained}"] if "init_from=" in line else []
         arguments += ["hydra.sweeper.trials=2"] if "sweep=optuna" in line else []
     else:
-        arguments += [f"ckpt={trained}", "trainer.gpus=0", f"output_dir={tmp_path / 'out'}"]
+        arguments += [f"ckpt={ball_checkpoint if task == 'export' else trained}", "trainer.gpus=0", f"output_dir={tmp_path / 'out'}"]
         if "object=custom" in arguments:
             arguments += [f"object.root={root}", "object.name=vase"]
         if "trajectory=spiral" in arguments:

@@ -460,6 +460,7 @@ async function start() {
     },
   };
   byId("message").hidden = true;
+  byId("controls").open = window.innerWidth >= 700;  // on phones they would hide the picture
   requestAnimationFrame(draw);
 }
 

@@ -83,7 +83,11 @@ def test_command_runs(command, line, ball, trained, ball_checkpoint, tmp_path):
         arguments += [f"init_from={trained}"] if "init_from=" in line else []
         arguments += ["hydra.sweeper.trials=2"] if "sweep=optuna" in line else []
     else:
-        arguments += [f"ckpt={ball_checkpoint if task == 'export' else trained}", "trainer.gpus=0", f"output_dir={tmp_path / 'out'}"]
+        arguments += [
+            f"ckpt={ball_checkpoint if task == 'export' else trained}",
+            "trainer.gpus=0",
+            f"output_dir={tmp_path / 'out'}",
+        ]
         if "object=custom" in arguments:
             arguments += [f"object.root={root}", "object.name=vase"]
         if "trajectory=spiral" in arguments:

@@ -513,9 +513,10 @@ class ExportConfig:
     """``conf/export.yaml``."""
 
     ckpt: Text | None
-    format: Literal["html", "points", "splats", "grid"] | None
+    format: Literal["html", "mesh", "points", "splats", "grid"] | None
     surroundings: Bool
     max_points: Count
+    faces: Annotated[int, Strict(), Ge(4)] | None
     output_dir: Text | None
     object: ObjectConfig
     data: ReadConfig

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from plyfile import PlyData
 
+from dv.export.mesh import extract_mesh, write_mesh
 from dv.export.splats import write_splats
 from dv.export.surface import visible_surface
 from dv.geometry.trajectory import look_at
@@ -40,6 +42,42 @@ def test_points_lie_on_the_surface(origin):
     assert (cosines > 0.5).float().mean() > 0.99
     expected = grid.shade(surface.features, torch.zeros(len(distances)), -surface.normals) + 0.5
     torch.testing.assert_close(surface.frontal_colors(), expected.clamp(0, 1).detach())
+
+
+def test_meshes_lie_on_the_surface(tmp_path):
+    """Of a ball with a smaller one beside it, only the ball is kept."""
+    origin = (3.0, -2.0, 1.0)
+    grid = ball_grid(grid_side=32, origin=origin, view_degree=1)
+    voxels = grid.voxels
+    corner = voxels.positions()
+    small = ((corner - 2).norm(dim=1) < 1.8).nonzero()[:, 0] + 1
+    voxels.density.data[small] = 10.0
+    voxels.update_empty_space()
+    poses, cameras = around(40, origin), [CAMERA.at_side(128)] * 40
+    surface = visible_surface(grid, poses, cameras)
+    mesh = extract_mesh(surface, poses, cameras, None)
+    distances = np.linalg.norm(mesh.vertices - origin, axis=1)
+    assert abs(distances - RADIUS).mean() < 0.016  # half of the distance between vertices
+    assert abs(distances - RADIUS).max() < 0.04
+    assert mesh.area == pytest.approx(4 * np.pi * RADIUS**2, rel=0.1)
+    outwards = (mesh.face_normals * (mesh.triangles_center - origin)).sum(1)
+    assert (outwards > 0).mean() > 0.99
+    fewer = extract_mesh(surface, poses, cameras, 500)
+    assert 400 < len(fewer.faces) <= 500
+    assert abs(np.linalg.norm(fewer.vertices - origin, axis=1) - RADIUS).mean() < 0.02
+    write_mesh(fewer, tmp_path / "ball", torch.tensor([0.0, 0.0, 1.0]))
+    ply = trimesh.load(tmp_path / "ball.ply", process=False)
+    np.testing.assert_allclose(ply.vertices, fewer.vertices, atol=1e-5)
+    np.testing.assert_array_equal(ply.visual.vertex_colors, fewer.visual.vertex_colors)
+    glb = trimesh.load(tmp_path / "ball.glb", force="mesh", process=False)
+    x, y, z = fewer.vertices.T
+    np.testing.assert_allclose(glb.vertices, np.stack([x, z, -y], 1), atol=1e-5)
+    content = (tmp_path / "ball.glb").read_bytes()
+    header = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
+    attributes = header["meshes"][0]["primitives"][0]["attributes"]
+    assert set(attributes) == {"POSITION", "NORMAL", "COLOR_0"}
+    assert header["accessors"][attributes["COLOR_0"]]["type"] == "VEC3"
+    assert "KHR_materials_unlit" in header["extensionsUsed"]
 
 
 def rendered_splats(path: Path, pose: np.ndarray, camera) -> np.ndarray:
@@ -99,7 +137,7 @@ def test_splats_look_like_the_grid(sizes, tmp_path):
         assert -10 * np.log10(np.square(found - expected).mean()) > 22
 
 
-@pytest.mark.parametrize("format", ["html", "points", "splats", "grid"])
+@pytest.mark.parametrize("format", ["html", "mesh", "points", "splats", "grid"])
 def test_every_format_is_written_with_what_it_says(format, command, ball_checkpoint, tmp_path):
     out = tmp_path / "out"
     done = command("export", f"ckpt={ball_checkpoint}", f"format={format}", f"output_dir={out}")
@@ -107,7 +145,8 @@ def test_every_format_is_written_with_what_it_says(format, command, ball_checkpo
     about = json.loads((out / "export.json").read_text())
     assert about["format"] == format
     assert about["step"] == 7
-    assert sorted(p.name for p in out.iterdir()) == sorted([about["file"], "export.json"])
+    assert sorted(p.name for p in out.iterdir()) == sorted([*about["files"], "export.json"])
+    assert len(about["files"]) == (2 if format == "mesh" else 1)
     if format != "html":
         assert about.get("points") or about.get("splats") or about.get("vertices")
 
@@ -126,7 +165,7 @@ def test_deepvoxels_has_points_only(command, trained, tmp_path):
     for words, message in (
         (["format=html"], "format=html needs a radiance grid, and"),
         (["format=points", "surroundings=false"], "this model has no opacity"),
-        ([], "format is not set; give format=html|points|splats|grid"),
+        ([], "format is not set; give format=html|mesh|points|splats|grid"),
     ):
         done = command("export", f"ckpt={trained}", *words, f"output_dir={out}")
         assert done.code == 1

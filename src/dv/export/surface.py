@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
-from dv.ops.compositing import Rays, composite
+from dv.ops.compositing import composite
 from dv.radiance import STEP_SIZE, RadianceGrid
 
 MIN_WEIGHT = 0.5  # rays that a vertex absorbs, of one ray per vertex's side at the centre of the box
@@ -40,6 +40,11 @@ class Surface:
     spacing: Tensor
     features: Tensor
     opacity: Tensor
+
+    def __getitem__(self, chosen: Tensor) -> Surface:
+        """Return the surface of some of the points, by index or mask."""
+        fields = self.positions, self.normals, self.spacing, self.features, self.opacity
+        return Surface(self.model, *(field[chosen] for field in fields))
 
     @torch.no_grad()
     def colors(self, directions: Tensor) -> Tensor:
@@ -82,18 +87,34 @@ def visible_surface(model: RadianceGrid, poses: Tensor, cameras: Sequence[Intrin
     rows = found.nonzero()[:, 0]
     stored = voxels.index != 0
     level = stored.nonzero()[voxels.index[stored].argsort()][rows - 1, 0]
-    spacing = 2.0**level  # vertices of the first level
-    outside = voxels.positions()[rows - 1] + REACH * spacing[:, None] * normals[rows]
-    rays = Rays(outside, -normals[rows], torch.full_like(spacing, 0.5))
-    with torch.no_grad():
-        output = voxels.composite(rays, STEP_SIZE)
+    spacing = placement.scale / (voxels.side - 1) * 2.0**level
+    vertices = voxels.positions()[rows - 1].double() / (voxels.side - 1) - 0.5
+    positions = vertices * placement.scale + torch.tensor(placement.origin)
+    surface, met = along_normals(model, positions, normals[rows], spacing)
+    return surface[met]
+
+
+@torch.no_grad()
+def along_normals(model: RadianceGrid, positions: Tensor, normals: Tensor, spacing: Tensor) -> tuple[Surface, Tensor]:
+    """Follow rays from outside along the normals at places near surfaces.
+
+    Args:
+        model: the grid.
+        positions: ``[N, 3]``, world units.
+        normals: unit vectors ``[N, 3]`` out of the surface.
+        spacing: ``[N]``, distance to the next vertex, world units.
+
+    Returns:
+        The surface, and which rays met it within :data:`REACH` vertices on either side, bool ``[N]``.
+    """
+    outside = positions + (REACH * spacing)[:, None] * normals
+    rays = model.rays(outside, -normals.to(outside.dtype), torch.full_like(spacing, 0.5))
+    output = model.voxels.composite(rays, STEP_SIZE)
     met = output.depth < 2 * REACH * spacing
-    opacity = 1 - output.transmittance[met]
-    points = outside[met] - output.depth[met, None] * normals[rows][met]
-    positions = (points.double() / (voxels.side - 1) - 0.5) * placement.scale + torch.tensor(placement.origin)
-    unit = placement.scale / (voxels.side - 1)
-    features = output.features[met] / opacity[:, None]
-    return Surface(model, positions, normals[rows][met], unit * spacing[met], features, opacity)
+    opacity = 1 - output.transmittance
+    points = outside - torch.where(met, output.depth, REACH * spacing)[:, None] * normals
+    features = output.features / opacity.clamp_min(1e-6)[:, None]
+    return Surface(model, points, normals, spacing, features, opacity), met
 
 
 def _vertex_pixels(model: RadianceGrid, pose: Tensor) -> float:

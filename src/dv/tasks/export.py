@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -20,11 +21,11 @@ from dv.geometry.camera import Intrinsics
 from dv.geometry.trajectory import up_direction
 from dv.images import write_ply
 from dv.radiance import RadianceGrid
-from dv.runtime.files import atomic_file, write_json
+from dv.runtime.files import write_json
 from dv.tasks.command import run
 from dv.tasks.restore import Restored, restore
 
-SUFFIXES = {"html": ".html", "points": ".ply", "splats": "_splats.ply", "grid": ".npz"}
+Writer = Callable[[ExportConfig, Restored, Path], dict[str, Any]]  # path without suffix -> what it is about
 
 
 class Cameras(NamedTuple):
@@ -36,38 +37,35 @@ class Cameras(NamedTuple):
 
 
 def export(config: ExportConfig) -> Path:
-    """Write ``NAME.html``, ``NAME.ply``, ``NAME_splats.ply`` or ``NAME.npz``, and ``export.json`` about it.
+    """Write ``NAME`` with the suffix of the format, and ``export.json``, which says what it holds.
 
     Returns:
-        The file.
+        The folder.
 
     Raises:
         UserError: if the model has nothing of which the format could be made.
     """
     if config.format is None:
-        raise UserError(f"format is not set; give format={'|'.join(SUFFIXES)}")
+        raise UserError(f"format is not set; give format={'|'.join(WRITERS)}")
     restored = restore(config)
-    model, source = restored.model, restored.source
+    model, source = restored.model.cpu(), restored.source
     model.use_mean_exposure()
     if not config.surroundings:
         try:
             model.isolate()
         except ValueError as error:
             raise UserError(f"surroundings=false with {restored.checkpoint.path}: {error}") from error
-    writers: dict[str, Callable[[ExportConfig, Restored, Path], dict[str, Any]]] = {
-        "html": _page, "points": _points, "splats": _splats, "grid": _grid
-    }  # fmt: skip
     folder = Path(config.output_dir or restored.run_dir / "export" / config.format)
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{source.name}{SUFFIXES[config.format]}"
-    with atomic_file(file) as temporary:
-        about = writers[config.format](config, restored, temporary)
+    with TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
+        about = WRITERS[config.format](config, restored, Path(temporary) / source.name)
+        written = [file.replace(folder / file.name) for file in sorted(Path(temporary).iterdir())]
     up = source.up()
     write_json(
         folder / "export.json",
         {
             "format": config.format,
-            "file": file.name,
+            "files": [file.name for file in written],
             "object": source.name,
             "checkpoint": str(restored.checkpoint.path),
             "step": restored.checkpoint.step,
@@ -79,8 +77,9 @@ def export(config: ExportConfig) -> Path:
             **about,
         },
     )
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-    return file
+    for file in written:
+        print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    return folder
 
 
 def _page(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any]:
@@ -93,29 +92,43 @@ def _page(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any
         text = page(grid, cameras.poses[first], cameras.intrinsics[first], cameras.up, restored.source.name)
     except ValueError as error:
         raise UserError(f"format=html with {restored.checkpoint.path}: {error}") from error
-    path.write_text(text, encoding="utf-8")
+    path.with_name(f"{path.name}.html").write_text(text, encoding="utf-8")
     return {"needs": "a browser with WebGL2; no network"}
+
+
+def _mesh(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any]:
+    from dv.export.mesh import extract_mesh, write_mesh  # here, because its libraries are an optional extra
+
+    surface, cameras = _surface(config, restored), _cameras(restored)
+    mesh = extract_mesh(surface, cameras.poses, cameras.intrinsics, config.faces)
+    write_mesh(mesh, path, cameras.up)
+    return {
+        "vertices": len(mesh.vertices),
+        "faces": len(mesh.faces),
+        "colors": "sRGB, seen along the normals; linear in the GLB, whose y is up",
+    }
 
 
 def _points(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any]:
     if isinstance(restored.model, RadianceGrid):
         surface = _surface(config, restored)
-        chosen = torch.randperm(len(surface.positions), generator=torch.Generator().manual_seed(0))[: config.max_points]
-        write_ply(path, surface.positions[chosen], surface.frontal_colors()[chosen], surface.normals[chosen])
-        return {"points": len(chosen), "colors": "sRGB, seen along the normals"}
+        order = torch.randperm(len(surface.positions), generator=torch.Generator().manual_seed(0))
+        surface = surface[order[: config.max_points]]
+        write_ply(path.with_name(f"{path.name}.ply"), surface.positions, surface.frontal_colors(), surface.normals)
+        return {"points": len(surface.positions), "colors": "sRGB, seen along the normals"}
     points, colors = restored.model.point_cloud(config.max_points)
-    write_ply(path, points, colors)
+    write_ply(path.with_name(f"{path.name}.ply"), points, colors)
     return {"points": len(points)}
 
 
 def _splats(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any]:
-    count = write_splats(_surface(config, restored), path)
+    count = write_splats(_surface(config, restored), path.with_name(f"{path.name}_splats.ply"))
     return {"splats": count, "left_out": "what lies beyond the last level"}
 
 
 def _grid(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any]:
     grid = _radiance_grid(config, restored)
-    count = write_grid(grid, _cameras(restored).intrinsics[0], path)
+    count = write_grid(grid, _cameras(restored).intrinsics[0], path.with_name(f"{path.name}.npz"))
     return {"vertices": count, "layout": LAYOUT}
 
 
@@ -141,6 +154,11 @@ def _cameras(restored: Restored) -> Cameras:
     names, poses = read_poses(source.folder("train"), source.calibration())
     up = source.up()
     return Cameras(poses.float(), source.cameras("train", names), (up_direction(poses) if up is None else up).float())
+
+
+WRITERS: dict[str, Writer] = {
+    "html": _page, "mesh": _mesh, "points": _points, "splats": _splats, "grid": _grid
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,0 +1,196 @@
+"""A triangle mesh of the surfaces of a radiance grid, by fusion of rendered depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from kornia.color import rgb_to_linear_rgb
+from kornia.geometry.conversions import axis_angle_to_rotation_matrix
+from torch import Tensor
+from tqdm import tqdm
+
+from dv.errors import UserError
+from dv.export.surface import Surface, along_normals
+from dv.geometry.camera import Intrinsics, project, to_camera
+from dv.radiance import RadianceGrid
+
+if TYPE_CHECKING:
+    import trimesh
+
+TRUNCATION = 3.0  # voxels, from a surface to the end of its signed distances
+BEHIND = -1.0  # relative to it: farther behind a surface, points are hidden from a view
+MIN_VIEWS = 0.01  # fraction of the views that must see a voxel, each weighted by the cosine
+MAX_SIDE = 768  # px, of depth maps
+MIN_COSINE = 0.1  # between a normal and a ray, for depth to count
+
+
+def extract_mesh(surface: Surface, poses: Tensor, cameras: Sequence[Intrinsics], faces: int | None) -> trimesh.Trimesh:
+    """Return the largest piece of the surface in the box, with vertex colours (sRGB, seen along the normals).
+
+    The depth of every view is fused into signed distances to the surface, truncated and averaged, on a cubic grid with
+    the spacing of the model's vertices (Curless and Levoy 1996); marching cubes finds where they are zero.
+
+    Args:
+        surface: the visible surface of a grid on the CPU, near which distances are needed.
+        poses: camera-to-world ``[V, 4, 4]``.
+        cameras: of the views.
+        faces: triangles that are left after decimation; None: all.
+
+    Raises:
+        UserError: if the optional packages are missing, or no surface is in the box.
+    """
+    try:
+        import trimesh
+        from skimage.measure import marching_cubes
+    except ImportError as error:
+        raise UserError(f"format=mesh needs {error.name}: pip install 'dv[mesh]'") from error
+    model, side = surface.model, surface.model.voxels.side
+    spacing = model.placement.scale / (side - 1)
+    corner = torch.tensor(model.placement.origin) - model.placement.scale / 2
+    near = _voxels_near(surface, corner, spacing, side)
+    distances = fuse_depth(model, corner + near.flip(1) * spacing, TRUNCATION * spacing, poses, cameras)
+    volume = torch.full((side,) * 3, torch.nan)
+    volume[near.unbind(1)] = distances.float()
+    known = ~volume.isnan()
+    inner = volume[known]
+    if not len(inner) or not (inner.min() < 0 < inner.max()):
+        raise UserError("no surface is in the box")
+    cubes = -F.max_pool3d(-F.pad(known[None].float(), (0, 1) * 3), 2, 1)[0] > 0  # all corners of which are known
+    filled = torch.where(known, volume, 1.0).numpy()
+    vertices, triangles, *_ = marching_cubes(filled, 0.0, mask=cubes.numpy(), allow_degenerate=False)
+    mesh = trimesh.Trimesh(vertices[:, ::-1] * spacing + corner.numpy(), triangles[:, ::-1], process=True)
+    mesh = _largest_piece(mesh)
+    if faces is not None and len(mesh.faces) > faces:
+        mesh = mesh.simplify_quadric_decimation(face_count=faces)
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=_colors(model, mesh, spacing))
+    return mesh
+
+
+def fuse_depth(
+    model: RadianceGrid, points: Tensor, truncation: float, poses: Tensor, cameras: Sequence[Intrinsics]
+) -> Tensor:
+    """Average the signed distances of points to the surfaces that views see in front of them.
+
+    Args:
+        model: the grid.
+        points: ``[N, 3]``, world units.
+        truncation: largest distance, world units.
+        poses: camera-to-world ``[V, 4, 4]``.
+        cameras: of the views.
+
+    Returns:
+        Distances ``[N]`` relative to the truncation, positive outside; NaN where fewer than :data:`MIN_VIEWS` of the
+        views count.
+    """
+    sums, weights = torch.zeros(2, len(points), dtype=torch.float64)
+    for pose, camera in tqdm(zip(poses, cameras, strict=True), "fusing depth", len(poses), unit="view", leave=False):
+        k = min(1.0, MAX_SIDE / max(camera.width, camera.height))
+        camera = camera.resized(max(1, round(k * camera.width)), max(1, round(k * camera.height)))
+        depth = model.render(pose, camera).depth
+        assert depth is not None
+        camera = model.corrected(camera)
+        in_camera = to_camera(pose.double(), points)
+        z = in_camera[:, 2]
+        pixels = project(in_camera, camera)
+        size = torch.tensor([camera.width, camera.height])
+        inside = (z > 0) & (pixels > 0).all(1) & (pixels < size - 1).all(1)
+        at = (2 * pixels + 1) / size - 1
+        maps = torch.cat([depth, _cosines(depth[0], camera)])[None].double()
+        seen, cosine = F.grid_sample(maps, at[None, None].clamp(-2, 2), align_corners=False)[0, :, 0]
+        # the distance to the plane through the surface, not along the ray
+        distance = (seen - z) * in_camera.norm(dim=1) / z.clamp_min(1e-9) * cosine / truncation
+        counts = inside & (distance > BEHIND) & (cosine > MIN_COSINE)
+        weight = torch.where(counts, cosine, 0.0)
+        sums += weight * distance.clamp_max(1)
+        weights += weight
+    return torch.where(weights >= MIN_VIEWS * len(poses), sums / weights, torch.nan)
+
+
+def _cosines(depth: Tensor, camera: Intrinsics) -> Tensor:
+    """Return the cosine ``[1, H, W]`` between ray and normal of a depth map ``[H, W]``; almost 0 at edges."""
+    fx, fy, cx, cy = camera.numbers()
+    rows, columns = torch.meshgrid(torch.arange(len(depth)), torch.arange(depth.shape[1]), indexing="ij")
+    rays = torch.stack([(columns - cx) / fx, (rows - cy) / fy, torch.ones_like(depth)])
+    points = F.pad((rays * depth)[None], (1, 1, 1, 1), mode="replicate")[0]
+    right, down = points[:, 1:-1, 2:] - points[:, 1:-1, :-2], points[:, 2:, 1:-1] - points[:, :-2, 1:-1]
+    normals = F.normalize(torch.linalg.cross(right, down, dim=0), dim=0)
+    return (normals * F.normalize(rays, dim=0)).sum(0, keepdim=True).abs()
+
+
+def _voxels_near(surface: Surface, corner: Tensor, spacing: float, side: int) -> Tensor:
+    """Return the indices ``[N, 3]`` (z, y, x) of the voxels within the truncation of a surface in the box."""
+    reach = math.ceil(TRUNCATION) + 1
+    cells = ((surface.positions - corner) / spacing).round().long()
+    cells = cells[((cells >= 0) & (cells < side)).all(1)].flip(1)
+    near = torch.zeros(1, 1, side, side, side)
+    near[0, 0, cells[:, 0], cells[:, 1], cells[:, 2]] = 1
+    for axis in range(3):
+        kernel, padding = [1, 1, 1], [0, 0, 0]
+        kernel[axis], padding[axis] = 2 * reach + 1, reach
+        near = F.max_pool3d(near, kernel, 1, padding)
+    return near[0, 0].nonzero()
+
+
+def _largest_piece(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Return the connected piece with the largest area."""
+    from trimesh.graph import connected_component_labels
+
+    labels = connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
+    largest = np.bincount(labels, weights=mesh.area_faces).argmax()
+    piece: trimesh.Trimesh = mesh.submesh([np.nonzero(labels == largest)[0]], append=True)
+    return piece
+
+
+def _colors(model: RadianceGrid, mesh: trimesh.Trimesh, spacing: float) -> Any:
+    """Return RGBA uint8 ``[N, 4]`` of the vertices."""
+    positions = torch.from_numpy(np.array(mesh.vertices, np.float64))
+    normals = F.normalize(torch.from_numpy(np.array(mesh.vertex_normals, np.float32)), dim=1)
+    surface, _ = along_normals(model, positions, normals, torch.full((len(positions),), spacing))
+    return (F.pad(surface.frontal_colors(), (0, 1), value=1.0) * 255).round().byte().numpy()
+
+
+def write_mesh(mesh: trimesh.Trimesh, path: Path, up: Tensor) -> None:
+    """Write ``<path>.ply`` in world axes with sRGB colours, and ``<path>.glb``.
+
+    glTF has y up and linear colours: the second file is turned such that ``up`` ``[3]`` becomes y, and is unlit, since
+    the colours hold the light that fell on the object.
+    """
+    import trimesh
+    from trimesh.exchange.gltf import export_glb
+
+    mesh.export(path.with_name(f"{path.name}.ply"))
+    turned = mesh.copy()
+    turned.apply_transform(_to_y(up))
+    colors = torch.from_numpy(np.array(mesh.visual.vertex_colors[:, :3], np.float32) / 255)
+    linear = rgb_to_linear_rgb(colors.T[None, :, :, None])[0, :, :, 0].T.contiguous().numpy()
+    plain = trimesh.Trimesh(turned.vertices, turned.faces, vertex_normals=turned.vertex_normals, process=False)
+    plain.vertex_attributes["COLOR_0"] = linear
+
+    def unlit(tree: dict[str, Any]) -> None:
+        tree["extensionsUsed"] = ["KHR_materials_unlit"]
+        tree["materials"] = [{"extensions": {"KHR_materials_unlit": {}}, "doubleSided": True}]
+        for primitive in (p for m in tree["meshes"] for p in m["primitives"]):
+            primitive["material"] = 0
+            primitive["attributes"]["COLOR_0"] = primitive["attributes"].pop("_COLOR_0")
+
+    glb = export_glb(plain, include_normals=True, tree_postprocessor=unlit)
+    path.with_name(f"{path.name}.glb").write_bytes(glb)
+
+
+def _to_y(up: Tensor) -> Any:
+    """Return the smallest rotation ``[4, 4]`` that turns a direction to +y; z to +y leaves x as it is."""
+    up = F.normalize(up.double(), dim=0)
+    y = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    axis = torch.linalg.cross(up, y)
+    if axis.norm() < 1e-9:  # up is y or -y
+        axis = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    angle = torch.atan2(torch.linalg.cross(up, y).norm(), up @ y)
+    matrix = np.eye(4)
+    matrix[:3, :3] = axis_angle_to_rotation_matrix((angle * F.normalize(axis, dim=0))[None])[0].numpy()
+    return matrix

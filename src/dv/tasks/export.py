@@ -18,6 +18,7 @@ from dv.export.page import page
 from dv.export.splats import write_splats
 from dv.export.surface import Surface, visible_surface
 from dv.geometry.camera import Intrinsics
+from dv.geometry.grid import GridPlacement
 from dv.geometry.trajectory import up_direction
 from dv.images import write_ply
 from dv.radiance import RadianceGrid
@@ -84,16 +85,22 @@ def export(config: ExportConfig) -> Path:
 
 def _page(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any]:
     grid, cameras = _radiance_grid(config, restored), _cameras(restored)
-    center = torch.tensor(restored.placement.origin, dtype=cameras.poses.dtype)
-    offsets = center - cameras.poses[:, :3, 3]
-    beside = torch.linalg.cross(offsets, cameras.poses[:, :3, 2]).norm(dim=1)  # distance of the axis from the centre
-    first = int(beside.argmin())
+    first = _typical(cameras, restored.placement)
     try:
         text = page(grid, cameras.poses[first], cameras.intrinsics[first], cameras.up, restored.source.name)
     except ValueError as error:
         raise UserError(f"format=html with {restored.checkpoint.path}: {error}") from error
     path.with_name(f"{path.name}.html").write_text(text, encoding="utf-8")
     return {"needs": "a browser with WebGL2; no network"}
+
+
+def _typical(cameras: Cameras, placement: GridPlacement) -> int:
+    """Return the view of median elevation among those whose optical axes pass nearest to the centre of the box."""
+    offsets = cameras.poses[:, :3, 3] - torch.tensor(placement.origin, dtype=cameras.poses.dtype)
+    beside = torch.linalg.cross(offsets, cameras.poses[:, :3, 2]).norm(dim=1) / placement.scale
+    elevation = offsets @ cameras.up / offsets.norm(dim=1)
+    near = (beside <= beside.min() + 0.05).nonzero()[:, 0]
+    return int(near[(elevation[near] - elevation[near].median()).abs().argmin()])
 
 
 def _mesh(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any]:

@@ -181,10 +181,11 @@ def ball_checkpoint(ball: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Any]:
     """Playwright, for Debian's or another Chromium of the system."""
-    api = pytest.importorskip("playwright.sync_api")
-    if not shutil.which("chromium"):
-        pytest.skip("needs chromium")
-    with api.sync_playwright() as started:
+    if not shutil.which("chromium"):  # a package of the system, which pip cannot bring; .ci/run installs it
+        pytest.skip("tests of pages need chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
         yield started
 
 

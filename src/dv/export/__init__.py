@@ -1,1 +1,1 @@
-"""Exports of trained models: a page, meshes, point clouds, splats, grids and archives."""
+"""Exports of trained models: a page, meshes, point clouds, Gaussian splats and arrays."""

@@ -1,4 +1,4 @@
-"""``export.py``: a trained model as a page, a point cloud, Gaussian splats or arrays."""
+"""``export.py``: a trained model as a page, a mesh, a point cloud, Gaussian splats or arrays."""
 
 from __future__ import annotations
 

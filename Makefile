@@ -16,7 +16,7 @@ setup: $(VENV)/.ready ## create .venv with everything that the commands need
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[synthetic,capture,mesh,raw,official,sweeps,dashboards,notebooks,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[synthetic,capture,mesh,viewer,raw,official,sweeps,dashboards,notebooks,dev]'
 	touch $@
 
 demo: $(DEMO)/.done ## novel views, depth, video and a PSNR table, in 10 minutes on 2 CPU cores; EXPERIMENT=demo_paper

@@ -23,6 +23,11 @@ def export() -> None:
     run("export")
 
 
+def view() -> None:
+    """Show a trained model or an object in an interactive page."""
+    run("view")
+
+
 def prepare() -> None:
     """Make, import, check or export the images of an object."""
     run("prepare")

@@ -112,6 +112,14 @@ class ReadConfig:
     skip: NonNegativeInt | None
 
 
+@dataclass(config=STRICT)
+class ViewerConfig:
+    """Where the interactive page is served."""
+
+    host: Text
+    port: Annotated[int, Strict(), Ge(0), Le(65535)]
+
+
 # --- train.py ---------------------------------------------------------------------------------------------------------
 
 
@@ -357,6 +365,8 @@ class TrainConfig:
     resume: Annotated[str | None, BOOKKEEPING]
     evaluate: Annotated[Literal["test", "validation"] | None, BOOKKEEPING]
     output_dir: Annotated[Text, BOOKKEEPING]
+    view: Annotated[Bool, BOOKKEEPING]
+    viewer: Annotated[ViewerConfig, BOOKKEEPING]
     data: DataConfig
     optimizer: OptimizerConfig
     object: ObjectConfig
@@ -518,6 +528,20 @@ class ExportConfig:
     max_points: Count
     faces: Annotated[int, Strict(), Ge(4)] | None
     output_dir: Text | None
+    object: ObjectConfig
+    data: ReadConfig
+    trainer: RenderTrainerConfig
+
+
+# --- view.py ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(config=STRICT)
+class ViewConfig:
+    """``conf/view.yaml``."""
+
+    ckpt: Text | None
+    viewer: ViewerConfig
     object: ObjectConfig
     data: ReadConfig
     trainer: RenderTrainerConfig
@@ -769,6 +793,7 @@ SCHEMAS: dict[str, Any] = {
     "evaluate": EvaluateConfig,
     "render": RenderConfig,
     "export": ExportConfig,
+    "view": ViewConfig,
     "prepare": PrepareConfig,
     "report": ReportConfig,
 }

@@ -102,6 +102,7 @@ class DeepVoxels(ObjectModel):
     """
 
     sizes_class: ClassVar = ModelSizes
+    squares_only: ClassVar = True
     sizes: ModelSizes
     grid: Tensor
 

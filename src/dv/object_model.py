@@ -33,6 +33,7 @@ class ObjectModel(nn.Module, ABC):
     """
 
     sizes_class: ClassVar[Any]
+    squares_only: ClassVar[bool] = False  # whether rendered images must be square
     sizes: Any
     placement: GridPlacement | None
 

@@ -13,6 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -197,6 +198,14 @@ def read_sizes(files: dict[str, Path], problems: list[str]) -> dict[str, tuple[i
     return dict(found)
 
 
+def read_view_image(path: Path, camera: Intrinsics, reading: ImageReading, color: np.ndarray) -> Tensor:
+    """Read one image, uint8 ``[3, H, W]``, at the size of its ``camera``, alpha composited over ``color``."""
+    image = read_image(path, color)
+    if reading.image_side is not None:
+        return square_image(image, camera.width)
+    return reduced_image(image, camera.width, camera.height)
+
+
 def _read_pixels(
     cameras: dict[Path, Intrinsics],
     reading: ImageReading,
@@ -210,8 +219,8 @@ def _read_pixels(
     pixels = torch.empty(sum(k.width * k.height for k in cameras.values()), 3, dtype=torch.uint8)
 
     def load(path: Path) -> None:
-        image, k = read_image(path, color), cameras[path]
-        read = reduced_image(image, k.width, k.height) if reading.image_side is None else square_image(image, k.width)
+        k = cameras[path]
+        read = read_view_image(path, k, reading, color)
         pixels[starts[path] : starts[path] + k.width * k.height] = read.permute(1, 2, 0).reshape(-1, 3)
 
     _read_in_threads(list(cameras), load, problems, label)

@@ -30,6 +30,12 @@ class KeyFrames(BaseModel):
     seconds_per_key_frame: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
 
 
+def key_frames_json(poses: list[Tensor], seconds_per_key_frame: float) -> str:
+    """Return the text of a file of key frames with the poses ``[4, 4]``."""
+    frames = [KeyFrame(pose=pose.tolist()) for pose in poses]
+    return KeyFrames(key_frames=frames, seconds_per_key_frame=seconds_per_key_frame).model_dump_json(indent=1)
+
+
 def read_key_frames(path: Path, fps: float) -> tuple[Tensor, int]:
     """Read a file of key frames.
 

@@ -11,6 +11,7 @@ import torch
 from dv.errors import UserError
 
 log = logging.getLogger(__name__)
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def count_gpus(gpus: int | Literal["auto"]) -> int:
@@ -40,3 +41,9 @@ def supported_precision(precision: str, gpus: int) -> str:
         log.warning("this CPU has no bf16 arithmetic; trainer.precision=bf16-mixed computes in fp32 here")
         return "32-true"
     return precision
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which models render in ``bf16-mixed`` or ``16-mixed``; other precisions change nothing."""
+    dtype = AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from dv.config import ExportConfig
-from dv.data.folder import read_poses
+from dv.data.training_cameras import TrainingCameras, read_training_cameras
 from dv.errors import UserError
 from dv.export.grid import LAYOUT, write_grid
 from dv.export.page import page
 from dv.export.splats import write_splats
 from dv.export.surface import Surface, visible_surface
-from dv.geometry.camera import Intrinsics
-from dv.geometry.grid import GridPlacement
-from dv.geometry.trajectory import up_direction
 from dv.images import write_ply
 from dv.radiance import RadianceGrid
 from dv.runtime.files import write_json
@@ -27,14 +23,6 @@ from dv.tasks.command import run
 from dv.tasks.restore import Restored, restore
 
 Writer = Callable[[ExportConfig, Restored, Path], dict[str, Any]]  # path without suffix -> what it is about
-
-
-class Cameras(NamedTuple):
-    """Poses ``[V, 4, 4]`` and intrinsics of the training views, and the world's up direction ``[3]``."""
-
-    poses: Tensor
-    intrinsics: list[Intrinsics]
-    up: Tensor
 
 
 def export(config: ExportConfig) -> Path:
@@ -85,22 +73,13 @@ def export(config: ExportConfig) -> Path:
 
 def _page(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any]:
     grid, cameras = _radiance_grid(config, restored), _cameras(restored)
-    first = _typical(cameras, restored.placement)
+    first = cameras.typical(restored.placement)
     try:
         text = page(grid, cameras.poses[first], cameras.intrinsics[first], cameras.up, restored.source.name)
     except ValueError as error:
         raise UserError(f"format=html with {restored.checkpoint.path}: {error}") from error
     path.with_name(f"{path.name}.html").write_text(text, encoding="utf-8")
     return {"needs": "a browser with WebGL2; no network"}
-
-
-def _typical(cameras: Cameras, placement: GridPlacement) -> int:
-    """Return the view of median elevation among those whose optical axes pass nearest to the centre of the box."""
-    offsets = cameras.poses[:, :3, 3] - torch.tensor(placement.origin, dtype=cameras.poses.dtype)
-    beside = torch.linalg.cross(offsets, cameras.poses[:, :3, 2]).norm(dim=1) / placement.scale
-    elevation = offsets @ cameras.up / offsets.norm(dim=1)
-    near = (beside <= beside.min() + 0.05).nonzero()[:, 0]
-    return int(near[(elevation[near] - elevation[near].median()).abs().argmin()])
 
 
 def _mesh(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any]:
@@ -156,11 +135,9 @@ def _surface(config: ExportConfig, restored: Restored) -> Surface:
     return surface
 
 
-def _cameras(restored: Restored) -> Cameras:
-    source = restored.source
-    names, poses = read_poses(source.folder("train"), source.calibration())
-    up = source.up()
-    return Cameras(poses.float(), source.cameras("train", names), (up_direction(poses) if up is None else up).float())
+def _cameras(restored: Restored) -> TrainingCameras:
+    cameras = read_training_cameras(restored.source)
+    return cameras._replace(poses=cameras.poses.float(), up=cameras.up.float())
 
 
 WRITERS: dict[str, Writer] = {

@@ -13,16 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 
 from dv.checkpoint import Checkpoint, read_checkpoint
-from dv.config import EvaluateConfig, ExportConfig, ObjectConfig, ReadConfig, RenderConfig
+from dv.config import EvaluateConfig, ExportConfig, ObjectConfig, ReadConfig, RenderConfig, ViewConfig
 from dv.data.object import SPLITS, ObjectSource
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.geometry.grid import GridPlacement
 from dv.lightning.kinds import module_class
 from dv.object_model import ObjectModel, RenderedView
-from dv.runtime.devices import count_gpus, device_of, supported_precision
-
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+from dv.runtime.devices import autocast, count_gpus, device_of, supported_precision
 
 
 @dataclass
@@ -53,17 +51,15 @@ class Restored:
 
     def _render_views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[RenderedView]:
         views = self.model.render_views(poses, intrinsics, batch_size)
-        enabled = self.precision in AUTOCAST
         while True:
-            context: Any = torch.autocast(self.device.type, AUTOCAST.get(self.precision), enabled=enabled)
-            with torch.inference_mode(), context:
+            with torch.inference_mode(), autocast(self.device, self.precision):
                 view = next(views, None)
             if view is None:
                 return
             yield view
 
 
-def restore(config: EvaluateConfig | RenderConfig | ExportConfig) -> Restored:
+def restore(config: EvaluateConfig | RenderConfig | ExportConfig | ViewConfig) -> Restored:
     """Load the checkpoint ``config.ckpt`` and find its object: as configured, else what the checkpoint was trained on.
 
     Raises:
@@ -75,7 +71,7 @@ def restore(config: EvaluateConfig | RenderConfig | ExportConfig) -> Restored:
         raise UserError("ckpt is not set; give ckpt=PATH, for example ckpt=outputs/train/…/checkpoints/best.ckpt")
     checkpoint = read_checkpoint(Path(config.ckpt))
     source = _object_of(checkpoint, config.object, config.data)
-    restored = load(checkpoint, source, checkpoint.placement or _any_placement(source), device, precision)
+    restored = load(checkpoint, source, checkpoint.placement or any_placement(source), device, precision)
     if config.trainer.compile:
         restored.model.compile_networks()
     return restored
@@ -132,7 +128,7 @@ def _object_of(checkpoint: Checkpoint, wanted: ObjectConfig, read: ReadConfig) -
     )
 
 
-def _any_placement(source: ObjectSource) -> GridPlacement:
+def any_placement(source: ObjectSource) -> GridPlacement:
     """Return the grid placement of the first split that exists."""
     for split in SPLITS:
         if (source.folder(split) / "intrinsics.txt").is_file():

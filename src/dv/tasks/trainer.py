@@ -19,6 +19,7 @@ from dv.checkpoint import Checkpoint
 from dv.config import TrainConfig
 from dv.errors import UserError
 from dv.lightning.callbacks import AtomicCheckpointIO, Clock, LastCheckpoint, ProgressBar, Pruning
+from dv.lightning.live_view import LiveView
 from dv.lightning.loggers import make_loggers
 from dv.lightning.training_images import TrainingImages
 from dv.runtime.watchdog import is_orphaned
@@ -102,6 +103,8 @@ def _callbacks(config: TrainConfig, run_dir: Path, resume: Checkpoint | None) ->
     ]
     if config.trial:
         callbacks.append(Pruning(config.trial))
+    if config.view:
+        callbacks.append(LiveView(config.viewer.host, config.viewer.port))
     if t.progress_bar:
         callbacks.append(ProgressBar(refresh_rate=t.progress_every_steps))
     return callbacks

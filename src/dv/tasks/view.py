@@ -1,0 +1,109 @@
+"""``view.py``: an interactive page of a trained model, or of an object before any training."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dv.checkpoint import read_checkpoint
+from dv.config import ViewConfig
+from dv.data.object import ObjectSource
+from dv.errors import UserError
+from dv.tasks.command import run
+from dv.tasks.restore import Restored, any_placement, load, restore
+from dv.viewer.scene import Scene
+from dv.viewer.start import start_viewer
+
+if TYPE_CHECKING:
+    from dv.viewer.server import Viewer
+
+LOOK_SECONDS = 1.0  # between looks at the checkpoint's file
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def view(config: ViewConfig) -> None:
+    """Serve the page until Ctrl-C. A checkpoint that is written anew while it is viewed is shown anew.
+
+    Raises:
+        UserError: if there is nothing to show, or the port is in use.
+    """
+    restored = restore(config) if config.ckpt else None
+    scene = _scene_of_object(config) if restored is None else _scene(restored)
+    viewer = start_viewer(scene, config.viewer.host, config.viewer.port)
+    print(f"{scene.source.name}: {viewer.url} (Ctrl-C stops)", flush=True)
+    if config.viewer.host not in LOOPBACK:
+        print(f"everyone who reaches {config.viewer.host}:{viewer.port} can look", flush=True)
+    file = None if restored is None else WatchedFile(restored.checkpoint.path)
+    try:
+        while True:
+            if (pause := viewer.work()) > 0:
+                viewer.renderer.wait(pause)
+            if restored is not None and file is not None and file.has_changed():
+                _show_again(viewer, restored)
+    except KeyboardInterrupt:
+        print("stopped")
+    finally:
+        viewer.stop()
+
+
+def _scene(restored: Restored) -> Scene:
+    restored.model.use_mean_exposure()
+    return Scene(restored.source, restored.placement, restored.model, restored.checkpoint.step, restored.precision)
+
+
+def _scene_of_object(config: ViewConfig) -> Scene:
+    """Return the scene of an object without a model.
+
+    Raises:
+        UserError: if no object is given either.
+    """
+    if not config.object.root:
+        raise UserError("nothing to show; give ckpt=PATH of a checkpoint, or object=NAME")
+    source = ObjectSource.from_config(config.object, background=config.data.background or "white")
+    return Scene(source, any_placement(source))
+
+
+class WatchedFile:
+    """Tells when a file has been written anew; while it still grows, it has not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known = self._seen = self._state()
+        self._looked = time.perf_counter()
+
+    def has_changed(self) -> bool:
+        """Return whether the file is another one than when this last returned True; looks once a second."""
+        now = time.perf_counter()
+        if now - self._looked < LOOK_SECONDS:
+            return False
+        self._looked = now
+        before, self._seen = self._seen, self._state()
+        if self._seen is None or self._seen != before or self._seen == self._known:
+            return False
+        self._known = self._seen
+        return True
+
+    def _state(self) -> tuple[int, int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:  # just being replaced
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _show_again(viewer: Viewer, restored: Restored) -> None:
+    """Show the checkpoint that has been written; if it cannot be read, say so and keep what is shown."""
+    try:
+        checkpoint = read_checkpoint(restored.checkpoint.path)
+        again = load(checkpoint, restored.source, restored.placement, restored.device, restored.precision)
+    except UserError as error:
+        print(f"kept step {viewer.scene.step}: {error}", flush=True)
+        return
+    again.model.use_mean_exposure()
+    viewer.renderer.replace_model(again.model, checkpoint.step)
+    print(f"step {checkpoint.step}: {checkpoint.path}", flush=True)
+
+
+if __name__ == "__main__":
+    run("view")

@@ -1,0 +1,1 @@
+"""The interactive viewer: what a page in the browser shows, and who draws it when."""

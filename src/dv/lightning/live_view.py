@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SHARE = 0.045  # of the time, that frames take; the server's threads take the rest of 5 %
 MAX_CREDIT = 0.5  # s, of unused time that frames may take later
+RESOLUTION = 128  # rows, which a radiance grid draws in seconds with this share
 REFRESH_SECONDS = 2.0  # after which clients at rest see the newer state
 
 
@@ -55,7 +56,7 @@ class LiveView(Callback):
         shown.use_mean_exposure()
         placement = pl_module.model.placement
         assert placement is not None
-        scene = Scene(datamodule.source, placement, shown, trainer.global_step)
+        scene = Scene(datamodule.source, placement, shown, trainer.global_step, resolution=RESOLUTION)
         self.viewer = start_viewer(scene, self.host, self.port)
         self._before = self._refreshed = time.perf_counter()
         log.info("the training is shown at %s", self.viewer.url)
@@ -75,6 +76,7 @@ class LiveView(Callback):
         if started - self._refreshed > REFRESH_SECONDS and renderer.is_idle:
             self._refreshed = started
             renderer.replace_model(renderer.scene.model, trainer.global_step)
+        renderer.scene.step = trainer.global_step
         pl_module.eval()
         try:
             self.viewer.work()

@@ -193,7 +193,9 @@ def wiped(image: Tensor, comparison: Comparison, pose: Tensor, camera: Intrinsic
     k = comparison.intrinsics
     size = torch.tensor([k.width, k.height], dtype=seen.dtype)
     places = ((project(seen, k) + 0.5) / size * 2 - 1).view(1, height, width, 2)  # grid_sample's: edges at ±1
-    photograph = F.grid_sample(comparison.image[None].double() / 255, places, padding_mode="border", align_corners=False)[0].float()
+    photograph = F.grid_sample(
+        comparison.image[None].double() / 255, places, padding_mode="border", align_corners=False
+    )[0].float()
     inside = ((places[0].abs() <= 1).all(-1).flatten() & (seen[:, 2] > 0)).view(height, width)
     left = torch.arange(width) < comparison.share * width
     mixed = torch.where(inside & left, photograph, image)

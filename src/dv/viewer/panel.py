@@ -72,7 +72,9 @@ class Panel:
             if self.scene.has_thing:
                 channels += ["Opacity"]
             self.channel = gui.add_dropdown("Show", channels, initial_value="Colour")
-            self.resolution = gui.add_slider("Resolution", 64, MAX_HEIGHT, 8, 512, hint="rows of an image at rest")
+            self.resolution = gui.add_slider(
+                "Resolution", 64, MAX_HEIGHT, 8, self.scene.resolution, hint="rows of an image at rest"
+            )
             self.thing = gui.add_checkbox("Crop to box", False, visible=self.scene.has_thing,
                                           hint="show only what lies in the box")  # fmt: skip
             self.background = gui.add_dropdown("Background", BACKGROUNDS, initial_value="white",

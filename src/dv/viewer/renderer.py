@@ -84,7 +84,7 @@ class Renderer:
 
     def replace_model(self, model: ObjectModel | None, step: int) -> None:
         """Show another state of the model to all clients."""
-        self.scene.model, self.scene.step = model, step
+        self.scene.replace_model(model, step)
         with self._woken:
             for watcher in self._watchers:
                 watcher.shown = watcher.drawing = None

@@ -33,6 +33,7 @@ class Scene:
         model: what is rendered; None shows the data only.
         step: training step of the model.
         precision: in which it renders, as of ``trainer.precision``.
+        resolution: rows of a frame at rest, until a client chooses others.
     """
 
     source: ObjectSource
@@ -40,7 +41,8 @@ class Scene:
     model: ObjectModel | None = None
     step: int = 0
     precision: str = "32-true"
-    _thing: tuple[int, ObjectModel] | None = field(default=None, repr=False)
+    resolution: int = 512
+    _thing: ObjectModel | None = field(default=None, repr=False)
 
     @cached_property
     def cameras(self) -> TrainingCameras:
@@ -61,11 +63,15 @@ class Scene:
         assert self.model is not None
         if not thing:
             return self.model
-        if self._thing is None or self._thing[0] != self.step:
+        if self._thing is None:
             isolated = copy.deepcopy(self.model)
             isolated.isolate()
-            self._thing = self.step, isolated
-        return self._thing[1]
+            self._thing = isolated
+        return self._thing
+
+    def replace_model(self, model: ObjectModel | None, step: int) -> None:
+        """Show another model, or the same one after it has changed."""
+        self.model, self.step, self._thing = model, step, None
 
     @cached_property
     def has_thing(self) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from dv.checkpoint import Checkpoint, read_checkpoint
 from dv.data.object import ObjectSource
-from dv.tasks.restore import Restored, load
+from dv.rendering.restore import Restored, load
 
 
 def open_checkpoint(ckpt: Path, device: torch.device, precision: str) -> Restored:

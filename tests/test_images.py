@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from dv.decoding import read_image
-from dv.images import Video, contact_sheet, depth_image, square_image, write_png, write_png16
+from dv.images import contact_sheet, depth_image, square_image, write_png, write_png16
+from dv.rendering.films import Film
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -33,9 +34,9 @@ def test_eight_bit_png(tmp_path):
 
 
 def test_video_has_all_frames_and_enlarges_small_ones(tmp_path):
-    with Video(tmp_path / "v.mp4", fps=10) as video:
+    with Film(tmp_path / "v.mp4", fps=10) as film:
         for i in range(5):
-            video.add(torch.full((3, 32, 32), i / 4))
+            film.add(torch.full((3, 32, 32), i / 4))
     frames = iio.imread(tmp_path / "v.mp4")
     assert frames.shape == (5, 256, 256, 3)
     assert frames[0].mean() < 20

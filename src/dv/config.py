@@ -461,6 +461,16 @@ class OrbitTrajectory:
 
 
 @dataclass(config=STRICT)
+class TurntableTrajectory:
+    """One turn around the object at a given elevation."""
+
+    name: Literal["turntable"]
+    frames: Annotated[int, Strict(), Ge(2)]
+    elevation: Annotated[Float, Gt(-90), Lt(90)]
+    fps: Positive
+
+
+@dataclass(config=STRICT)
 class SpiralTrajectory:
     """An Archimedean spiral around the object."""
 
@@ -490,7 +500,13 @@ class FileTrajectory:
 
 
 Trajectory = Annotated[
-    TestTrajectory | PosesTrajectory | OrbitTrajectory | SpiralTrajectory | InterpolateTrajectory | FileTrajectory,
+    TestTrajectory
+    | PosesTrajectory
+    | OrbitTrajectory
+    | TurntableTrajectory
+    | SpiralTrajectory
+    | InterpolateTrajectory
+    | FileTrajectory,
     Discriminator("name"),
 ]
 
@@ -502,6 +518,12 @@ class RenderConfig:
     ckpt: Text | None
     background: RenderedBackground | None
     exposure: Literal["mean", "predicted"]
+    width: Annotated[int, Strict(), Ge(2)] | None
+    height: Annotated[int, Strict(), Ge(2)] | None
+    film: Literal["mp4", "gif", "webp"] | None
+    beside: Text | list[Text] | None
+    stereo: Literal["side_by_side", "anaglyph"] | None
+    eye_distance: Positive | None
     output_dir: Text | None
     batch_size: Count
     object: ObjectConfig
@@ -510,7 +532,18 @@ class RenderConfig:
     trajectory: Trajectory
 
     def rules(self) -> Iterator[str]:
-        """Check that the exposure is that of what is shown."""
+        """Yield one sentence per fault between fields."""
+        beside = [self.beside] if isinstance(self.beside, str) else self.beside or []
+        if beside and self.stereo:
+            yield f"stereo={self.stereo} shows two eyes and nothing beside them; leave out beside="
+        if beside and not self.film:
+            yield "beside= is shown in a film; give film=mp4, gif or webp"
+        if "truth" in beside and self.trajectory.name != "test":
+            yield f"beside=truth needs trajectory=test: trajectory={self.trajectory.name} has no photographs"
+        if "truth" in beside and (self.width or self.height):
+            yield "beside=truth shows photographs at their own size; leave out width= and height="
+        if len([item for item in beside if item not in ("truth", "depth")]) > 1:
+            yield "beside= takes one other checkpoint"
         if self.background is not None and self.exposure == "predicted":
             yield "exposure=predicted is that of photographs with their surroundings; leave out background="
 

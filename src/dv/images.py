@@ -1,12 +1,10 @@
-"""Resizing and writing images: square crops, 8- and 16-bit PNG, PLY point clouds, MP4, contact sheets."""
+"""Resizing and writing images: square crops, 8- and 16-bit PNG, PLY point clouds, contact sheets."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import cv2
-import imageio.v2 as imageio  # the streaming video writer
 import imageio.v3 as iio
 import numpy as np
 import torch
@@ -79,6 +77,12 @@ def write_png16(path: Path, image: Tensor) -> None:
     path.write_bytes(iio.imwrite("<bytes>", np.moveaxis(counts, 0, -1).squeeze(), extension=".png", plugin="opencv"))
 
 
+def read_png16(path: Path) -> Tensor:
+    """Read what :func:`write_png16` has written, ``[C, H, W]`` in [0, 1]."""
+    pixels = iio.imread(path, plugin="opencv", flags=cv2.IMREAD_UNCHANGED, colorspace=None)
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).astype(np.float32) / 65535).permute(2, 0, 1)
+
+
 def write_png(path: Path, image: Tensor) -> None:
     """Write ``image`` ``[3, H, W]`` in [0, 1] as 8-bit PNG."""
     path.write_bytes(encode_png(image))
@@ -108,38 +112,6 @@ def write_ply(path: Path, points: Tensor, colors: Tensor, normals: Tensor | None
     ]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}", *properties, "end_header"]
     path.write_bytes("\n".join([*header, ""]).encode() + rows.tobytes())
-
-
-class Video:
-    """Context manager that writes an MP4 (H.264) frame by frame.
-
-    Args:
-        path: the file to write.
-        fps: frames per second.
-        size: height and width of the video in px, in the middle of which frames lie on white; None: of every frame.
-        min_side: frames of smaller height, in px, are enlarged by an integer factor, so that they can be watched.
-    """
-
-    def __init__(self, path: Path, fps: float, size: tuple[int, int] | None = None, min_side: int = 256) -> None:
-        self.size = size
-        self.min_side = min_side
-        self._writer = imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2)
-
-    def __enter__(self) -> Video:
-        return self
-
-    def add(self, image: Tensor) -> None:
-        """Append a frame ``[3, H, W]`` in [0, 1]."""
-        frame = to_uint8(centered(image.float(), *(self.size or image.shape[1:])))
-        k = -(-self.min_side // frame.shape[0])
-        frame = frame.repeat(k, 0).repeat(k, 1)
-        odd = [(0, side % 2) for side in frame.shape[:2]]  # H.264 needs even sides
-        self._writer.append_data(np.pad(frame, (*odd, (0, 0)), mode="edge"))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.close()
 
 
 def depth_image(depth: Tensor, height: int, width: int) -> Tensor:

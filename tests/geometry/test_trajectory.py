@@ -88,3 +88,19 @@ def test_interpolation_passes_through_its_keys():
     torch.testing.assert_close(middle[:3, 3], (a[:3, 3] + b[:3, 3]) / 2)
     # slerp at 0.5 is at the same angle from both keys
     torch.testing.assert_close(rotation_cosine(a, middle), rotation_cosine(middle, b), atol=1e-6, rtol=0)
+
+
+def test_turns_stay_in_front_of_cameras_that_cover_one_side():
+    """Seen one by one, no camera of the path is farther from the nearest training camera than they are spaced."""
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    angles = torch.linspace(-0.5, 0.9, 15, dtype=torch.float64) + 3.0  # across ±π
+    places = torch.stack([2 * angles.cos(), 2 * angles.sin(), torch.full_like(angles, 0.4)], 1)
+    cameras = torch.stack([look_at(place, torch.zeros(3, dtype=torch.float64), up) for place in places])
+    for path in (orbit(cameras, torch.zeros(3).double(), 40, up), spiral(cameras, torch.zeros(3).double(), 60, 2, up)):
+        assert torch.cdist(path[:, :3, 3], places).amin(1).max() < 0.11
+    loop = orbit(cameras, torch.zeros(3).double(), 40, up)[:, :3, 3]
+    assert torch.cdist(loop, places).amin(0).max() < 0.2  # and all are passed
+    steps = (loop - loop.roll(1, 0)).norm(dim=1)
+    assert steps.max() < 0.3  # it can be played in a loop
+    around = orbit(cameras, torch.zeros(3).double(), 8, up, covered=False)[:, :3, 3]
+    assert torch.cdist(around, places).amin(1).max() > 3

@@ -52,6 +52,16 @@ class Intrinsics(NamedTuple):
         x, y = width / self.width, height / self.height
         return Intrinsics(self.fx * x, self.fy * y, self.cx * x, self.cy * y, width, height, self.pixel_center)
 
+    def fitted(self, width: int, height: int) -> Intrinsics:
+        """Return a camera of ``width × height`` px that sees all that this one sees, and more along one side.
+
+        >>> Intrinsics(100.0, 100.0, 32.0, 32.0, width=64, height=64).fitted(192, 128)
+        Intrinsics(fx=200.0, fy=200.0, cx=96.0, cy=64.0, width=192, height=128, pixel_center=0.0)
+        """
+        k = min(width / self.width, height / self.height)
+        cx, cy = self.cx * k + (width - k * self.width) / 2, self.cy * k + (height - k * self.height) / 2
+        return Intrinsics(self.fx * k, self.fy * k, cx, cy, width, height, self.pixel_center)
+
     def at_side(self, side: int) -> Intrinsics:
         """Return the same camera, whose images are square, for images resized to ``side`` pixels.
 

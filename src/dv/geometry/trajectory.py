@@ -8,6 +8,11 @@ import torch
 from kornia.geometry.quaternion import Quaternion
 from torch import Tensor
 
+from dv.geometry.camera import Intrinsics
+
+
+MIN_UNCOVERED = math.pi / 2  # rad of the horizon without cameras, that trajectories do not cross
+
 
 def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
     """Return the pose of an upright camera that looks at a point.
@@ -41,6 +46,7 @@ def spiral(poses: Tensor, center: Tensor, frames: int, turns: float, up: Tensor 
     """Return an Archimedean spiral over the part of the sphere around ``center`` that the given cameras cover.
 
     The elevation falls linearly from the highest to the lowest of the cameras. The radius is their median distance.
+    Where the cameras leave a quarter of the horizon or more uncovered, turns go back and forth in front of the rest.
 
     Args:
         poses: camera-to-world ``[V, 4, 4]`` of the cameras.
@@ -59,19 +65,29 @@ def spiral(poses: Tensor, center: Tensor, frames: int, turns: float, up: Tensor 
     sphere = _CameraSphere(poses, center, up)
     t = torch.linspace(0, 1, frames, dtype=poses.dtype)
     highest, lowest = sphere.elevation.max(), sphere.elevation.min()
-    return sphere.trajectory(highest + t * (lowest - highest), 2 * math.pi * turns * t)
+    return sphere.trajectory(highest + t * (lowest - highest), sphere.turn(turns * t))
 
 
-def orbit(poses: Tensor, center: Tensor, frames: int, up: Tensor | None = None) -> Tensor:
-    """Return one full turn around ``center`` that can be played in a loop.
+def orbit(
+    poses: Tensor,
+    center: Tensor,
+    frames: int,
+    up: Tensor | None = None,
+    elevation: float | None = None,
+    covered: bool = True,
+) -> Tensor:
+    """Return one turn around ``center`` that can be played in a loop.
 
-    Elevation and radius are the median elevation and distance of the given cameras.
+    The radius is the median distance of the given cameras. Where they leave a quarter of the horizon or more uncovered,
+    the turn goes back and forth in front of the rest.
 
     Args:
         poses: camera-to-world ``[V, 4, 4]`` of the cameras.
         center: point ``[3]`` to look at, world units.
         frames: number of frames.
         up: axis ``[3]`` of the orbit; by default the mean up direction (-y) of the cameras.
+        elevation: of the orbit, rad; by default the median elevation of the cameras.
+        covered: False turns all the way round whatever the cameras cover.
 
     Returns:
         Camera-to-world ``[frames, 4, 4]``.
@@ -82,12 +98,35 @@ def orbit(poses: Tensor, center: Tensor, frames: int, up: Tensor | None = None) 
     """
     sphere = _CameraSphere(poses, center, up)
     t = torch.arange(frames, dtype=poses.dtype) / frames
-    return sphere.trajectory(sphere.elevation.median().expand(frames), 2 * math.pi * t)
+    angle = sphere.elevation.median() if elevation is None else torch.tensor(elevation, dtype=poses.dtype)
+    return sphere.trajectory(angle.expand(frames), sphere.turn(t) if covered else 2 * math.pi * t)
 
 
 def up_direction(poses: Tensor) -> Tensor:
     """Return the mean up direction ``[3]`` (-y) of cameras with the poses ``[V, 4, 4]``."""
     return torch.nn.functional.normalize(-poses[:, :3, 1].mean(0), dim=0)
+
+
+def eye_poses(
+    poses: Tensor, cameras: list[Intrinsics], center: Tensor, offset: float
+) -> tuple[Tensor, list[Intrinsics]]:
+    """Return poses and cameras of one eye, moved along the camera's x by ``offset``.
+
+    Principal points are shifted so that ``center`` keeps its place in the image: there the two eyes' images coincide,
+    and a screen shows it at its own distance.
+
+    Args:
+        poses: camera-to-world ``[N, 4, 4]``.
+        cameras: of the poses.
+        center: point ``[3]``, world units.
+        offset: world units; negative for the left eye.
+    """
+    moved, shifted = poses.clone(), []
+    moved[:, :3, 3] += offset * poses[:, :3, 0]
+    depths = ((center - poses[:, :3, 3]) * poses[:, :3, 2]).sum(1)
+    for k, depth in zip(cameras, depths.tolist(), strict=True):
+        shifted.append(k._replace(cx=k.cx + k.fx * offset / depth) if depth > abs(offset) else k)
+    return moved, shifted
 
 
 class _CameraSphere:
@@ -104,6 +143,17 @@ class _CameraSphere:
             east = torch.linalg.cross(self.up, self.up.roll(1))
         self.east = torch.nn.functional.normalize(east, dim=0)
         self.north = torch.linalg.cross(self.up, self.east)
+        self.azimuth = torch.atan2(offsets @ self.north, offsets @ self.east)  # [V], rad
+
+    def turn(self, turns: Tensor) -> Tensor:
+        """Return azimuths, rad, for a number of turns ``[T]``: around, or back and forth where there are cameras."""
+        known = torch.remainder(self.azimuth, 2 * math.pi).sort().values
+        gaps = torch.diff(known, append=known[:1] + 2 * math.pi)
+        widest = int(gaps.argmax())
+        if len(known) < 3 or gaps[widest] < MIN_UNCOVERED:
+            return 2 * math.pi * turns
+        start, arc = known[(widest + 1) % len(known)], 2 * math.pi - gaps[widest]
+        return start + arc * (1 - torch.cos(2 * math.pi * turns)) / 2
 
     def trajectory(self, elevation: Tensor, azimuth: Tensor) -> Tensor:
         """Return poses ``[T, 4, 4]`` that look at the centre, given angles ``[T]`` in rad."""

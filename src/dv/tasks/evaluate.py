@@ -22,12 +22,12 @@ from dv.losses import cut_border
 from dv.metrics import fit_gain, psnr, ssim, to_unit
 from dv.object_model import RenderedView
 from dv.radiance import RadianceGrid
+from dv.rendering.restore import Restored, restore
 from dv.runtime.devices import count_gpus
 from dv.runtime.files import atomic_folder, write_json
 from dv.runtime.launch import gather, rank_info, run_on_ranks
 from dv.tasks.align import align_pose
 from dv.tasks.command import run
-from dv.tasks.restore import Restored, restore
 
 RANK_TASK = "dv.tasks.evaluate:evaluate_on_rank"
 SHEET_VIEWS = 6

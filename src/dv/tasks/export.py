@@ -18,9 +18,9 @@ from dv.export.splats import write_splats
 from dv.export.surface import Surface, visible_surface
 from dv.images import write_ply
 from dv.radiance import RadianceGrid
+from dv.rendering.restore import Restored, restore
 from dv.runtime.files import write_json
 from dv.tasks.command import run
-from dv.tasks.restore import Restored, restore
 
 Writer = Callable[[ExportConfig, Restored, Path], dict[str, Any]]  # path without suffix -> what it is about
 

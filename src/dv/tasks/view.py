@@ -10,8 +10,8 @@ from dv.checkpoint import read_checkpoint
 from dv.config import ViewConfig
 from dv.data.object import ObjectSource
 from dv.errors import UserError
+from dv.rendering.restore import Restored, any_placement, load, restore
 from dv.tasks.command import run
-from dv.tasks.restore import Restored, any_placement, load, restore
 from dv.viewer.scene import Scene
 from dv.viewer.start import start_viewer
 

@@ -22,14 +22,15 @@ from dv.config import LoggerConfig, OrbitTrajectory, SpiralTrajectory, TrainConf
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.geometry.camera import axis_cosines
-from dv.images import Video, depth_image, to_model_range, to_uint8
+from dv.images import depth_image, to_model_range, to_uint8
 from dv.lightning.loggers import RunWandbLogger, make_loggers
 from dv.losses import cut_border
 from dv.metrics import psnr, ssim, to_unit
+from dv.rendering.films import Film
+from dv.rendering.restore import Restored, load
+from dv.rendering.trajectories import trajectory
 from dv.tasks.command import in_sweep
 from dv.tasks.record import read_run
-from dv.tasks.render import trajectory
-from dv.tasks.restore import Restored, load
 from dv.validation import role_of
 
 log = logging.getLogger(__name__)
@@ -156,9 +157,9 @@ def _write_video(restored: Restored, settings: WandbConfig, path: Path) -> None:
         else OrbitTrajectory("orbit", settings.frames, FPS)
     )
     _, poses, cameras = trajectory(restored, path_of_camera)
-    with Video(path, FPS) as video:
+    with Film(path, FPS) as film:
         for view in restored.render_views(poses, cameras, BATCH_SIZE):
-            video.add(to_unit(view.image))
+            film.add(to_unit(view.image))
 
 
 def _log_checkpoint(logger: RunWandbLogger, best: Path, metadata: dict[str, Any]) -> None:

@@ -7,11 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 import viser
 from torch import Tensor
 from viser import transforms
@@ -19,6 +17,7 @@ from viser import transforms
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.viewer.frames import Channel, Comparison, Drawing, Frame, Request
+from dv.viewer.overlays import add_box, add_cameras, add_path, add_points
 from dv.viewer.path import Path
 from dv.viewer.photographs import Photographs
 from dv.viewer.renderer import Renderer
@@ -29,7 +28,6 @@ BACKGROUNDS = ("white", "grey", "black")
 MAX_HEIGHT = 1080  # px
 JPEG_QUALITY = {False: 80, True: 95}  # of coarse and of full frames
 STATUS_SECONDS = 0.5  # between changes of the line of text
-ORANGE, GREY = (255, 140, 0), (90, 90, 90)
 
 
 class Panel:
@@ -158,51 +156,25 @@ class Panel:
 
     def _toggle(self, name: str, visible: bool) -> None:
         if visible:
-            self._overlays[name] = list({"box": self._box, "cameras": self._frusta, "points": self._points}[name]())
+            self._overlays[name] = self._added(name)
         else:
             for node in self._overlays.pop(name, []):
                 node.remove()
         self.update()
 
-    def _box(self) -> Iterator[Any]:
-        corners = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5])] * 3)
-        edges = [(a, b) for a in corners for b in corners if (a != b).sum() == 1 and (a < b).any()]
-        points = np.array([[a.numpy(), b.numpy()] for a, b in edges])
-        yield self.client.scene.add_line_segments("/box", points, GREY, thickness=2.0, thickness_units="screen")
-
-    def _points(self) -> Iterator[Any]:
-        positions, colors = self.scene.points()
-        if len(positions):
-            yield self.client.scene.add_point_cloud("/points", positions, colors, point_size=0.004)
-        else:
+    def _added(self, name: str) -> list[Any]:
+        if name == "box":
+            return [add_box(self.client)]
+        if name == "cameras":
+            return list(add_cameras(self.client, self.scene, self.photographs, self._visit))
+        nodes = add_points(self.client, self.scene)
+        if not nodes:
             self._say("No points", "This object has none.")
-
-    def _frusta(self) -> Iterator[Any]:
-        for view, thumbnail in self.photographs.thumbnails():
-            k = self.scene.cameras.intrinsics[view]
-            node = self.client.scene.add_camera_frustum(
-                f"/cameras/{view}",
-                2 * math.atan(k.height / 2 / k.fy),
-                k.width / k.height,
-                scale=self.photographs.frustum_size,
-                thickness=1.5,
-                thickness_units="screen",
-                color=GREY,
-                image=thumbnail,
-                **self._place(self.scene.cameras.poses[view]),
-            )
-            node.on_click(partial(self._visit, view))
-            yield node
-
-    def _place(self, pose: Tensor) -> dict[str, Any]:
-        return {
-            "wxyz": transforms.SO3.from_matrix(pose[:3, :3].numpy()).wxyz,
-            "position": self.scene.to_page(pose[:3, 3]),
-        }
+        return nodes
 
     # --- photographs --------------------------------------------------------------------------------------------------
 
-    def _visit(self, view: int, event: object) -> None:  # noqa: ARG002  # viser passes it
+    def _visit(self, view: int) -> None:
         with self._setting_controls():
             self.view.value, self.compare.value = view, True  # type: ignore[misc]  # declared in two classes
         self._set_comparison(True, asked=True)
@@ -257,20 +229,7 @@ class Panel:
         self.path.poses = poses
         for node in self._path_nodes:
             node.remove()
-        scene = self.client.scene
-        self._path_nodes = [
-            scene.add_camera_frustum(
-                f"/path/{i}", self.client.camera.fov, self.client.camera.aspect, scale=0.04, thickness=2.0,
-                thickness_units="screen", color=ORANGE, **self._place(pose)
-            )
-            for i, pose in enumerate(poses)
-        ]  # fmt: skip
-        if len(poses) > 1:
-            centers = np.array([self.scene.to_page(pose[:3, 3]) for pose in poses])
-            lines = np.stack([centers[:-1], centers[1:]], 1)
-            self._path_nodes.append(
-                scene.add_line_segments("/path/lines", lines, ORANGE, thickness=2.0, thickness_units="screen")
-            )
+        self._path_nodes = add_path(self.client, self.scene, poses)
         self.update()
 
     def _play(self) -> None:

@@ -33,6 +33,12 @@ class Restored:
     placement: GridPlacement
     device: torch.device
     precision: str
+    mean_exposure: bool = False  # see use_mean_exposure
+
+    def use_mean_exposure(self) -> None:
+        """Render all views with the mean exposure of the training views, as a film has it."""
+        self.model.use_mean_exposure()
+        self.mean_exposure = True
 
     @property
     def run_dir(self) -> Path:

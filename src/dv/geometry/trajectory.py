@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dv.geometry.camera import Intrinsics
 
-
 MIN_UNCOVERED = math.pi / 2  # rad of the horizon without cameras, that trajectories do not cross
 
 

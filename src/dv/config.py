@@ -556,7 +556,7 @@ class ExportConfig:
     """``conf/export.yaml``."""
 
     ckpt: Text | None
-    format: Literal["html", "mesh", "points", "splats", "grid"] | None
+    format: Literal["html", "mesh", "points", "splats", "grid", "archive"] | None
     surroundings: Bool
     max_points: Count
     faces: Annotated[int, Strict(), Ge(4)] | None

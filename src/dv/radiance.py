@@ -174,7 +174,7 @@ class RadianceGrid(ObjectModel):
         decoder = self.decoder if self.has_decoder else None
         basis = spherical_harmonics(directions, max(s.view_degree, s.decoder_degree if decoder else 0))
         harmonics = torch.cat([basis[:, :1], VIEW_SCALE * basis[:, 1 : (s.view_degree + 1) ** 2]], 1)
-        coefficients = features[:, : s.coefficients].view(len(features), -1, 3)
+        coefficients = features[:, : s.coefficients].reshape(features.shape[0], -1, 3)
         colors = (coefficients * harmonics[..., None]).sum(1)
         if decoder is not None:
             encoding = [basis[:, 1 : (s.decoder_degree + 1) ** 2]]
@@ -249,7 +249,7 @@ class RadianceGrid(ObjectModel):
         chunks = torch.split(pixels, max(1, rays_per_chunk // self.sizes.rays_per_pixel))
         outputs = [self.render_pixels(pose.expand(len(chunk), 4, 4), chunk, intrinsics) for chunk in chunks]
         colors, transmittance, depth = map(torch.cat, zip(*outputs, strict=True))
-        depth = torch.where(depth.isfinite(), depth, self._farthest_corner(pose).to(depth.dtype))
+        depth = torch.where(depth.isfinite(), depth, self.farthest_corner(pose).to(depth.dtype))
         if self.exposures is not None and not self.has_mean_exposure:
             log_gain = self.exposures.predict(pose, self.placement.scale)
             if self.vignetting is not None:
@@ -277,10 +277,10 @@ class RadianceGrid(ObjectModel):
 
     def max_depth(self, poses: Tensor) -> float:
         """Camera z of the farthest corner of the outermost cube from any of the poses, world units."""
-        return max(float(self._farthest_corner(pose)) for pose in poses)
+        return max(float(self.farthest_corner(pose)) for pose in poses)
 
-    def _farthest_corner(self, pose: Tensor) -> Tensor:
-        """Camera z of the farthest corner of the outermost cube."""
+    def farthest_corner(self, pose: Tensor) -> Tensor:
+        """Return camera z of the farthest corner of the outermost cube, for a camera of ``pose`` ``[4, 4]``."""
         axis = pose[:3, 2]
         center = torch.tensor(self.placement.origin, dtype=pose.dtype, device=pose.device)
         outermost = self.placement.scale * 2.0 ** (self.sizes.levels - 1)

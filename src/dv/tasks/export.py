@@ -12,6 +12,7 @@ import torch
 from dv.config import ExportConfig
 from dv.data.training_cameras import TrainingCameras, read_training_cameras
 from dv.errors import UserError
+from dv.export.archive import USAGE, write_archive
 from dv.export.grid import LAYOUT, write_grid
 from dv.export.page import page
 from dv.export.splats import write_splats
@@ -118,6 +119,14 @@ def _grid(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any
     return {"vertices": count, "layout": LAYOUT}
 
 
+def _archive(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any]:
+    grid, cameras = _radiance_grid(config, restored), _cameras(restored)
+    k = cameras.intrinsics[0]
+    about = {"camera": list(k.numbers()), "width": k.width, "height": k.height, "usage": USAGE}
+    write_archive(grid, about, path.with_name(f"{path.name}.pt2"))
+    return about
+
+
 def _radiance_grid(config: ExportConfig, restored: Restored) -> RadianceGrid:
     if not isinstance(restored.model, RadianceGrid):
         raise UserError(
@@ -141,7 +150,8 @@ def _cameras(restored: Restored) -> TrainingCameras:
 
 
 WRITERS: dict[str, Writer] = {
-    "html": _page, "mesh": _mesh, "points": _points, "splats": _splats, "grid": _grid
+    "html": _page, "mesh": _mesh, "points": _points, "splats": _splats, "grid": _grid,
+    "archive": _archive,
 }  # fmt: skip
 
 

@@ -52,6 +52,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
     """Rewrite the links that leave docs/."""
     uri = page.file.src_uri
+    if uri.startswith("reference/api/"):
+        page.meta["search"] = {"boost": 0.5}  # explanations come first
     folder = "" if uri in PAGES_OF_THE_ROOT.values() else posixpath.join("docs", posixpath.dirname(uri))
     known = modules()
 
@@ -77,7 +79,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html_text: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Turn formulas into MathML."""
+    """Turn formulas into MathML, and leave source code out of the search."""
+    html_text = html_text.replace(
+        '<details class="mkdocstrings-source"', '<details data-search-exclude class="mkdocstrings-source"'
+    )
     return FORMULA.sub(lambda match: convert(html.unescape(match[1]), display="block"), html_text)
 
 

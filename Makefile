@@ -46,7 +46,7 @@ docs: $(VENV)/.ready ## write docs/reference/configuration.md from the schema an
 	$(BIN)/python docs/generate_configuration.py
 
 site: .venv-docs/.ready ## the documentation as a site, site/index.html; broken links are errors
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --clean --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --clean
 
 .venv-docs/.ready: pyproject.toml constraints.txt
 	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs

@@ -69,3 +69,9 @@ def test_figures_are_those_that_the_script_draws():
     spec.loader.exec_module(draw)
     for name, figure in draw.FIGURES.items():
         assert (DOCS / "figures" / f"{name}.svg").read_text() == figure().svg(), "run python docs/figures/draw.py"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_linked_files_exist(page):  # make site checks the links of docs/
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
+    assert not [link for link in links if not (ROOT / link).exists()]

@@ -31,6 +31,7 @@ PAGES_OF_THE_ROOT = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "chan
 FENCE = re.compile(r"^(```.*?^```)", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\(([^()\s]+)\)")
 FORMULA = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.S)
+CELL_CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
 ROLE = re.compile(r":(?:mod|class|func|meth|data|attr|exc):`(~?)([\w.]+)`")
 EXAMPLE = re.compile(r"^( *)>>> .*(?:\n(?!\s*$).*)*", re.M)
 log = logging.getLogger("mkdocs.hooks.site")
@@ -79,11 +80,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html_text: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Turn formulas into MathML, and leave source code out of the search."""
+    """Turn formulas into MathML, leave source code out of the search, and let long keys in tables break at dots."""
     html_text = html_text.replace(
         '<details class="mkdocstrings-source"', '<details data-search-exclude class="mkdocstrings-source"'
     )
+    html_text = re.sub(r"<td.*?</td>", lambda cell: CELL_CODE.sub(_breakable, cell[0]), html_text, flags=re.S)
     return FORMULA.sub(lambda match: convert(html.unescape(match[1]), display="block"), html_text)
+
+
+def _breakable(code: re.Match[str]) -> str:
+    return re.sub(r"([._/=,])(?=\w)", r"\1<wbr>", code[0])
 
 
 def _linked(match: re.Match[str], item: griffe.Object, known: set[str]) -> str:

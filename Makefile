@@ -7,7 +7,7 @@ DEMO := outputs/$(EXPERIMENT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint docs bench clean
+.PHONY: help setup demo test test-slow lint docs site bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -45,8 +45,17 @@ lint: $(VENV)/.ready ## ruff, mypy --strict and the import contracts
 docs: $(VENV)/.ready ## write docs/reference/configuration.md from the schema and conf/
 	$(BIN)/python docs/generate_configuration.py
 
+site: .venv-docs/.ready ## the documentation as a site, site/index.html; broken links are errors
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --clean
+
+.venv-docs/.ready: pyproject.toml constraints.txt
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > .venv-docs/requirements.txt
+	.venv-docs/bin/python -m pip install -q -c constraints.txt -r .venv-docs/requirements.txt
+	touch $@
+
 bench: $(VENV)/.ready ## time and memory beside a plain baseline; ARGS="--sizes S,P,G,F,n", ARGS="--device cuda"
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
-clean: ## remove the demo and the caches; data/, other runs and .venv stay
-	rm -rf outputs/demo outputs/demo_paper .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## remove the demo, the site and the caches; data/, other runs and .venv stay
+	rm -rf site outputs/demo outputs/demo_paper .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

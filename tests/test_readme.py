@@ -25,7 +25,15 @@ def split(line: str) -> tuple[str, list[str]]:
 
 
 def test_readme_shows_every_command():
-    assert {split(line)[0] for line in COMMANDS} == {"prepare", "train", "evaluate", "render", "export", "report"}
+    assert {split(line)[0] for line in COMMANDS} == {
+        "prepare",
+        "train",
+        "evaluate",
+        "render",
+        "view",
+        "export",
+        "report",
+    }
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -58,8 +66,13 @@ def prepare_arguments(command, arguments: list[str], ball: Path, tmp_path: Path)
     return [f"source.path={ball}", "source.object=ball", f"output_dir={tmp_path / 'made'}"]
 
 
+def interrupted(viewer) -> float:
+    """Stop a viewer as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("line", [c for c in COMMANDS if "gpus=4" not in c and "experiment=paper" not in c])
-def test_command_runs(command, line, ball, trained, ball_checkpoint, tmp_path):
+def test_command_runs(command, monkeypatch, line, ball, trained, ball_checkpoint, tmp_path):
     task, arguments = split(line)
     root = tmp_path / "objects"
     for part in ("train", "validation", "test"):
@@ -82,6 +95,9 @@ def test_command_runs(command, line, ball, trained, ball_checkpoint, tmp_path):
         arguments += ["object.name=vase"] if "object=custom" in arguments else []
         arguments += [f"init_from={trained}"] if "init_from=" in line else []
         arguments += ["hydra.sweeper.trials=2"] if "sweep=optuna" in line else []
+    elif task == "view":
+        monkeypatch.setattr("dv.viewer.server.Viewer.work", interrupted)
+        arguments += [f"ckpt={trained}", "viewer.port=0"]
     else:
         arguments += [
             f"ckpt={ball_checkpoint if task == 'export' else trained}",

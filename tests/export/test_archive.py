@@ -1,8 +1,10 @@
 """The archive renders what the model renders, in a process where dv cannot be imported."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from dv.radiance import RadianceGrid
 from radiance_balls import CAMERA, ball_grid
 
 POSE = look_at(torch.tensor([1.2, 0.3, 0.9]), torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
 ELSEWHERE = """
 import sys
 sys.modules["dv"] = None
@@ -24,6 +27,7 @@ program = torch.export.load(sys.argv[1]).module()
 given = numpy.load(sys.argv[2])
 outputs = program(*(torch.from_numpy(given[name]) for name in ("pose", "camera", "columns", "rows")))
 numpy.savez(sys.argv[3], *(output.detach().numpy() for output in outputs))
+exec(sys.argv[4], {"PATH": sys.argv[1]})
 """
 
 
@@ -59,7 +63,11 @@ def test_the_command_writes_an_archive_for_other_processes(command, ball_checkpo
     script = tmp_path / "elsewhere.py"
     script.write_text(ELSEWHERE)
     paths = [tmp_path / "out" / "ball.pt2", tmp_path / "given.npz", tmp_path / "found.npz"]
-    subprocess.run([sys.executable, "-I", script, *paths], check=True, cwd=tmp_path)
+    (code,) = (c for c in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "torch.export" in c)
+    code = code.replace("128.0", "8.0")
+    done = subprocess.run([sys.executable, "-I", script, *paths, code], check=True, capture_output=True, text=True)
+    assert "torch.Size([3, 8, 8]) torch.Size([1, 8, 8])" in done.stdout
+    assert "camera-to-world" in done.stdout
     found = np.load(tmp_path / "found.npz")
     assert found["arr_0"].shape == (3, 16, 32)
     saved = read_checkpoint(ball_checkpoint)

@@ -62,4 +62,4 @@ class Photographs:
         """Side of the frusta in units of the page, by which neighbours hardly overlap."""
         places = self._scene.cameras.poses[:, :3, 3] / self._scene.placement.scale
         distances = torch.cdist(places, places).fill_diagonal_(torch.inf).amin(1)
-        return float(distances.median().nan_to_num(0.2, 0.2).clamp(0.05, 0.4)) * 0.3
+        return float(distances.median().nan_to_num(0.2, 0.2).clamp(0.05, 0.4)) * 0.2

@@ -10,6 +10,7 @@ import torch
 from dv.data.key_frames import read_key_frames
 from dv.export.page import page
 from dv.geometry.trajectory import interpolate, look_at
+from dv.images import read_png16
 from dv.metrics import to_unit
 from radiance_balls import CAMERA, ball_grid
 
@@ -159,6 +160,35 @@ def test_a_saved_path_is_the_path_of_the_page(browser, tmp_path):
     np.testing.assert_allclose(tab.evaluate("dv.camera.pose"), keys[-1].numpy(), atol=1e-6)
     tab.click("#clear")
     assert tab.is_disabled("#save")
+    tab.close()
+
+
+def test_a_path_of_the_page_is_rendered_to_the_pictures_of_the_page(browser, command, ball_checkpoint, tmp_path):
+    """From the exported page through its saved file to the frames of render.py."""
+    result = command("export", f"ckpt={ball_checkpoint}", "format=html", f"output_dir={tmp_path}")
+    assert result.code == 0, result.err
+    tab = browser.new_page(viewport={"width": 720, "height": 300})
+    tab.goto((tmp_path / "ball.html").as_uri())
+    tab.wait_for_function("window.dv")
+    tab.fill("#seconds", "0.5")
+    for _ in range(3):
+        tab.click("#add")
+        tab.evaluate("dv.camera.orbit(0.5, 0.2)")
+    with tab.expect_download() as download:
+        tab.click("#save")
+    path = tmp_path / "path.json"
+    download.value.save_as(path)
+    out = tmp_path / "out"
+    result = command("render", f"ckpt={ball_checkpoint}", f"trajectory={path}", "trajectory.fps=4", f"output_dir={out}")
+    assert result.code == 0, result.err
+    keys, frames = read_key_frames(path, 4)
+    assert frames == 5
+    for i in range(frames):
+        pose = tab.evaluate("([keys, at]) => interpolated(keys, at)", [keys.tolist(), i / 2])
+        text = tab.evaluate(PIXELS, [pose, list(CAMERA.numbers()), 32, 32])
+        shown = np.frombuffer(base64.b64decode(text), np.uint8).reshape(32, 32, 4)[..., :3] / 255
+        rendered = read_png16(out / "rgb" / f"{i:06d}.png").permute(1, 2, 0).numpy()
+        assert -10 * np.log10(np.square(shown - rendered).mean()) > 40, i
     tab.close()
 
 

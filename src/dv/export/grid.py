@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from dv.geometry.camera import Intrinsics
 from dv.radiance import RadianceGrid
@@ -27,10 +26,7 @@ panorama: float32, the colours beyond the last level, [H, W, 3] with rows from +
 
 def write_grid(model: RadianceGrid, intrinsics: Intrinsics, path: Path) -> int:
     """Write the vertices, the decoder and the background in full precision, as :data:`LAYOUT` says; returns N."""
-    voxels, sizes = model.voxels, model.sizes
-    stored = voxels.index != 0
-    order = voxels.index[stored].argsort()
-    level, z, y, x = stored.nonzero()[order].unbind(1)
+    voxels, sizes, vertices = model.voxels, model.sizes, model.voxels.vertices()
     about = {
         "layout": LAYOUT,
         "side": voxels.side,
@@ -42,7 +38,7 @@ def write_grid(model: RadianceGrid, intrinsics: Intrinsics, path: Path) -> int:
         "intrinsics": intrinsics._asdict(),
     }
     arrays: dict[str, Any] = {
-        "vertices": torch.stack([level, x, y, z], 1).short().numpy(),
+        "vertices": vertices.short().numpy(),
         "density": voxels.density.detach()[1:].numpy(),
         "features": voxels.features.detach()[1:].numpy(),
         "panorama": (model.background.detach() + 0.5).movedim(0, -1).numpy(),
@@ -52,4 +48,4 @@ def write_grid(model: RadianceGrid, intrinsics: Intrinsics, path: Path) -> int:
         arrays |= {f"decoder.{name}": value.numpy() for name, value in model.decoder.state_dict().items()}
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    return len(order)
+    return len(vertices)

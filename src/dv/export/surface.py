@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
-from dv.ops.compositing import composite
 from dv.radiance import STEP_SIZE, RadianceGrid
 
 MIN_WEIGHT = 0.5  # rays that a vertex absorbs, of one ray per vertex's side at the centre of the box
@@ -75,19 +73,18 @@ def visible_surface(model: RadianceGrid, poses: Tensor, cameras: Sequence[Intrin
     """
     voxels, placement = model.voxels, model.placement
     seen = torch.zeros(len(voxels.density), 4)  # directions towards the cameras, and weights
+    near = model.sizes.near * placement.scale
     progress = tqdm(zip(poses, cameras, strict=True), "looking for surfaces", len(poses), unit="view", leave=False)
     for pose, camera in progress:
         k = _with_rays_at_vertices(model, pose, model.corrected(camera))
         pixels = pixel_grid(k.width, k.height)
         origins, directions = pixel_rays(pose.expand(len(pixels), 4, 4), pixels, k)
-        seen += _absorbed(model, origins, directions) / max(1.0, k.fx * k.fy / _vertex_pixels(model, pose) ** 2)
+        rays = model.rays(origins, directions, torch.full_like(origins[:, 0], 0.5))
+        seen += voxels.weighted_view_directions(rays, near) / max(1.0, k.fx * k.fy / _vertex_pixels(model, pose) ** 2)
     normals = voxels.normals(seen[:, :3].contiguous())
     found = (seen[:, 3] >= MIN_WEIGHT) & normals.any(1)
-    found[0] = False
     rows = found.nonzero()[:, 0]
-    stored = voxels.index != 0
-    level = stored.nonzero()[voxels.index[stored].argsort()][rows - 1, 0]
-    spacing = placement.scale / (voxels.side - 1) * 2.0**level
+    spacing = placement.scale / (voxels.side - 1) * 2.0 ** voxels.vertices()[rows - 1, 0]
     vertices = voxels.positions()[rows - 1].double() / (voxels.side - 1) - 0.5
     positions = vertices * placement.scale + torch.tensor(placement.origin)
     surface, met = along_normals(model, positions, normals[rows], spacing)
@@ -129,15 +126,3 @@ def _with_rays_at_vertices(model: RadianceGrid, pose: Tensor, camera: Intrinsics
     wanted = _vertex_pixels(model, pose) / math.sqrt(camera.fx * camera.fy)
     k = min(wanted, MAX_SIDE / max(camera.width, camera.height))
     return camera.resized(max(1, round(k * camera.width)), max(1, round(k * camera.height)))
-
-
-def _absorbed(model: RadianceGrid, origins: Tensor, directions: Tensor) -> Tensor:
-    """Sum for each vertex ``[N, 4]`` the directions towards the cameras and the weights of its rays."""
-    voxels = model.voxels
-    features = torch.zeros(len(voxels.density), 4, requires_grad=True)
-    rays = model.rays(origins, directions, torch.full_like(origins[:, 0], 0.5))
-    density, interval, near = voxels.density.detach(), voxels.interval(1.0), model.sizes.near * model.placement.scale
-    output = composite(density, features, voxels.index, voxels.distance, rays, 1.0, interval, near)
-    towards = F.pad(-F.normalize(rays.directions, dim=1), (0, 1), value=1.0)
-    # composited features are linear in those of the vertices: their gradient is the weights
-    return torch.autograd.grad(output.features, features, towards)[0]

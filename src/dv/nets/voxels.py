@@ -180,20 +180,23 @@ class SparseVoxels(nn.Module):
         """Truncate or zero-pad the features to ``count`` per vertex."""
         self.features = nn.Parameter(F.pad(self.features.detach(), (0, count - self.features.shape[1])))
 
-    def weighted_view_directions(self, rays: Rays) -> Tensor:
+    def weighted_view_directions(self, rays: Rays, near: float = 0.0) -> Tensor:
         """Sum for each vertex the directions towards the cameras that see it, weighted by the rays' weights of it.
 
         Args:
             rays: R rays in grid coordinates.
+            near: camera z of the first possible sample.
 
         Returns:
-            ``[N, 3]`` (x, y, z); zero for row 0 and for vertices that no ray sees.
+            ``[N, 4]``: the directions (x, y, z), and the sum of the weights; zero for row 0 and for vertices that no
+            ray sees.
         """
-        features = torch.zeros(len(self.density), 3, device=self.density.device, requires_grad=True)
+        features = torch.zeros(len(self.density), 4, device=self.density.device, requires_grad=True)
         density, interval = self.density.detach(), self.interval(1.0)
-        composited = composite(density, features, self.index, self.distance, rays, 1.0, interval).features
+        composited = composite(density, features, self.index, self.distance, rays, 1.0, interval, near).features
+        towards = F.pad(-F.normalize(rays.directions, dim=1), (0, 1), value=1.0)
         # composited features are linear in the vertices' features: their gradient is the weights
-        directions = torch.autograd.grad(composited, features, -F.normalize(rays.directions, dim=1))[0]
+        directions = torch.autograd.grad(composited, features, towards)[0]
         directions[0] = 0
         return directions
 
@@ -245,12 +248,15 @@ class SparseVoxels(nn.Module):
             new = old.new_zeros(shape)
             setattr(self, name, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
 
+    def vertices(self) -> Tensor:
+        """Level and place in it ``[N - 1, 4]`` (level, x, y, z) of the stored vertices, in the order of their rows."""
+        vertices = torch.nonzero(self.index)[self.index[self.index != 0].argsort()]
+        return vertices[:, [0, 3, 2, 1]]
+
     def positions(self) -> Tensor:
         """Grid coordinates ``[N - 1, 3]`` (x, y, z) of the stored vertices, in the order of their rows."""
-        vertices = torch.nonzero(self.index)
-        vertices = vertices[self.index[self.index != 0].argsort()]
-        level, middle = vertices[:, :1], (self.side - 1) / 2
-        return (vertices[:, 1:].flip(1).to(self.density.dtype) - middle) * 2**level + middle
+        vertices, middle = self.vertices(), (self.side - 1) / 2
+        return (vertices[:, 1:].to(self.density.dtype) - middle) * 2 ** vertices[:, :1] + middle
 
     def _dense(self, rows: Tensor) -> Tensor:
         """Scatter values ``[N]`` by row to values by vertex ``[L, 1, G, G, G]``."""

@@ -28,7 +28,7 @@ def texts(path: Path) -> str:
 @pytest.fixture(scope="module")
 def sources() -> str:
     """Return every text that dv can print."""
-    script = re.sub(r'"\s*\+\s*"', "", (ROOT / "src" / "dv" / "export" / "page.js").read_text())
+    script = re.sub(r'"\s*\+\s*"', "", (ROOT / "src" / "dv" / "export" / "web" / "page.js").read_text())
     configurations = "".join(path.read_text() for path in (ROOT / "conf").rglob("*.yaml"))
     python = [*(ROOT / "src").rglob("*.py"), ROOT / "tests" / "conftest.py"]
     return "\n".join([script, configurations, *map(texts, python)])

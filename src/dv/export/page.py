@@ -2,8 +2,8 @@
 
 The grid goes into 3D textures with 8 bits per number (:mod:`dv.export.packed`), in bricks of 8³ cells; bricks and cells
 without anything are skipped. ``page.frag`` marches the rays and evaluates the decoder, once per ray, as SNeRG does
-(Hedman et al. 2021, "Baking Neural Radiance Fields for Real-Time View Synthesis"); ``page.js`` unpacks, moves the
-camera and adapts the resolution to the frame rate.
+(Hedman et al. 2021, "Baking Neural Radiance Fields for Real-Time View Synthesis"); the scripts unpack the
+payload, move the camera and adapt the resolution to the frame rate.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from dv.ops.compositing import empty_space_distance, min_raw_density
 from dv.radiance import REFLECTED_SCALE, STEP_SIZE, VIEW_SCALE, RadianceGrid
 
 BRICK = 8  # cells along an edge of a brick
+SCRIPTS = ("payload.js", "renderer.js", "camera.js", "path.js", "page.js")
 MAX_BRICKS = 255  # along an edge of the atlas: the place of a brick is three bytes
 
 
@@ -61,13 +62,13 @@ def page(model: RadianceGrid, pose: Tensor, intrinsics: Intrinsics, up: Tensor, 
         title=html.escape(name),
         about=json.dumps(about).replace("<", "\\u003c"),
         shader=shader,
-        script=_file("page.js"),
+        script='"use strict";\n' + "\n".join(map(_file, SCRIPTS)),
         payload=base64.b64encode(gzip.compress(payload, 9, mtime=0)).decode(),
     )
 
 
 def _file(name: str) -> str:
-    return files("dv.export").joinpath(name).read_text(encoding="utf-8")
+    return files("dv.export").joinpath("web", name).read_text(encoding="utf-8")
 
 
 def _brick_arrays(packed: PackedVoxels) -> dict[str, NDArray[Any]]:

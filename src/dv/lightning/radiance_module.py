@@ -274,10 +274,9 @@ class RadianceGridModule(ObjectModule):
         """Return normals of the vertices ``[N, 3]`` that point towards the training views that see them."""
         voxels, generator = self.model.voxels, torch.Generator().manual_seed(self.seed)
         poses, positions, cameras = self._refined(self._pool.draw(RAYS_PER_CHUNK, generator))
-        rays = pixel_rays(poses, positions, cameras)
-        directions = voxels.weighted_view_directions(self.model.rays(*rays, torch.full_like(rays[0][:, 0], 0.5)))[
-            :, :3
-        ].contiguous()
+        origins, directions = pixel_rays(poses, positions, cameras)
+        rays = self.model.rays(origins, directions, torch.full_like(origins[:, 0], 0.5))
+        directions = voxels.weighted_view_directions(rays)[:, :3].contiguous()
         if self.trainer.world_size > 1:  # the same on all ranks to the last bit
             directions = self._mean_over_ranks(directions)
         with torch.autocast(self.device.type, enabled=False):  # differences of neighbours need all their bits

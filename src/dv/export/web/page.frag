@@ -14,7 +14,7 @@ const float MIN_NORMAL_LENGTH = 1e-3;
 uniform usampler3D bricks;      // x, y, z of each brick's place; w: bricks to the nearest one that holds anything
 uniform usampler3D cells;       // of the bricks that hold anything: cells to the nearest occupied one
 uniform sampler3D numbers[GROUPS];  // raw density and features of the vertices, four in each
-uniform sampler2D weights;      // of the decoder, see page.js
+uniform sampler2D weights;      // of the decoder, see page.py
 uniform sampler2D panorama;     // beyond the last level
 uniform vec4 low[GROUPS], range[GROUPS];  // of the numbers
 uniform vec3 atlas;             // vertices along the edges of the atlas of bricks

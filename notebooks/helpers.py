@@ -10,6 +10,7 @@ Environment variables, with which tests run the notebooks within seconds:
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -51,8 +52,8 @@ def run(command: str) -> None:
         raise RuntimeError(f"the command ended with exit code {process.returncode}; see above")
 
 
-def show(images: Sequence[Any], titles: Sequence[str] = (), *, columns: int = 6, width: float = 12, **options: Any) -> None:
-    """Show images ``[H, W, 3]`` in rows of ``columns``; ``options`` are those of ``imshow``."""
+def show(images: Sequence[Any], titles: Sequence[str] = (), *, columns: int = 6, width: float = 12) -> None:
+    """Show images ``[H, W, 3]`` in rows of ``columns``."""
     rows = -(-len(images) // columns)
     height, across = np.shape(images[0])[:2]
     size = (width, rows * (width / columns * height / across + 0.3 * bool(titles)))
@@ -60,10 +61,18 @@ def show(images: Sequence[Any], titles: Sequence[str] = (), *, columns: int = 6,
     for i, ax in enumerate(axes.flat):
         ax.axis("off")
         if i < len(images):
-            ax.imshow(images[i], **options)
+            ax.imshow(images[i])
         if i < len(titles):
             ax.set_title(titles[i], fontsize=10)
     plt.show()
+
+
+def draw_box(ax: Any, placement: Any) -> None:
+    """Draw the edges of the grid's box into 3D axes."""
+    corners = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
+    for a, b in itertools.combinations(corners, 2):
+        if np.abs(a - b).sum() == 1:
+            ax.plot(*(np.array([a, b]) * placement.scale + placement.origin).T, color="black", linewidth=0.8)
 
 
 def film_frame(folder: Path, i: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,10 +30,13 @@ SIDE = int(os.environ.get("DV_NOTEBOOK_SIDE", "128"))
 plt.rcParams["figure.constrained_layout.use"] = True
 
 
-def length(max_time: str) -> str:
-    """Return the override that ends a training after ``max_time`` (DD:HH:MM:SS), or after DV_NOTEBOOK_STEPS steps."""
-    steps = os.environ.get("DV_NOTEBOOK_STEPS")
-    return f"trainer.max_steps={steps} trainer.max_time=null" if steps else f"trainer.max_time={max_time}"
+def length(limit: str | int) -> str:
+    """Return the overrides that end a training after a time (DD:HH:MM:SS) or a number of steps.
+
+    DV_NOTEBOOK_STEPS replaces either.
+    """
+    steps = os.environ.get("DV_NOTEBOOK_STEPS", limit)
+    return f"trainer.max_time={steps}" if ":" in str(steps) else f"trainer.max_steps={steps} trainer.max_time=null"
 
 
 def run(command: str) -> None:

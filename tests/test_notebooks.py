@@ -40,6 +40,7 @@ def execute(tmp_path, monkeypatch):
     for name, value in {"STEPS": "5", "SIDE": "32", "FOLDER": tmp_path / "results"}.items():
         monkeypatch.setenv(f"DV_NOTEBOOK_{name}", str(value))
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for tensors this small more threads only wait for each other
 
     def run(name: str) -> tuple[str, int]:
         path = NOTEBOOKS[name]

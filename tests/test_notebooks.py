@@ -82,7 +82,7 @@ def test_quickstart(execute, tmp_path):
 @pytest.mark.slow
 def test_inside_deepvoxels(execute):
     printed, images = execute("02_inside_deepvoxels")
-    assert images == 12
+    assert images == 11
     rays = re.findall(r"transmittance of the ray .*: ([\d.]+), by the kernel ([\d.]+)", printed)
     assert len(rays) == 2
     for ours, kernel in rays:

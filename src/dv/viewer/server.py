@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import threading
+import warnings
 from contextlib import redirect_stdout
 
 import viser
@@ -16,6 +17,7 @@ from dv.viewer.renderer import Renderer
 from dv.viewer.scene import Scene
 
 logging.getLogger("websockets").setLevel(logging.WARNING)  # it reports every client
+warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # of a client that has just gone
 TICK_SECONDS = 1 / 15  # between positions of cameras that move along a path
 
 

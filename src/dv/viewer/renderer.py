@@ -14,8 +14,8 @@ from dv.viewer.frames import Drawing, Frame, Request
 from dv.viewer.scene import Scene
 
 log = logging.getLogger(__name__)
-COARSE_SECONDS = 0.05  # that a frame takes while the camera moves
-STRIP_SECONDS = 0.04  # after which a full frame lets others go first
+COARSE_SECONDS = 0.04  # that a frame takes while the camera moves
+STRIP_SECONDS = 0.03  # after which a full frame lets others go first
 REST_SECONDS = 0.12  # without a change, after which the full frame is drawn
 FIRST_RATE = 20_000.0  # px per second, until the first frames have been measured
 Show = Callable[[Frame, Drawing], None]
@@ -107,7 +107,7 @@ class Renderer:
             self._woken.wait(seconds)
 
     def work(self) -> float:
-        """Draw a part of a frame, for about 50 ms, for the client that has waited longest.
+        """Draw a part of a frame, for about 40 ms, for the client that has waited longest.
 
         Returns:
             Seconds until there is something to draw; 0 if there may be more at once.

@@ -63,7 +63,7 @@ class Viewer:
         return self.renderer.is_watched
 
     def work(self) -> float:
-        """Draw for about 50 ms; return the seconds until there may be something to do again, at most 1."""
+        """Draw for about 40 ms; return the seconds until there may be something to do again, at most 1."""
         with self._lock:
             panels = list(self._panels.values())
         for panel in panels:

@@ -49,6 +49,8 @@ class Panel:
         self._status_shown = 0.0
         self._busy = False  # whether the program, not the user, sets controls
         self._add_controls()
+        k = scene.cameras.intrinsics[scene.cameras.typical(scene.placement)]
+        client.camera.fov = 2 * math.atan(max(k.height / k.fy, k.width / k.fx / client.camera.aspect) / 2)
         self.watcher = renderer.add(self.show)
         client.camera.on_update(lambda _: self.update())
         self._toggle("cameras", self.cameras.value)

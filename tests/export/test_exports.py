@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -235,3 +236,14 @@ def test_faulty_key_frames_end_in_one_line(content, message, command, ball_check
     assert len(done.err.splitlines()) == 1
     assert message in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_unit_and_up_are_those_of_the_object(command, ball, ball_checkpoint, tmp_path):
+    root = tmp_path / "object"
+    shutil.copytree(ball, root)
+    (root / "train" / "ball" / "dataset.json").write_text(json.dumps({"unit": "metre", "up": [0.0, 0.0, 1.0]}))
+    arguments = ["format=grid", f"object.root={root}", f"output_dir={tmp_path / 'out'}"]
+    result = command("export", f"ckpt={ball_checkpoint}", *arguments)
+    assert result.code == 0, result.err
+    about = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (about["unit"], about["up"]) == ("metre", [0.0, 0.0, 1.0])

@@ -357,6 +357,7 @@ def test_record3d_without_intrinsics_of_frames(tmp_path):
     edit(path / "metadata.json", lambda content: content.pop("perFrameIntrinsicCoeffs") and None)
     (path / "metadata.json").rename(path / "metadata")  # as in an unpacked .r3d
     (path / "rgb").rename(path / "rgbd")
+    assert read_record3d(path).in_metres
     lens = read_record3d(path).photographs[0].lens
     assert (lens.fx, lens.fy, lens.cx, lens.cy) == pytest.approx(
         (views[0].lens.fx, views[0].lens.fy, views[0].lens.cx, views[0].lens.cy)
@@ -375,6 +376,7 @@ def test_polycam_without_corrected_cameras(tmp_path):
     assert len(found.photographs) == COUNT
     assert "Polycam has not corrected these cameras" in found.notes[0]
     assert found.up == (0.0, 1.0, 0.0)
+    assert found.in_metres
 
 
 @pytest.mark.parametrize("name", ["colmap", "metashape", "llff"])

@@ -91,6 +91,10 @@ class ObjectSource:
         record = read_record(self.folder("train"))
         return torch.tensor(record["up"], dtype=torch.float64) if record.get("up") else None
 
+    def unit(self) -> str | None:
+        """Return the unit of the world, ``metre``, if the training split's ``dataset.json`` contains it."""
+        return read_record(self.folder("train")).get("unit")
+
     def _require_folder(self, split: str) -> None:
         if not self.folder(split).is_dir():
             hint = f"; {self.how_to_get}" if self.how_to_get else ""

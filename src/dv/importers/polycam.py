@@ -80,4 +80,5 @@ def read_polycam(path: Path) -> PhotographSet:
     found = photographs_of_files(root, {"train": cameras}, images, advice=f"they belong into {root / chosen[1]}")
     uncorrected = chosen[0] == "cameras"
     notes = ["Polycam has not corrected these cameras: images are distorted and poses less exact"] * uncorrected
-    return found.with_more(notes=[*poses.notes(), *notes], files=files, up=(0.0, 1.0, 0.0))
+    metres = not poses.notes()  # poses with a scale may be of another unit
+    return found.with_more(notes=[*poses.notes(), *notes], files=files, up=(0.0, 1.0, 0.0), in_metres=metres)

@@ -65,7 +65,7 @@ def read_record3d(path: Path) -> PhotographSet:
         for i, (pose, coefficients) in enumerate(zip(poses, intrinsics, strict=True))
     }
     found = photographs_of_files(file, {"train": cameras}, NamedImages(folder, ["."]), advice="image i must be i.jpg")
-    return found.with_more(files=[file])
+    return found.with_more(files=[file], in_metres=True)  # as ARKit's
 
 
 def _camera(row: Array, intrinsics: list[float], stated: tuple[int, int], _size: tuple[int, int]) -> tuple[Array, Lens]:

@@ -79,6 +79,7 @@ class PhotographSet:
         placement: of the grid, if it is known already.
         reasons: sentences that explain ``placement``.
         up: which way is up, if it is known.
+        in_metres: whether the unit of the world is known to be the metre.
         provenance: for ``dataset.json``.
         left_out: what was skipped, and why.
         notes: sentences on what was unusual about the input, and how it was read.
@@ -90,6 +91,7 @@ class PhotographSet:
     placement: GridPlacement | None = None
     reasons: list[str] = field(default_factory=list)
     up: tuple[float, float, float] | None = None
+    in_metres: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -139,6 +139,7 @@ def write_object(
         "grid": asdict(placed.placement),
         "reasons": placed.reasons,
         "up": found.up,
+        "unit": "metre" if found.in_metres else None,
         "left_out": found.left_out,
         "notes": found.notes,
         "provenance": found.provenance,

@@ -60,7 +60,7 @@ def export(config: ExportConfig) -> Path:
             "checkpoint": str(restored.checkpoint.path),
             "step": restored.checkpoint.step,
             "axes": "right-handed, those of the poses of the object",
-            "unit": "that of the poses of the object",
+            "unit": source.unit() or "that of the poses of the object",
             "up": None if up is None else up.tolist(),
             "box": {"origin": list(restored.placement.origin), "scale": restored.placement.scale},
             "surroundings": config.surroundings,

@@ -79,11 +79,11 @@ class PhotographSet:
         placement: of the grid, if it is known already.
         reasons: sentences that explain ``placement``.
         up: which way is up, if it is known.
-        in_metres: whether the unit of the world is known to be the metre.
         provenance: for ``dataset.json``.
         left_out: what was skipped, and why.
         notes: sentences on what was unusual about the input, and how it was read.
         files: that were read besides the images.
+        in_metres: whether the unit of the world is known to be the metre.
     """
 
     splits: dict[str, list[Photograph]]
@@ -91,11 +91,11 @@ class PhotographSet:
     placement: GridPlacement | None = None
     reasons: list[str] = field(default_factory=list)
     up: tuple[float, float, float] | None = None
-    in_metres: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    in_metres: bool = False
 
     def with_more(
         self, *, notes: Sequence[str] = (), left_out: Sequence[str] = (), files: Sequence[Path] = (), **other: Any

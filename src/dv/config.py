@@ -560,6 +560,7 @@ class ExportConfig:
     surroundings: Bool
     max_points: Count
     faces: Annotated[int, Strict(), Ge(4)] | None
+    pieces: Count | None
     output_dir: Text | None
     object: ObjectConfig
     data: ReadConfig

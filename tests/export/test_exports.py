@@ -11,7 +11,7 @@ import torch
 import trimesh
 from plyfile import PlyData
 
-from dv.export.mesh import extract_mesh, write_mesh
+from dv.export.mesh import extract_mesh, largest_pieces, write_mesh
 from dv.export.splats import write_splats
 from dv.export.surface import visible_surface
 from dv.geometry.trajectory import look_at
@@ -247,3 +247,13 @@ def test_unit_and_up_are_those_of_the_object(command, ball, ball_checkpoint, tmp
     assert result.code == 0, result.err
     about = json.loads((tmp_path / "out" / "export.json").read_text())
     assert (about["unit"], about["up"]) == ("metre", [0.0, 0.0, 1.0])
+
+
+def test_pieces_are_kept_by_area():
+    spheres = [trimesh.creation.icosphere(2, radius) for radius in (1.0, 0.5, 0.3, 0.05)]
+    for i, sphere in enumerate(spheres):
+        sphere.apply_translation([3.0 * i, 0.0, 0.0])
+    mesh = trimesh.util.concatenate(spheres[::-1])
+    for count, kept in ((1, 1), (2, 2), (None, 3)):  # the last one is a speck
+        area = sum(sphere.area for sphere in spheres[:kept])
+        assert largest_pieces(mesh, count).area == pytest.approx(area)

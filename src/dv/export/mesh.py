@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 TRUNCATION = 3.0  # voxels, from a surface to the end of its signed distances
 BEHIND = -1.0  # relative to it: farther behind a surface, points are hidden from a view
 MIN_VIEWS = 0.01  # fraction of the views that must see a voxel, each weighted by the cosine
+MIN_PIECE = 0.01  # area of the smallest piece, of that of the largest one
 MAX_SIDE = 768  # px, of depth maps
 MIN_COSINE = 0.1  # between a normal and a ray, for depth to count
 
 
-def extract_mesh(surface: Surface, poses: Tensor, cameras: Sequence[Intrinsics], faces: int | None) -> trimesh.Trimesh:
-    """Return the largest piece of the surface in the box, with vertex colours (sRGB, seen along the normals).
+def extract_mesh(
+    surface: Surface, poses: Tensor, cameras: Sequence[Intrinsics], faces: int | None, pieces: int | None = 1
+) -> trimesh.Trimesh:
+    """Return the surface in the box as a mesh with vertex colours (sRGB, seen along the normals).
 
     The depth of every view is fused into signed distances to the surface, truncated and averaged, on a cubic grid with
     the spacing of the model's vertices (Curless and Levoy 1996); marching cubes finds where they are zero.
@@ -41,6 +44,7 @@ def extract_mesh(surface: Surface, poses: Tensor, cameras: Sequence[Intrinsics],
         poses: camera-to-world ``[V, 4, 4]``.
         cameras: of the views.
         faces: triangles that are left after decimation; None: all.
+        pieces: number of connected pieces that are kept, the largest ones; None: all that are not far smaller.
 
     Raises:
         UserError: if the optional packages are missing, or no surface is in the box.
@@ -65,7 +69,7 @@ def extract_mesh(surface: Surface, poses: Tensor, cameras: Sequence[Intrinsics],
     filled = torch.where(known, volume, 1.0).numpy()
     vertices, triangles, *_ = marching_cubes(filled, 0.0, mask=cubes.numpy(), allow_degenerate=False)
     mesh = trimesh.Trimesh(vertices[:, ::-1] * spacing + corner.numpy(), triangles[:, ::-1], process=True)
-    mesh = _largest_piece(mesh)
+    mesh = largest_pieces(mesh, pieces)
     if faces is not None and len(mesh.faces) > faces:
         mesh = mesh.simplify_quadric_decimation(face_count=faces)
     mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=_colors(model, mesh, spacing))
@@ -137,14 +141,15 @@ def _voxels_near(surface: Surface, corner: Tensor, spacing: float, side: int) ->
     return near[0, 0].nonzero()
 
 
-def _largest_piece(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """Return the connected piece with the largest area."""
+def largest_pieces(mesh: trimesh.Trimesh, count: int | None) -> trimesh.Trimesh:
+    """Return the connected pieces with the largest areas; without a count those above :data:`MIN_PIECE`."""
     from trimesh.graph import connected_component_labels
 
     labels = connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
-    largest = np.bincount(labels, weights=mesh.area_faces).argmax()
-    piece: trimesh.Trimesh = mesh.submesh([np.nonzero(labels == largest)[0]], append=True)
-    return piece
+    areas = np.bincount(labels, weights=mesh.area_faces)
+    kept = areas.argsort()[::-1][:count] if count else (areas >= MIN_PIECE * areas.max()).nonzero()[0]
+    rest: trimesh.Trimesh = mesh.submesh([np.isin(labels, kept).nonzero()[0]], append=True)
+    return rest
 
 
 def _colors(model: RadianceGrid, mesh: trimesh.Trimesh, spacing: float) -> Any:

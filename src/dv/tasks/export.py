@@ -87,7 +87,7 @@ def _mesh(config: ExportConfig, restored: Restored, path: Path) -> dict[str, Any
     from dv.export.mesh import extract_mesh, write_mesh  # here, because its libraries are an optional extra
 
     surface, cameras = _surface(config, restored), _cameras(restored)
-    mesh = extract_mesh(surface, cameras.poses, cameras.intrinsics, config.faces)
+    mesh = extract_mesh(surface, cameras.poses, cameras.intrinsics, config.faces, config.pieces)
     write_mesh(mesh, path, cameras.up)
     return {
         "vertices": len(mesh.vertices),

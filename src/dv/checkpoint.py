@@ -61,6 +61,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: naming the file and what is wrong with it.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file, for example {path}/checkpoints/best.ckpt")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:

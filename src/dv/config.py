@@ -518,8 +518,8 @@ class RenderConfig:
     ckpt: Text | None
     background: RenderedBackground | None
     exposure: Literal["mean", "predicted"]
-    width: Annotated[int, Strict(), Ge(2)] | None
-    height: Annotated[int, Strict(), Ge(2)] | None
+    width: Annotated[int, Strict(), Ge(2), Le(8192)] | None
+    height: Annotated[int, Strict(), Ge(2), Le(8192)] | None
     film: Literal["mp4", "gif", "webp"] | None
     beside: Text | list[Text] | None
     stereo: Literal["side_by_side", "anaglyph"] | None
@@ -534,6 +534,8 @@ class RenderConfig:
     def rules(self) -> Iterator[str]:
         """Yield one sentence per fault between fields."""
         beside = [self.beside] if isinstance(self.beside, str) else self.beside or []
+        if self.eye_distance and not self.stereo:
+            yield "eye_distance= is for stereo=side_by_side or anaglyph; give one of them"
         if beside and self.stereo:
             yield f"stereo={self.stereo} shows two eyes and nothing beside them; leave out beside="
         if beside and not self.film:

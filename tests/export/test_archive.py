@@ -27,7 +27,7 @@ program = torch.export.load(sys.argv[1]).module()
 given = numpy.load(sys.argv[2])
 outputs = program(*(torch.from_numpy(given[name]) for name in ("pose", "camera", "columns", "rows")))
 numpy.savez(sys.argv[3], *(output.detach().numpy() for output in outputs))
-exec(sys.argv[4], {"PATH": sys.argv[1]})
+exec(sys.argv[4].replace("vase.pt2", sys.argv[1]))
 """
 
 

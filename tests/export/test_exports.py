@@ -190,8 +190,8 @@ def test_the_reader_in_the_documentation_reads_grids(command, ball_checkpoint, t
     (code,) = (c for c in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "np.load" in c)
     assert len(code.splitlines()) <= 30
     assert "dv" not in re.findall(r"import (\w+)", code)
-    scope = {"PATH": str(tmp_path / "ball.npz")}
-    exec(code, scope)
+    scope = {}
+    exec(code.replace("vase.npz", str(tmp_path / "ball.npz")), scope)
     opaque = scope["opacity"] > 0.9
     distance = np.linalg.norm(scope["positions"], axis=1)
     assert opaque.sum() > 500

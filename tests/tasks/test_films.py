@@ -116,14 +116,19 @@ def test_rendering_continues_where_it_stopped(command, ckpt, tmp_path):
     assert {path.parent.name for path in images} == {"rgb", "depth", "opacity"}
     marked = torch.zeros(3, 32, 32)
     write_png16(out / "rgb" / "000001.png", marked)
-    (out / "rgb" / "000003.png").unlink()
-    assert "3 of 4 frames are there already" in render(command, ckpt, out, *same).out
+    (out / "rgb" / "000003.png").write_bytes(images[out / "rgb" / "000003.png"][:200])
+    (out / "depth" / "000002.png").unlink()
+    assert "2 of 4 frames are there already" in render(command, ckpt, out, *same).out
     assert torch.equal(read_png16(out / "rgb" / "000001.png"), marked)  # it was kept
-    assert (out / "rgb" / "000003.png").read_bytes() == images[out / "rgb" / "000003.png"]
+    for path in (out / "rgb" / "000003.png", out / "depth" / "000002.png"):
+        assert path.read_bytes() == images[path]
     result = render(command, ckpt, out, *same, "background=white")
     assert "already" not in result.out
     assert read_png16(out / "rgb" / "000001.png").max() > 0
-    render(command, ckpt, out, "trajectory=orbit", "trajectory.frames=3")
+    render(command, ckpt, out, *same, "stereo=side_by_side", "film=gif")
+    assert (out / "right").is_dir()
+    render(command, ckpt, out, "trajectory=orbit", "trajectory.frames=3", "film=null")
+    assert sorted(path.name for path in out.iterdir()) == ["depth", "depth.json", "frames.json", "opacity", "rgb"]
     assert len(list(out.rglob("*.png"))) == 9
 
 
@@ -134,7 +139,10 @@ def test_rendering_continues_where_it_stopped(command, ckpt, tmp_path):
         (["beside=truth", "trajectory=test", "height=64"], "leave out width= and height="),
         (["beside=depth", "film=null"], "beside= is shown in a film"),
         (["beside=depth", "stereo=anaglyph"], "leave out beside="),
-        (["beside=nothing.ckpt"], "nothing.ckpt: no such file"),
+        (["beside=dept"], "beside=dept must be truth, depth or the file of a checkpoint; did you mean depth?"),
+        (["eye_distance=0.1"], "give one of them"),
+        (["eye_distance=9", "stereo=anaglyph"], "is more than half the distance of 1.6 to the centre"),
+        (["width=100000"], "width=100000"),
         (["film=avi"], "film=avi must be mp4, gif, webp or null"),
     ],
 )

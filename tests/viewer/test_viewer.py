@@ -194,6 +194,8 @@ def test_the_command_serves_until_it_is_stopped(ball, tmp_path):
             assert view.stdout.readline().startswith(f"kept step 7: {path}: not a checkpoint")
             path.write_bytes(content)
             assert view.stdout.readline() == f"step 7: {path}\n"
+            write_checkpoint(ball_grid(grid_side=8, origin=(1.0, 0.0, 0.0)), path, ball)
+            assert "model of another kind or object; start view.py again" in view.stdout.readline()
             view.send_signal(signal.SIGINT)
             assert view.wait(30) == 0
             assert view.stdout.read() == "stopped\n"
@@ -213,7 +215,9 @@ def test_bad_input(command, ball_checkpoint):
     assert (result.code, result.err) == (1, "error: nothing to show; give ckpt=PATH of a checkpoint, or object=NAME\n")
     result = command("view", f"ckpt={ball_checkpoint}", "viewer.host=nowhere.invalid")
     assert result.code == 1
-    assert "nowhere.invalid:8080 cannot be listened at" in result.err
+    assert re.search(r"nowhere.invalid:8080 cannot be listened at: .*; give another viewer.host", result.err)
+    result = command("view", f"ckpt={ball_checkpoint.parent}")
+    assert (result.code, "is a folder; give a file" in result.err) == (1, True)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ USAGE = """program = torch.export.load(path).module()
 image, depth, opacity = program(pose, camera, columns, rows)
 pose: camera-to-world [4, 4] float32, OpenCV axes (x right, y down, z forward), in the world of the object.
 camera: fx, fy, cx, cy [4] float32, px, where the centre of the first pixel is (0, 0).
-columns, rows: pixel indices [W] and [H] float32, for example torch.arange(W).float(); at least two of each.
-image: sRGB [3, H, W] in [0, 1]; depth: camera z [1, H, W]; opacity: [1, H, W].
+columns, rows: pixel indices [W] and [H] float32, for example torch.arange(W).float(); at least one of each.
+image: sRGB [3, H, W] in [0, 1]; opacity: [1, H, W]; depth: camera z [1, H, W], meaningful where opacity is above 1/2.
 Memory grows with H * W: render large images in strips of rows."""
 
 
@@ -126,4 +127,6 @@ def write_archive(grid: RadianceGrid, about: dict[str, Any], path: Path) -> None
     example = pose, torch.tensor([20.0, 20.0, 3.0, 2.0]), torch.arange(7.0), torch.arange(5.0)
     shapes = {"pose": None, "camera": None, "columns": {0: columns}, "rows": {0: rows}}
     program = torch.export.export(PortableGrid(grid).eval(), example, dynamic_shapes=shapes, strict=False)
-    torch.export.save(program, path, extra_files={"about.json": json.dumps(about)})
+    buffer = io.BytesIO()  # on a full disk PyTorch's writer of files ends the process
+    torch.export.save(program, buffer, extra_files={"about.json": json.dumps(about)})
+    path.write_bytes(buffer.getbuffer())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,11 +78,17 @@ def render_frames(
         for kind in KINDS:
             for old in (folder / kind).glob("*.png"):
                 old.unlink()
+        for old in folder.glob("video.*"):
+            old.unlink()
+        for other in ("right", "beside"):
+            shutil.rmtree(folder / other, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "frames.json", about)
     if max_depth is not None:
         write_json(folder / "depth.json", {"world_units_per_count": max_depth / 65535})
-    missing = [i for i in range(len(shots.names)) if not (folder / "rgb" / f"{i:06d}.png").is_file()]
+    kinds = [kind for kind in KINDS if kind == "rgb" or (folder / kind).is_dir()]
+    kinds += ["depth"] if max_depth is not None and "depth" not in kinds else []
+    missing = [i for i in range(len(shots.names)) if not all(_is_complete(folder / k / f"{i:06d}.png") for k in kinds)]
     if 0 < len(missing) < len(shots.names):
         print(f"{len(shots.names) - len(missing)} of {len(shots.names)} frames are there already: {folder}")
     views = restored.render_views(shots.poses[missing], [shots.cameras[i] for i in missing], batch_size)
@@ -140,6 +148,16 @@ def _about(restored: Restored, shots: Shots, background: str | list[float] | Non
         "background": background,
         "mean_exposure": restored.mean_exposure,
     }
+
+
+def _is_complete(path: Path) -> bool:
+    """Return whether a PNG file ends as PNG files do."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-12, os.SEEK_END)
+            return file.read()[4:8] == b"IEND"
+    except OSError:  # missing, or too short
+        return False
 
 
 def _read(path: Path) -> Any:

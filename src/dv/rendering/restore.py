@@ -22,6 +22,8 @@ from dv.lightning.kinds import module_class
 from dv.object_model import ObjectModel, RenderedView
 from dv.runtime.devices import autocast, count_gpus, device_of, supported_precision
 
+RELATIVE = "the checkpoint names it as its training did: run from the same folder, or give object.root=DIR"
+
 
 @dataclass
 class Restored:
@@ -119,7 +121,7 @@ def _object_of(checkpoint: Checkpoint, wanted: ObjectConfig, read: ReadConfig) -
         root=first(wanted.root, trained_object.get("root")),
         name=first(wanted.name, trained_object.get("name")),
         pixel_center=pixel_center,
-        how_to_get=wanted.how_to_get or trained_object.get("how_to_get") or "",
+        how_to_get=wanted.how_to_get or (RELATIVE if wanted.root is None else ""),
     )
     return ObjectSource.from_config(
         found,

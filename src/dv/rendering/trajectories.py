@@ -76,10 +76,20 @@ def resized(shots: Shots, width: int | None, height: int | None) -> Shots:
 
 
 def eyes(shots: Shots, restored: Restored, distance: float | None) -> tuple[Shots, Shots]:
-    """Return the views of the left and of the right eye, which are ``distance`` apart, world units."""
+    """Return the views of the left and of the right eye, which are ``distance`` apart, world units.
+
+    Raises:
+        UserError: if they are so far apart that neither would show the thing.
+    """
     center = torch.tensor(restored.placement.origin, dtype=shots.poses.dtype)
+    away = float((shots.poses[:, :3, 3] - center).norm(dim=1).median())
     if distance is None:
-        distance = float((shots.poses[:, :3, 3] - center).norm(dim=1).median()) * EYE_DISTANCE
+        distance = away * EYE_DISTANCE
+    if distance > away / 2:
+        raise UserError(
+            f"eye_distance={distance:g} is more than half the distance of {away:.4g} to the centre of the box; "
+            f"{away * EYE_DISTANCE:.2g} is comfortable"
+        )
     pairs = [eye_poses(shots.poses, shots.cameras, center, sign * distance / 2) for sign in (-1, 1)]
     left, right = (shots._replace(poses=poses, cameras=cameras) for poses, cameras in pairs)
     return left, right

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from dv.checkpoint import read_checkpoint
 from dv.config import RenderConfig
-from dv.errors import UserError
+from dv.errors import UserError, did_you_mean
 from dv.rendering.frames import Frames, render_frames
 from dv.rendering.panels import Panel, anaglyph_panel, depth_panel, truth_panel, write_film
 from dv.rendering.restore import Restored, restore
@@ -33,7 +34,7 @@ def render(config: RenderConfig) -> Path:
         raise UserError(f"beside=depth: {config.ckpt} renders no depth; leave it out")
     if restored.model.squares_only and (config.width or config.height):
         raise UserError(f"{config.ckpt} renders squares of one size; leave out width= and height=")
-    others = {path: _restored(config, path) for path in beside if path not in ("truth", "depth")}
+    others = {path: _other(config, path, restored) for path in beside if path not in ("truth", "depth")}
     shots = resized(trajectory(restored, config.trajectory), config.width, config.height)
     name = config.trajectory.name if config.background is None else f"{config.trajectory.name}_thing"
     folder = Path(config.output_dir or restored.run_dir / "render" / name)
@@ -58,6 +59,18 @@ def render(config: RenderConfig) -> Path:
         write_film(film, panels, sizes.index(max(sizes)), frames.count, config.trajectory.fps)
     print(f"{frames.count} frames: {folder}")
     return folder
+
+
+def _other(config: RenderConfig, path: str, restored: Restored) -> Restored:
+    """Restore the checkpoint that is shown beside another one, of the same object."""
+    if not Path(path).is_file():
+        similar = did_you_mean(path, ["truth", "depth"])
+        raise UserError(f"beside={path} must be truth, depth or the file of a checkpoint{similar}")
+    trained = read_checkpoint(Path(path)).config or {}
+    name = trained.get("object", {}).get("name", restored.source.name)
+    if name != restored.source.name:
+        raise UserError(f"beside={path} was trained on {name}, not on {restored.source.name}")
+    return _restored(config, path)
 
 
 def _restored(config: RenderConfig, ckpt: str | None) -> Restored:

@@ -11,7 +11,7 @@ from dv.config import ViewConfig
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.rendering.restore import Restored, any_placement, load, restore
-from dv.tasks.command import run
+from dv.tasks.command import in_sweep, run
 from dv.viewer.scene import Scene
 from dv.viewer.start import start_viewer
 
@@ -28,6 +28,8 @@ def view(config: ViewConfig) -> None:
     Raises:
         UserError: if there is nothing to show, or the port is in use.
     """
+    if in_sweep():
+        raise UserError("view.py shows one thing; give one ckpt= or object=, without -m")
     restored = restore(config) if config.ckpt else None
     scene = _scene_of_object(config) if restored is None else _scene(restored)
     viewer = start_viewer(scene, config.viewer.host, config.viewer.port)
@@ -95,13 +97,15 @@ class WatchedFile:
 def _show_again(viewer: Viewer, restored: Restored) -> None:
     """Show the checkpoint that has been written; if it cannot be read, say so and keep what is shown."""
     try:
-        checkpoint = read_checkpoint(restored.checkpoint.path)
+        checkpoint, shown = read_checkpoint(restored.checkpoint.path), restored.checkpoint
+        if (checkpoint.kind, checkpoint.placement) != (shown.kind, shown.placement):
+            raise UserError(f"{shown.path} now holds a model of another kind or object; start view.py again to see it")
         again = load(checkpoint, restored.source, restored.placement, restored.device, restored.precision)
     except UserError as error:
         print(f"kept step {viewer.scene.step}: {error}", flush=True)
         return
     again.model.use_mean_exposure()
-    viewer.renderer.replace_model(again.model, checkpoint.step)
+    viewer.replace_model(again.model, checkpoint.step)
     print(f"step {checkpoint.step}: {checkpoint.path}", flush=True)
 
 

@@ -164,6 +164,12 @@ class Panel:
                 node.remove()
         self.update()
 
+    def refresh_points(self) -> None:
+        """Show the points of the model as it is now, if they are shown."""
+        if "points" in self._overlays:
+            self._toggle("points", False)
+            self._toggle("points", True)
+
     def _added(self, name: str) -> list[Any]:
         if name == "box":
             return [add_box(self.client)]
@@ -192,6 +198,9 @@ class Panel:
                 pose, k = self.scene.cameras.poses[view], self.scene.cameras.intrinsics[view]
                 self._comparison = Comparison(image, pose, k, self.wipe.value)
                 self._go_to(pose, k)
+        if on and self._comparison is None:
+            with self._setting_controls():
+                self.compare.value = False  # type: ignore[misc]  # declared in two classes
         for node in self._overlays.get("cameras", []):
             node.visible = self._comparison is None  # the camera would look out of one of them
         self.update()

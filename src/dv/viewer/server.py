@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import threading
 import warnings
-from contextlib import redirect_stdout
 
+import numpy as np
+import rich
 import viser
 
+from dv.object_model import ObjectModel
 from dv.viewer.panel import Panel
 from dv.viewer.photographs import Photographs
 from dv.viewer.renderer import Renderer
 from dv.viewer.scene import Scene
 
 logging.getLogger("websockets").setLevel(logging.WARNING)  # it reports every client
+rich.get_console().quiet = True  # viser prints its address and its end by it, and dv prints nothing by it
 warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # of a client that has just gone
 TICK_SECONDS = 1 / 15  # between positions of cameras that move along a path
 
@@ -38,11 +40,15 @@ class Viewer:
         self._photographs = Photographs(scene)
         self._panels: dict[int, Panel] = {}
         self._lock = threading.Lock()
-        with redirect_stdout(io.StringIO()):  # viser prints a frame around its address
-            self._server = viser.ViserServer(host, port, label=scene.source.name, verbose=False)
+        start = self._first_camera()  # before the server starts: the cameras may have faults
+        self._server = viser.ViserServer(host, port, label=scene.source.name, verbose=False)
         self._server.gui.configure_theme(show_logo=False, show_share_button=False)
         self._server.gui.main_panel.dock_right()  # beside the image, not over it
-        self._place_camera()
+        self._server.scene.set_up_direction(scene.cameras.up.numpy())
+        camera = self._server.initial_camera
+        camera.position, camera.look_at, camera.fov = start
+        reach = float(abs(scene.to_page(scene.cameras.poses[:, :3, 3])).max())
+        camera.near, camera.far = 0.01, max(100.0, 10 * reach)
         self._server.on_client_connect(self._connect)
         self._server.on_client_disconnect(self._disconnect)
 
@@ -73,22 +79,29 @@ class Viewer:
 
     def stop(self) -> None:
         """Disconnect all clients."""
-        with redirect_stdout(io.StringIO()):
-            self._server.stop()
+        logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it reports clients that leave while this stops
+        self._server.stop()
 
-    def _place_camera(self) -> None:
-        """Start at a typical training view; without a model farther away, so that all cameras are in view."""
+    def replace_model(self, model: ObjectModel, step: int) -> None:
+        """Show another state of the model to all clients, points included."""
+        self.renderer.replace_model(model, step)
+        with self._lock:
+            panels = list(self._panels.values())
+        for panel in panels:
+            panel.refresh_points()
+
+    def _first_camera(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return position, target and vertical field of view, rad, of a typical training view.
+
+        Without a model the camera is farther away, so that all training cameras are in view.
+        """
         scene, cameras = self.scene, self.scene.cameras
         typical = cameras.typical(scene.placement)
         k, pose = cameras.intrinsics[typical], cameras.poses[typical]
         position, axis = scene.to_page(pose[:3, 3]), pose[:3, 2].numpy()
         target = position + max(0.1, float(-position @ axis)) * axis
-        self._server.scene.set_up_direction(cameras.up.numpy())
-        camera = self._server.initial_camera
-        camera.position = position if scene.model is not None else target + 2 * (position - target)
-        camera.look_at, camera.fov = target, 2 * math.atan(k.height / 2 / k.fy)
-        reach = float(abs(scene.to_page(cameras.poses[:, :3, 3])).max())
-        camera.near, camera.far = 0.01, max(100.0, 10 * reach)
+        start = position if scene.model is not None else target + 2 * (position - target)
+        return start, target, 2 * math.atan(k.height / 2 / k.fy)
 
     def _connect(self, client: viser.ClientHandle) -> None:
         panel = Panel(client, self.scene, self.renderer, self._photographs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TYPE_CHECKING
 
@@ -39,4 +40,6 @@ def check_port(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         what = f"{host}:{port} cannot be listened at: {error.strerror or error}"
-        raise UserError(f"{what}; give another viewer.port, or viewer.port=0 for any free one") from error
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise UserError(f"{what}; give another viewer.port, or viewer.port=0 for any free one") from error
+        raise UserError(f"{what}; give another viewer.host, such as 127.0.0.1") from error

@@ -84,8 +84,15 @@ class LiveView(Callback):
             pl_module.train()
         self._credit -= time.perf_counter() - started
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Stop the server after a failure or an interruption."""
+        self._stop()
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stop the server, after a failure or an interruption too."""
+        """Stop the server at the end."""
+        self._stop()
+
+    def _stop(self) -> None:
         if self.viewer is not None:
             self.viewer.stop()
             self.viewer = None

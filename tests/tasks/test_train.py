@@ -167,8 +167,8 @@ def test_double_precision_trains(command, ball_overrides, tmp_path):
 @pytest.fixture
 def bf16_on_any_cpu(monkeypatch):
     """Allow bf16 even where the CPU has to emulate it."""
-    for module in ("train", "restore"):
-        monkeypatch.setattr(f"dv.tasks.{module}.supported_precision", lambda precision, _gpus: precision)
+    for module in ("tasks.train", "rendering.restore"):
+        monkeypatch.setattr(f"dv.{module}.supported_precision", lambda precision, _gpus: precision)
 
 
 @pytest.mark.usefixtures("bf16_on_any_cpu")

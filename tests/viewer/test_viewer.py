@@ -179,7 +179,8 @@ def test_clients_come_and_go(browser, scene):
         tabs[0].close()
 
 
-def test_the_command_serves_until_it_is_stopped(ball, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_the_command_serves_until_it_is_stopped(stop, ball, tmp_path):
     """It shows a checkpoint anew when it is written anew, and keeps it when what is written is no checkpoint."""
     path = write_checkpoint(ball_grid(grid_side=8), tmp_path / "ball.ckpt", ball)
     content = path.read_bytes()
@@ -196,7 +197,7 @@ def test_the_command_serves_until_it_is_stopped(ball, tmp_path):
             assert view.stdout.readline() == f"step 7: {path}\n"
             write_checkpoint(ball_grid(grid_side=8, origin=(1.0, 0.0, 0.0)), path, ball)
             assert "model of another kind or object; start view.py again" in view.stdout.readline()
-            view.send_signal(signal.SIGINT)
+            view.send_signal(stop)
             assert view.wait(30) == 0
             assert view.stdout.read() == "stopped\n"
         finally:

@@ -22,18 +22,19 @@ SAMPLED_FRAMES = 24  # from which the colours' range of depth is taken
 Panel = Callable[[int], Tensor]  # frame number -> image [3, H, W]
 
 
-def write_film(path: Path, panels: list[Panel], largest: int, count: int, fps: float) -> None:
+def write_film(path: Path, panels: list[Panel], largest: set[int], count: int, fps: float) -> None:
     """Write a film whose panels lie side by side; it appears when it is complete.
 
     Args:
         path: of the film, whose suffix is its format.
         panels: from left to right.
-        largest: number of the largest frame, in whose size all lie.
+        largest: numbers of the widest and the highest frame; all lie in a rectangle that holds both.
         count: of the frames.
         fps: frames per second.
     """
-    size = side_by_side([panel(largest) for panel in panels]).shape
-    with atomic_file(path) as temporary, Film(temporary, fps, (size[1], size[2])) as film:
+    sizes = [side_by_side([panel(i) for panel in panels]).shape for i in largest]
+    size = max(height for _, height, _ in sizes), max(width for _, _, width in sizes)
+    with atomic_file(path) as temporary, Film(temporary, fps, size) as film:
         for i in tqdm(range(count), f"writing {path.name}", unit="frame", leave=False):
             film.add(side_by_side([panel(i) for panel in panels]))
 

@@ -54,9 +54,9 @@ def render(config: RenderConfig) -> Path:
         second = _frames(config, restored, right, folder / "right")
         panels = [anaglyph_panel(frames, second)] if config.stereo == "anaglyph" else [frames.rgb, second.rgb]
     if config.film:
-        sizes = [k.width * k.height for k in shots.cameras]
-        film = folder / f"video.{config.film}"
-        write_film(film, panels, sizes.index(max(sizes)), frames.count, config.trajectory.fps)
+        cameras, numbers = shots.cameras, range(frames.count)
+        largest = {max(numbers, key=lambda i: cameras[i].width), max(numbers, key=lambda i: cameras[i].height)}
+        write_film(folder / f"video.{config.film}", panels, largest, frames.count, config.trajectory.fps)
     print(f"{frames.count} frames: {folder}")
     return folder
 

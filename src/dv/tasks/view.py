@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,35 +21,50 @@ from dv.viewer.start import start_viewer
 if TYPE_CHECKING:
     from dv.viewer.server import Viewer
 
+WAIT_SECONDS = 0.2  # at most, for a client, until signals are looked at
 LOOK_SECONDS = 1.0  # between looks at the checkpoint's file
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def view(config: ViewConfig) -> None:
-    """Serve the page until Ctrl-C. A checkpoint that is written anew while it is viewed is shown anew.
+    """Serve the page until Ctrl-C or SIGTERM. A checkpoint that is written anew while it is viewed is shown anew.
 
     Raises:
         UserError: if there is nothing to show, or the port is in use.
     """
     if in_sweep():
         raise UserError("view.py shows one thing; give one ckpt= or object=, without -m")
+    file = WatchedFile(Path(config.ckpt)) if config.ckpt else None  # before it is read, so that no change is missed
     restored = restore(config) if config.ckpt else None
     scene = _scene_of_object(config) if restored is None else _scene(restored)
     viewer = start_viewer(scene, config.viewer.host, config.viewer.port)
     print(f"{scene.source.name}: {viewer.url} (Ctrl-C stops)", flush=True)
     if config.viewer.host not in LOOPBACK:
         print(f"everyone who reaches {config.viewer.host}:{viewer.port} can look", flush=True)
-    file = None if restored is None else WatchedFile(restored.checkpoint.path)
     try:
-        while True:
-            if (pause := viewer.work()) > 0:
-                viewer.renderer.wait(pause)
-            if restored is not None and file is not None and file.has_changed():
-                _show_again(viewer, restored)
-    except KeyboardInterrupt:
-        print("stopped")
+        with stop_signals() as received:
+            while not received:
+                if (pause := viewer.work()) > 0:
+                    viewer.renderer.wait(min(pause, WAIT_SECONDS))
+                if restored is not None and file is not None and file.has_changed():
+                    _show_again(viewer, restored)
+        print("stopped", flush=True)
     finally:
         viewer.stop()
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in a list: an exception could be lost where Python ignores exceptions."""
+    received: list[int] = []
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _scene(restored: Restored) -> Scene:

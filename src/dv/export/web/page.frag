@@ -14,13 +14,7 @@ const float MIN_NORMAL_LENGTH = 1e-3;
 uniform usampler3D bricks;      // x, y, z of each brick's place; w: bricks to the nearest one that holds anything
 uniform usampler3D cells;       // of the bricks that hold anything: cells to the nearest occupied one
 uniform sampler3D numbers[GROUPS];  // raw density and features of the vertices, four in each
-#ifdef UNIFORM_WEIGHTS
-layout(std140) uniform Weights { vec4 weights[UNIFORM_WEIGHTS]; };  // of the decoder, see page.py
-#define WEIGHT(quad, row) weights[(row) * QUADS + (quad)]
-#else
-uniform sampler2D weights;      // of a decoder too large for a block of uniforms
-#define WEIGHT(quad, row) texelFetch(weights, ivec2(quad, row), 0)
-#endif
+uniform sampler2D weights;      // of the decoder, see page.py
 uniform sampler2D panorama;     // beyond the last level
 uniform vec4 low[GROUPS], range[GROUPS];  // of the numbers
 uniform vec3 atlas;             // vertices along the edges of the atlas of bricks
@@ -130,26 +124,28 @@ void harmonics(vec3 d, out float basis[25]) {
 }
 
 #if QUADS > 0
-// The decoder's network: two hidden layers of QUADS times four channels. Each row of quads holds the weights of
+// The decoder's network: two hidden layers of QUADS times four channels. Each row of the texture holds the weights of
 // one input, the row after those of a layer its biases.
 vec3 decode(float inputs[INPUTS]) {
   vec4 first[QUADS], second[QUADS];
   for (int q = 0; q < QUADS; q++) {
-    vec4 sum = WEIGHT(q, INPUTS);
-    for (int i = 0; i < INPUTS; i++) sum += inputs[i] * WEIGHT(q, i);
+    vec4 sum = texelFetch(weights, ivec2(q, INPUTS), 0);
+    for (int i = 0; i < INPUTS; i++) sum += inputs[i] * texelFetch(weights, ivec2(q, i), 0);
     first[q] = max(sum, 0.0);
   }
   for (int q = 0; q < QUADS; q++) {
     int row = INPUTS + 1;
-    vec4 sum = WEIGHT(q, row + 4 * QUADS);
+    vec4 sum = texelFetch(weights, ivec2(q, row + 4 * QUADS), 0);
     for (int k = 0; k < QUADS; k++, row += 4)
-      sum += mat4(WEIGHT(q, row), WEIGHT(q, row + 1), WEIGHT(q, row + 2), WEIGHT(q, row + 3)) * first[k];
+      sum += mat4(texelFetch(weights, ivec2(q, row), 0), texelFetch(weights, ivec2(q, row + 1), 0),
+                  texelFetch(weights, ivec2(q, row + 2), 0), texelFetch(weights, ivec2(q, row + 3), 0)) * first[k];
     second[q] = max(sum, 0.0);
   }
   int row = INPUTS + 2 + 4 * QUADS;
-  vec4 sum = WEIGHT(0, row + 4 * QUADS);
+  vec4 sum = texelFetch(weights, ivec2(0, row + 4 * QUADS), 0);
   for (int k = 0; k < QUADS; k++, row += 4)
-    sum += mat4(WEIGHT(0, row), WEIGHT(0, row + 1), WEIGHT(0, row + 2), WEIGHT(0, row + 3)) * second[k];
+    sum += mat4(texelFetch(weights, ivec2(0, row), 0), texelFetch(weights, ivec2(0, row + 1), 0),
+                texelFetch(weights, ivec2(0, row + 2), 0), texelFetch(weights, ivec2(0, row + 3), 0)) * second[k];
   return sum.rgb;
 }
 #endif

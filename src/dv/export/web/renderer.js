@@ -9,9 +9,7 @@ class Renderer {
     const atlas = fillAtlas(arrays);
     if (Math.max(...atlas.size, atlas.across * about.levels) > gl.getParameter(gl.MAX_3D_TEXTURE_SIZE))
       throw new Error("The graphics driver does not take 3D textures of this size.");
-    const fits = arrays.weights.byteLength && arrays.weights.byteLength <= gl.getParameter(gl.MAX_UNIFORM_BLOCK_SIZE);
-    const sizes = fits ? { ...about.defines, UNIFORM_WEIGHTS: arrays.weights.length / 4 } : about.defines;
-    const defines = Object.entries(sizes).map(([name, value]) => `#define ${name} ${value}\n`).join("");
+    const defines = Object.entries(about.defines).map(([name, value]) => `#define ${name} ${value}\n`).join("");
     this.program = this.link(`#version 300 es\n${defines}`);
     gl.useProgram(this.program);
     this.unit = 0;
@@ -19,15 +17,9 @@ class Renderer {
     this.texture3D("bricks", gl.RGBA8UI, gl.RGBA_INTEGER, [across, across, across * levels], atlas.bricks, gl.NEAREST);
     this.texture3D("cells", gl.R8UI, gl.RED_INTEGER, atlas.cellsSize, atlas.cells, gl.NEAREST);
     atlas.numbers.forEach((data, g) => this.texture3D(`numbers[${g}]`, gl.RGBA8, gl.RGBA, atlas.size, data, gl.LINEAR));
-    if (fits) {
-      const block = gl.createBuffer();
-      gl.bindBufferBase(gl.UNIFORM_BUFFER, 0, block);
-      gl.bufferData(gl.UNIFORM_BUFFER, arrays.weights, gl.STATIC_DRAW);
-      gl.uniformBlockBinding(this.program, gl.getUniformBlockIndex(this.program, "Weights"), 0);
-    } else if (arrays.weights.length) {
-      const quads = about.quads;
-      this.texture2D("weights", gl.RGBA32F, quads, arrays.weights.length / (4 * quads), arrays.weights, gl.NEAREST);
-    }
+    const network = arrays.weights.length ? arrays.weights : new Float32Array(4);
+    const quads = Math.max(1, about.quads);
+    this.texture2D("weights", gl.RGBA32F, quads, network.length / (4 * quads), network, gl.NEAREST);
     const rows = about.panorama, pixels = rows ? arrays.panorama : new Float32Array(4);
     this.texture2D("panorama", gl.RGBA16F, rows ? 2 * rows : 1, rows || 1, pixels, gl.LINEAR);
     gl.uniform3fv(this.at("atlas"), atlas.size);

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dv.checkpoint import read_checkpoint
-from dv.export.archive import PortableGrid, write_archive
+from dv.export.archive import PortableGrid
 from dv.geometry.trajectory import look_at
 from dv.metrics import to_unit
 from dv.radiance import RadianceGrid
@@ -51,6 +51,7 @@ def test_the_portable_grid_is_the_grid(sizes):
         torch.testing.assert_close(output, expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_writes_an_archive_for_other_processes(command, ball_checkpoint, tmp_path):
     result = command("export", f"ckpt={ball_checkpoint}", "format=archive", f"output_dir={tmp_path / 'out'}")
     assert result.code == 0, result.err
@@ -75,12 +76,3 @@ def test_the_command_writes_an_archive_for_other_processes(command, ball_checkpo
     view = grid.render(POSE, CAMERA)
     for i, expected in enumerate((to_unit(view.image), view.depth, view.opacity)):
         np.testing.assert_allclose(found[f"arr_{i}"], expected[:, 4:20].numpy(), atol=2e-5, rtol=1e-4)
-
-
-def test_an_archive_stands_on_its_own(tmp_path):
-    """Without the surroundings it is smaller, and its text says how to use it."""
-    grid = ball_grid(grid_side=16)
-    write_archive(grid, {"usage": "text"}, tmp_path / "a.pt2")
-    files = {"about.json": ""}
-    torch.export.load(tmp_path / "a.pt2", extra_files=files)
-    assert json.loads(files["about.json"]) == {"usage": "text"}

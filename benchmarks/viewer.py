@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 
 from dv.config import ObjectConfig, ReadConfig, RenderTrainerConfig, ViewConfig, ViewerConfig
 from dv.rendering.restore import restore
-from dv.viewer.frames import Drawing, Request
+from dv.viewer.frames import Drawing, Frame, Request
 from dv.viewer.panel import Panel
 from dv.viewer.scene import Scene
 from dv.viewer.server import Viewer
@@ -30,13 +30,10 @@ FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader
 
 def full_frames_per_second(scene: Scene) -> float:
     """Draw full frames of a turn around the object, one after the other."""
-    cameras = scene.cameras
-    poses = [pose for pose, _ in zip(cameras.poses, range(40), strict=False)]
-    fov = 2 * float(cameras.intrinsics[0].height / 2 / cameras.intrinsics[0].fy)
     times = []
-    for pose in poses:
+    for pose in scene.cameras.poses[:40]:
         started = time.perf_counter()
-        request = Request(pose, fov, SIDE, SIDE)
+        request = Request(pose, scene.cameras.intrinsics[0].vertical_fov, SIDE, SIDE)
         assert Drawing(scene, request, request.full).advance(SIDE * SIDE) is not None
         times.append(time.perf_counter() - started)
     return 1 / statistics.median(times[5:])
@@ -68,21 +65,21 @@ def answers_in_the_browser(viewer: Viewer, browser: Any) -> list[float]:
 def drag(clients: int, scene: Scene) -> tuple[list[float], list[float]]:
     """Drag in every client; return seconds from a camera's arrival to its frame, and frames per second by client."""
     answers: list[float] = []
-    shown: dict[int, int] = {}
-    asked: dict[int, float] = {}
-    update, show = Panel.update, Panel.show
+    shown: dict[Panel, int] = {}
+    asked: dict[Panel, float] = {}
 
-    def timed_update(panel: Panel) -> None:
-        asked.setdefault(id(panel), time.perf_counter())
-        update(panel)
+    def observe(panel: Panel) -> None:
+        show = panel.watcher.show
 
-    def timed_show(panel: Panel, frame: Any, drawing: Drawing) -> None:
-        show(panel, frame, drawing)
-        shown[id(panel)] = shown.get(id(panel), 0) + 1
-        if (at := asked.pop(id(panel), None)) is not None:
-            answers.append(time.perf_counter() - at)
+        def timed(frame: Frame, drawing: Drawing) -> None:
+            show(frame, drawing)
+            shown[panel] = shown.get(panel, 0) + 1
+            if (at := asked.pop(panel, None)) is not None:
+                answers.append(time.perf_counter() - at)
 
-    Panel.update, Panel.show = timed_update, timed_show  # type: ignore[method-assign]
+        panel.watcher.show = timed
+        panel.client.camera.on_update(lambda _: asked.setdefault(panel, time.perf_counter()))
+
     viewer, ended = Viewer(scene, "127.0.0.1", 0), threading.Event()
 
     def draw() -> None:
@@ -106,8 +103,8 @@ def drag(clients: int, scene: Scene) -> tuple[list[float], list[float]]:
             tab.wait_for_timeout(4000)
             tab.mouse.move(60, 250)
             tab.mouse.down()
-        answers.clear()
-        shown.clear()
+        for panel in viewer.panels():
+            observe(panel)
         end, step = time.perf_counter() + SECONDS, 0
         while time.perf_counter() < end:
             for tab in tabs:

@@ -38,6 +38,29 @@ def background_color(background: str | list[float]) -> np.ndarray:
     return color
 
 
+def over_background(image: Tensor, opacity: Tensor, background: str | list[float]) -> Tensor:
+    """Composite an image over a background.
+
+    Args:
+        image: colours multiplied by opacity, ``[3, H, W]`` in [0, 1].
+        opacity: ``[1, H, W]``.
+        background: a colour, or ``transparent``.
+
+    Returns:
+        RGB ``[3, H, W]``, or for ``transparent`` RGBA ``[4, H, W]`` whose colours are not multiplied.
+
+    >>> image, opacity = torch.full((3, 1, 1), 0.2), torch.full((1, 1, 1), 0.5)
+    >>> over_background(image, opacity, "transparent").flatten()
+    tensor([0.4000, 0.4000, 0.4000, 0.5000])
+    >>> over_background(image, opacity, "white").flatten()
+    tensor([0.7000, 0.7000, 0.7000])
+    """
+    if background == "transparent":
+        return torch.cat([(image / opacity.clamp_min(1e-6)).clamp(0, 1), opacity])
+    color = image.new_tensor(background_color(background))[:, None, None]
+    return image + (1 - opacity) * color
+
+
 def square_image(image: np.ndarray, side: int) -> Tensor:
     """Crop the central square of ``image`` ``[H, W, 3]`` in [0, 1] and resize it by area averaging.
 

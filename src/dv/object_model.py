@@ -49,6 +49,11 @@ class ObjectModel(nn.Module, ABC):
         """Whether rendered views have depth."""
         return True
 
+    @property
+    def has_opacity(self) -> bool:
+        """Whether rendered views have opacity, and :meth:`isolate` works."""
+        return False
+
     @abstractmethod
     def render_views(self, poses: Tensor, intrinsics: Intrinsics, batch_size: int) -> Iterator[RenderedView]:
         """Render views one after the other.

@@ -187,6 +187,11 @@ class RadianceGrid(ObjectModel):
         return colors
 
     @property
+    def has_opacity(self) -> bool:
+        """Whether rendered views have opacity."""
+        return True
+
+    @property
     def has_decoder(self) -> bool:
         """Whether the colour depends on a decoder; early in the training, voxels hold no features for it."""
         return self.decoder is not None and self.voxels.features.shape[1] > self.sizes.coefficients

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 import time
 
 import numpy as np
@@ -151,7 +152,7 @@ def test_a_path_is_played_from_start_to_end(monkeypatch):
 
     now = [100.0]
     monkeypatch.setattr(path_module.time, "perf_counter", lambda: now[0])
-    path = path_module.Path([POSE, POSE.clone()], seconds_per_key_frame=1.0)
+    path = path_module.CameraPath([POSE, POSE.clone()], seconds_per_key_frame=1.0)
     path.poses[1][0, 3] += 1.0
     assert path.now() is None
     path.play()
@@ -168,3 +169,16 @@ def test_any_unit_of_the_world(scene):
     pose = far.to_world(np.eye(3), np.array([0.25, 0.5, -1.0]))
     np.testing.assert_allclose(far.to_page(pose[:3, 3]), [0.25, 0.5, -1.0], atol=1e-9)
     assert request(height=100, width=3000).coarse(300).width * request(height=100, width=3000).coarse(300).height < 600
+
+
+def test_tasks_run_where_frames_are_drawn(scene, caplog):
+    """In their order, before frames; one that fails is reported and stops nothing."""
+    renderer, ran = Renderer(scene), []
+    renderer.soon(lambda: ran.append(threading.current_thread()))
+    renderer.soon(lambda: ran[5])
+    renderer.soon(lambda: ran.append("last"))
+    assert not renderer.is_idle
+    with caplog.at_level(logging.WARNING):
+        shown_by(renderer)
+    assert ran == [threading.current_thread(), "last"]
+    assert "IndexError" in caplog.text

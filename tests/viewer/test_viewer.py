@@ -107,7 +107,7 @@ def test_the_page_follows_its_controls(browser, scene, tmp_path):
             tab.get_by_role("checkbox", name=name, exact=True).click()
         tab.get_by_role("button", name="Save path").click()
         tab.get_by_text("at least two key frames").wait_for()
-        (panel,) = viewer._panels.values()
+        (panel,) = viewer.panels()
         poses = [panel.pose()]
         tab.get_by_role("button", name="Add key frame").click()
         tab.mouse.move(200, 300)
@@ -139,7 +139,7 @@ def test_photographs_are_compared(browser, ball):
         tab = opened(browser, viewer)
         tab.get_by_role("checkbox", name="Compare").click()
         tab.wait_for_timeout(500)
-        (panel,) = viewer._panels.values()
+        (panel,) = viewer.panels()
         torch.testing.assert_close(panel.pose()[:3, 3], scene.cameras.poses[0][:3, 3], atol=1e-5, rtol=0)
         frames = []
         show = panel.show

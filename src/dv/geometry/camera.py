@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -51,6 +52,11 @@ class Intrinsics(NamedTuple):
         """
         x, y = width / self.width, height / self.height
         return Intrinsics(self.fx * x, self.fy * y, self.cx * x, self.cy * y, width, height, self.pixel_center)
+
+    @property
+    def vertical_fov(self) -> float:
+        """Vertical field of view, rad, of a camera whose principal point lies in the middle of the image."""
+        return 2 * math.atan(self.height / 2 / self.fy)
 
     def fitted(self, width: int, height: int) -> Intrinsics:
         """Return a camera of ``width × height`` px that sees all that this one sees, and more along one side.

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dv.images import background_color, read_png16, write_png16
+from dv.images import over_background, read_png16, write_png16
 from dv.metrics import to_unit
 from dv.object_model import RenderedView
 from dv.rendering.restore import Restored
@@ -67,7 +66,7 @@ def render_frames(
         restored: the model.
         shots: the views.
         folder: created if missing.
-        background: that images are composited over, see :func:`over_background`; None: as the camera sees it.
+        background: that images are composited over, see :func:`dv.images.over_background`; None: as the camera sees it.
         batch_size: see :meth:`Restored.render_views`.
         label: of the progress bar.
     """
@@ -108,31 +107,9 @@ def _images(view: RenderedView, background: str | list[float] | None, max_depth:
         yield "depth", view.depth / max_depth
     if view.opacity is not None:
         yield "opacity", view.opacity
-    yield "rgb", image if background is None else over_background(image, view.opacity, background)
-
-
-def over_background(image: Tensor, opacity: Tensor | None, background: str | list[float]) -> Tensor:
-    """Composite an image over a background.
-
-    Args:
-        image: colours multiplied by opacity, ``[3, H, W]`` in [0, 1].
-        opacity: ``[1, H, W]``.
-        background: a colour, or ``transparent``.
-
-    Returns:
-        RGB ``[3, H, W]``, or for ``transparent`` RGBA ``[4, H, W]`` whose colours are not multiplied.
-
-    >>> image, opacity = torch.full((3, 1, 1), 0.2), torch.full((1, 1, 1), 0.5)
-    >>> over_background(image, opacity, "transparent").flatten()
-    tensor([0.4000, 0.4000, 0.4000, 0.5000])
-    >>> over_background(image, opacity, "white").flatten()
-    tensor([0.7000, 0.7000, 0.7000])
-    """
-    assert opacity is not None
-    if background == "transparent":
-        return torch.cat([(image / opacity.clamp_min(1e-6)).clamp(0, 1), opacity])
-    color = image.new_tensor(background_color(background))[:, None, None]
-    return image + (1 - opacity) * color
+        if background is not None:
+            image = over_background(image, view.opacity, background)
+    yield "rgb", image
 
 
 def _about(restored: Restored, shots: Shots, background: str | list[float] | None) -> dict[str, Any]:

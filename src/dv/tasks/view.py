@@ -34,9 +34,13 @@ def view(config: ViewConfig) -> None:
     """
     if in_sweep():
         raise UserError("view.py shows one thing; give one ckpt= or object=, without -m")
-    file = WatchedFile(Path(config.ckpt)) if config.ckpt else None  # before it is read, so that no change is missed
-    restored = restore(config) if config.ckpt else None
-    scene = _scene_of_object(config) if restored is None else _scene(restored)
+    shown: tuple[WatchedFile, Restored] | None = None
+    if config.ckpt:
+        file = WatchedFile(Path(config.ckpt))  # before it is read, so that no change is missed
+        restored = restore(config)
+        shown, scene = (file, restored), _scene(restored)
+    else:
+        scene = _scene_of_object(config)
     viewer = start_viewer(scene, config.viewer.host, config.viewer.port)
     print(f"{scene.source.name}: {viewer.url} (Ctrl-C stops)", flush=True)
     if config.viewer.host not in LOOPBACK:
@@ -46,8 +50,8 @@ def view(config: ViewConfig) -> None:
             while not received:
                 if (pause := viewer.work()) > 0:
                     viewer.renderer.wait(min(pause, WAIT_SECONDS))
-                if restored is not None and file is not None and file.has_changed():
-                    _show_again(viewer, restored)
+                if shown is not None and shown[0].has_changed():
+                    _show_again(viewer, shown[1])
         print("stopped", flush=True)
     finally:
         viewer.stop()

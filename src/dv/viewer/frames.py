@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dv.depth_images import depth_colors, depth_range, normal_colors
 from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays, project, to_camera
-from dv.images import background_color, to_uint8
+from dv.images import over_background, to_uint8
 from dv.metrics import to_unit
 from dv.object_model import ObjectModel, RenderedView
 from dv.runtime.devices import autocast
@@ -93,7 +93,7 @@ class Frame(NamedTuple):
 
 
 class Drawing:
-    """A frame that is rendered strip by strip, so that a newer wish need not wait for it.
+    """A frame that is rendered strip by strip, so that a newer request need not wait for it.
 
     Args:
         scene: what is shown.
@@ -134,8 +134,7 @@ class Drawing:
         opacity = None if view.opacity is None else view.opacity.float().cpu()
         depth = None if view.depth is None else view.depth.float().cpu()
         if request.thing and opacity is not None and request.channel == "color":
-            color = torch.from_numpy(background_color(request.background)).float()[:, None, None]
-            image = image + (1 - opacity) * color
+            image = over_background(image, opacity, request.background)
         if depth is not None and depth.shape[1:] != image.shape[1:]:
             depth = F.interpolate(depth[None], image.shape[1:], mode="bilinear")[0]
         if request.channel == "opacity" and opacity is not None:

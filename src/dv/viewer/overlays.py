@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -40,14 +39,14 @@ def add_cameras(
 ) -> Iterator[Any]:
     """Add training cameras as frusta with thumbnails; a click on one calls ``visit`` with the number of its view."""
 
-    def clicked(view: int, event: object) -> None:  # noqa: ARG001  # viser passes it
+    def clicked(view: int, _event: object) -> None:
         visit(view)
 
     for view, thumbnail in photographs.thumbnails():
         k = scene.cameras.intrinsics[view]
         node = client.scene.add_camera_frustum(
             f"/cameras/{view}",
-            2 * math.atan(k.height / 2 / k.fy),
+            k.vertical_fov,
             k.width / k.height,
             scale=photographs.frustum_size,
             thickness=1.5,

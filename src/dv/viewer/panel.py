@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +16,7 @@ from dv.errors import UserError
 from dv.geometry.camera import Intrinsics
 from dv.viewer.frames import Channel, Comparison, Drawing, Frame, Request
 from dv.viewer.overlays import add_box, add_cameras, add_path, add_points
-from dv.viewer.path import Path
+from dv.viewer.path import CameraPath
 from dv.viewer.photographs import Photographs
 from dv.viewer.renderer import Renderer
 from dv.viewer.scene import Scene
@@ -42,19 +40,20 @@ class Panel:
 
     def __init__(self, client: viser.ClientHandle, scene: Scene, renderer: Renderer, photographs: Photographs) -> None:
         self.client, self.scene, self.renderer, self.photographs = client, scene, renderer, photographs
-        self.path = Path()
+        self.path = CameraPath()
         self._comparison: Comparison | None = None
         self._overlays: dict[str, list[Any]] = {}
         self._path_nodes: list[Any] = []
         self._status_shown = 0.0
-        self._busy = False  # whether the program, not the user, sets controls
+        self._is_setting = False  # whether the program, not the user, sets a control
         self._add_controls()
         k = scene.cameras.intrinsics[scene.cameras.typical(scene.placement)]
         client.camera.fov = 2 * math.atan(max(k.height / k.fy, k.width / k.fx / client.camera.aspect) / 2)
         self.watcher = renderer.add(self.show)
         client.camera.on_update(lambda _: self.update())
-        self._toggle("cameras", self.cameras.value)
-        self._toggle("box", self.box.value)
+        if scene.model is None:
+            self._toggle("cameras", True)
+            self._toggle("box", True)
         self.update()
 
     def close(self) -> None:
@@ -69,16 +68,16 @@ class Panel:
             channels = ["Colour"]
             if model is not None and model.has_depth:
                 channels += ["Depth", "Normals"]
-            if self.scene.has_thing:
+            if self.scene.has_opacity:
                 channels += ["Opacity"]
             self.channel = gui.add_dropdown("Show", channels, initial_value="Colour")
             self.resolution = gui.add_slider(
                 "Resolution", 64, MAX_HEIGHT, 8, self.scene.resolution, hint="rows of an image at rest"
             )
-            self.thing = gui.add_checkbox("Crop to box", False, visible=self.scene.has_thing,
+            self.thing = gui.add_checkbox("Crop to box", False, visible=self.scene.has_opacity,
                                           hint="show only what lies in the box")  # fmt: skip
             self.background = gui.add_dropdown("Background", BACKGROUNDS, initial_value="white",
-                                               visible=self.scene.has_thing, hint="of what is cropped")  # fmt: skip
+                                               visible=self.scene.has_opacity, hint="of what is cropped")  # fmt: skip
         with gui.add_folder("Scene"):
             self.box = gui.add_checkbox("Box", model is None)
             self.cameras = gui.add_checkbox("Cameras", model is None, hint="click one to compare with its photograph")
@@ -157,63 +156,65 @@ class Panel:
     # --- what lies in the scene ---------------------------------------------------------------------------------------
 
     def _toggle(self, name: str, visible: bool) -> None:
-        if visible:
-            self._overlays[name] = self._added(name)
-        else:
-            for node in self._overlays.pop(name, []):
-                node.remove()
+        self._remove(name)
+        if visible and name == "points":
+            self.renderer.soon(self.refresh_points)
+        elif visible:
+            self._overlays[name] = self._cameras() if name == "cameras" else [add_box(self.client)]
         self.update()
 
-    def refresh_points(self) -> None:
-        """Show the points of the model as it is now, if they are shown."""
-        if "points" in self._overlays:
-            self._toggle("points", False)
-            self._toggle("points", True)
+    def _remove(self, name: str) -> None:
+        for node in self._overlays.pop(name, []):
+            node.remove()
 
-    def _added(self, name: str) -> list[Any]:
-        if name == "box":
-            return [add_box(self.client)]
-        if name == "cameras":
-            return list(add_cameras(self.client, self.scene, self.photographs, self._visit))
-        nodes = add_points(self.client, self.scene)
-        if not nodes:
+    def _cameras(self) -> list[Any]:
+        return list(add_cameras(self.client, self.scene, self.photographs, self._visit))
+
+    def refresh_points(self) -> None:
+        """Show the points of the model as it is now, if points are switched on; called where frames are drawn."""
+        if not self.points.value:
+            return
+        self._remove("points")
+        self._overlays["points"] = add_points(self.client, self.scene)
+        if not self._overlays["points"]:
             self._say("No points", "This object has none.")
-        return nodes
+        self.update()
 
     # --- photographs --------------------------------------------------------------------------------------------------
 
     def _visit(self, view: int) -> None:
-        with self._setting_controls():
-            self.view.value, self.compare.value = view, True  # type: ignore[misc]  # declared in two classes
-        self._set_comparison(True, asked=True)
+        self._set_control(self.view, view)
+        self._set_control(self.compare, True)
+        self._compare(True)
 
-    def _set_comparison(self, on: bool, asked: bool = False) -> None:
-        if self._busy and not asked:
-            return
+    def _set_comparison(self, on: bool) -> None:
+        if not self._is_setting:
+            self._compare(on)
+
+    def _compare(self, on: bool) -> None:
+        """Go to the view that is chosen and lay its photograph over it, or leave the comparison."""
         self._comparison = None
         view = int(self.view.value)
         if on:
-            with self._reporting():
+            try:
                 image = self.photographs.image(view)
                 pose, k = self.scene.cameras.poses[view], self.scene.cameras.intrinsics[view]
                 self._comparison = Comparison(image, pose, k, self.wipe.value)
                 self._go_to(pose, k)
-        if on and self._comparison is None:
-            with self._setting_controls():
-                self.compare.value = False  # type: ignore[misc]  # declared in two classes
+            except UserError as error:
+                self._say("Cannot show this", str(error))
+                self._set_control(self.compare, False)
         for node in self._overlays.get("cameras", []):
             node.visible = self._comparison is None  # the camera would look out of one of them
         self.update()
 
     def _go_to(self, pose: Tensor, fitted: Intrinsics | None = None) -> None:
         """Move the camera to a pose, upright; with intrinsics the whole of their image is in view."""
-        camera, axis = self.client.camera, pose[:3, 2].numpy()
-        position = self.scene.to_page(pose[:3, 3])
-        distance = max(0.1, float(-position @ axis))  # to the point of the axis that is nearest to the box's centre
+        camera = self.client.camera
         with self.client.atomic():
-            camera.position = position
+            camera.position = self.scene.to_page(pose[:3, 3])
             camera.up_direction = self.scene.cameras.up.numpy()
-            camera.look_at = position + distance * axis
+            camera.look_at = self.scene.target(pose)
             if fitted is not None:
                 camera.fov = self._fitting_fov(pose, fitted)
 
@@ -265,17 +266,10 @@ class Panel:
     def _say(self, title: str, text: str) -> None:
         self.client.add_notification(title, text, auto_close_seconds=6.0)
 
-    @contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def _set_control(self, control: Any, value: Any) -> None:
+        """Set a control without what happens when the user does."""
+        self._is_setting = True
         try:
-            yield
-        except UserError as error:
-            self._say("Cannot show this", str(error))
-
-    @contextmanager
-    def _setting_controls(self) -> Iterator[None]:
-        self._busy = True
-        try:
-            yield
+            control.value = value
         finally:
-            self._busy = False
+            self._is_setting = False

@@ -15,7 +15,7 @@ FRAMES_PER_SECOND = 15  # of a path that is played
 
 
 @dataclass
-class Path:
+class CameraPath:
     """Key frames, camera-to-world ``[4, 4]`` float64 each."""
 
     poses: list[Tensor] = field(default_factory=list)

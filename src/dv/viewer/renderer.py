@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from dv.geometry.camera import Intrinsics
 from dv.object_model import ObjectModel
@@ -60,6 +62,7 @@ class Renderer:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self._watchers: list[Watcher] = []
+        self._tasks: deque[Callable[[], None]] = deque()
         self._woken = threading.Condition()
         self._failures: set[str] = set()
 
@@ -82,6 +85,12 @@ class Renderer:
             watcher.request, watcher.changed = request, time.perf_counter()
             self._woken.notify_all()
 
+    def soon(self, task: Callable[[], None]) -> None:
+        """Let :meth:`work` call something that reads the model, which a training changes in other moments."""
+        with self._woken:
+            self._tasks.append(task)
+            self._woken.notify_all()
+
     def replace_model(self, model: ObjectModel | None, step: int) -> None:
         """Show another state of the model to all clients."""
         self.scene.replace_model(model, step)
@@ -99,7 +108,7 @@ class Renderer:
     def is_idle(self) -> bool:
         """Whether all clients see what they want."""
         with self._woken:
-            return all(watcher.is_up_to_date for watcher in self._watchers)
+            return not self._tasks and all(watcher.is_up_to_date for watcher in self._watchers)
 
     def wait(self, seconds: float) -> None:
         """Wait until a client wants something, at most for ``seconds``."""
@@ -114,8 +123,12 @@ class Renderer:
         """
         now = time.perf_counter()
         with self._woken:
+            task = self._tasks.popleft() if self._tasks else None
             waiting = sorted((w for w in self._watchers if not w.is_up_to_date), key=lambda w: w.served)
             chosen = next((w for w in waiting if not w.has_current_frame or w.changed + REST_SECONDS <= now), None)
+        if task is not None:
+            self._attempt(task)
+            return 0.0
         if chosen is None:
             pauses = [w.changed + REST_SECONDS - now for w in waiting]
             return max(0.001, min(pauses, default=1.0))
@@ -133,25 +146,32 @@ class Renderer:
                 camera = request.coarse(pixels)
                 pixels *= 2  # the whole frame at once
             drawing = watcher.drawing = Drawing(self.scene, request, camera)
-        started = time.perf_counter()
+        if not self._attempt(partial(self._advance, watcher, drawing, pixels)):
+            watcher.shown, watcher.drawing = (request, request.full), None
+
+    def _advance(self, watcher: Watcher, drawing: Drawing, pixels: float) -> None:
+        """Draw so many pixels more, measure how long that takes, and show the frame when it is complete."""
+        started, rows = time.perf_counter(), drawing.rows
+        frame = drawing.advance(pixels)
+        if drawing.rows > rows:
+            seconds = max(1e-6, time.perf_counter() - started)
+            watcher.rate += 0.3 * ((drawing.rows - rows) * drawing.camera.width / seconds - watcher.rate)
+        if frame is not None:
+            watcher.show(frame, drawing)
+        watcher.served = time.perf_counter()
+        if frame is not None:
+            watcher.drawing = None
+            watcher.shown = drawing.request, drawing.camera
+            watcher.frame_times = [*watcher.frame_times[-19:], watcher.served]
+
+    def _attempt(self, task: Callable[[], None]) -> bool:
+        """Return whether a task succeeds; whatever its failure is, other clients and a training must go on."""
         try:
-            drawn = drawing.rows
-            frame = drawing.advance(pixels)
-            seconds = time.perf_counter() - started
-            if drawing.rows > drawn:
-                measured = (drawing.rows - drawn) * drawing.camera.width / max(1e-6, seconds)
-                watcher.rate += 0.3 * (measured - watcher.rate)
-            if frame is not None:
-                watcher.show(frame, drawing)
-        except Exception as error:  # whatever it is, other clients and a training must go on
+            task()
+        except Exception as error:
             message = f"cannot draw this view: {type(error).__name__}: {error}"
             if message not in self._failures:
                 self._failures.add(message)
                 log.warning(message)
-            watcher.shown, watcher.drawing = (request, request.full), None
-            return
-        watcher.served = time.perf_counter()
-        if frame is not None:
-            watcher.drawing = None
-            watcher.shown = request, drawing.camera
-            watcher.frame_times = [*watcher.frame_times[-19:], watcher.served]
+            return False
+        return True

@@ -19,6 +19,7 @@ from dv.images import background_color
 from dv.object_model import ObjectModel
 
 MAX_POINTS = 100_000
+MIN_TARGET = 0.1  # of the box's side: distance from a camera to the point that it moves around
 
 
 @dataclass
@@ -73,16 +74,10 @@ class Scene:
         """Show another model, or the same one after it has changed."""
         self.model, self.step, self._thing = model, step, None
 
-    @cached_property
-    def has_thing(self) -> bool:
-        """Whether the model can show the thing alone."""
-        if self.model is None:
-            return False
-        try:
-            self.renderer(thing=True)
-        except ValueError:
-            return False
-        return True
+    @property
+    def has_opacity(self) -> bool:
+        """Whether there is a model, which can show the thing alone."""
+        return self.model is not None and self.model.has_opacity
 
     @cached_property
     def _images(self) -> dict[str, Path]:
@@ -114,6 +109,12 @@ class Scene:
         origin = torch.tensor(self.placement.origin, dtype=points.dtype)
         moved: np.ndarray = ((points - origin) / self.placement.scale).numpy()
         return moved
+
+    def target(self, pose: Tensor) -> np.ndarray:
+        """Return the point ``[3]``, in units of the page, of a camera's optical axis that is nearest to the centre."""
+        position, axis = self.to_page(pose[:3, 3]), pose[:3, 2].numpy()
+        point: np.ndarray = position + max(MIN_TARGET, float(-position @ axis)) * axis
+        return point
 
     def to_world(self, rotation: np.ndarray, position: np.ndarray) -> Tensor:
         """Return the pose ``[4, 4]`` float64 of a camera whose position ``[3]`` is in units of the page."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import warnings
 
@@ -70,8 +69,7 @@ class Viewer:
 
     def work(self) -> float:
         """Draw for about 40 ms; return the seconds until there may be something to do again, at most 1."""
-        with self._lock:
-            panels = list(self._panels.values())
+        panels = self.panels()
         for panel in panels:
             panel.tick()
         pause = self.renderer.work()
@@ -85,10 +83,13 @@ class Viewer:
     def replace_model(self, model: ObjectModel, step: int) -> None:
         """Show another state of the model to all clients, points included."""
         self.renderer.replace_model(model, step)
-        with self._lock:
-            panels = list(self._panels.values())
-        for panel in panels:
+        for panel in self.panels():
             panel.refresh_points()
+
+    def panels(self) -> list[Panel]:
+        """Return the pages of the clients."""
+        with self._lock:
+            return list(self._panels.values())
 
     def _first_camera(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Return position, target and vertical field of view, rad, of a typical training view.
@@ -98,10 +99,8 @@ class Viewer:
         scene, cameras = self.scene, self.scene.cameras
         typical = cameras.typical(scene.placement)
         k, pose = cameras.intrinsics[typical], cameras.poses[typical]
-        position, axis = scene.to_page(pose[:3, 3]), pose[:3, 2].numpy()
-        target = position + max(0.1, float(-position @ axis)) * axis
-        start = position if scene.model is not None else target + 2 * (position - target)
-        return start, target, 2 * math.atan(k.height / 2 / k.fy)
+        position, target = scene.to_page(pose[:3, 3]), scene.target(pose)
+        return position if scene.model is not None else 2 * position - target, target, k.vertical_fov
 
     def _connect(self, client: viser.ClientHandle) -> None:
         panel = Panel(client, self.scene, self.renderer, self._photographs)

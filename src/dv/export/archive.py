@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dv.nets.voxels import SparseVoxels
 from dv.ops.compositing_reference import MIN_ALPHA, MIN_TRANSMITTANCE, CompositeOutput, Rays, ray_segments
 from dv.radiance import RadianceGrid
 
@@ -24,36 +25,24 @@ image: sRGB [3, H, W] in [0, 1]; opacity: [1, H, W]; depth: camera z [1, H, W], 
 Memory grows with H * W: render large images in strips of rows."""
 
 
-class PortableGrid(nn.Module):
-    """Renders what :meth:`RadianceGrid.render` renders, by operations that ``torch.export`` knows.
+class PortableVoxels(SparseVoxels):
+    """Composites by operations that ``torch.export`` knows.
 
     Args:
-        grid: on the CPU.
+        voxels: whose vertices it has.
     """
 
-    def __init__(self, grid: RadianceGrid) -> None:
-        super().__init__()
-        self.grid = copy.deepcopy(grid)
-        self.grid.use_mean_exposure()
-        self.grid.voxels.composite = self._composite  # type: ignore[method-assign]
+    def __init__(self, voxels: SparseVoxels) -> None:
+        super().__init__(side=2, features=0, density=0.0, levels=voxels.levels)
+        state = voxels.state_dict()
+        self.resize_to_state(state)
+        self.load_state_dict(state)
 
-    def forward(self, pose: Tensor, camera: Tensor, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Render an image, as :data:`USAGE` says."""
-        height, width = rows.shape[0], columns.shape[0]  # of len() torch.export would make constants
-        pixels = torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1).view(-1, 2)
-        corrected = torch.cat([camera[:2] * self.grid.focal_scale, camera[2:]])
-        count = height * width
-        output = self.grid.render_pixels(pose.expand(count, 4, 4), pixels, corrected.expand(count, 4))
-        image = (output.colors + 0.5).clamp(0, 1).T.reshape(3, height, width)
-        depth = torch.where(output.depth.isfinite(), output.depth, self.grid.farthest_corner(pose))
-        return image, depth.view(1, height, width), 1 - output.transmittance.view(1, height, width)
-
-    def _composite(self, rays: Rays, step_size: float, near: float = 0.0) -> CompositeOutput:
+    def composite(self, rays: Rays, step_size: float, near: float = 0.0) -> CompositeOutput:
         """Composite as :func:`dv.ops.compositing_reference.composite_reference`, one sample of every ray at a time."""
-        voxels, count = self.grid.voxels, rays.origins.shape[0]
-        features = rays.origins.new_zeros(count, voxels.features.shape[1])
+        features = rays.origins.new_zeros(rays.origins.shape[0], self.features.shape[1])
         transmittance, depth = torch.ones_like(rays.offsets), torch.full_like(rays.offsets, torch.inf)
-        for level, own, start, end in ray_segments(rays, voxels.index, near):
+        for level, own, start, end in ray_segments(rays, self.index, near):
             features, transmittance, depth = self._follow(
                 level, own, start, end, step_size, (features, transmittance, depth)
             )
@@ -63,16 +52,15 @@ class PortableGrid(nn.Module):
         self, level: int, own: Rays, start: Tensor, end: Tensor, step_size: float, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
         """Follow rays through one segment, and return features, transmittance and depth after it."""
-        voxels = self.grid.voxels
-        interval, cells = voxels.interval(step_size), voxels.side - 2
-        index, distance = voxels.index[level].flatten(), voxels.distance[level].flatten()
+        interval, cells = self.interval(step_size), self.side - 2
+        index, distance = self.index[level].flatten(), self.distance[level].flatten()
         dt = step_size / own.directions.norm(dim=1)
 
         def at(step: Tensor) -> Tensor:
             t: Tensor = start + (step + own.offsets) * dt
             return t
 
-        def goes_on(step: Tensor, features: Tensor, transmittance: Tensor, depth: Tensor) -> Tensor:  # noqa: ARG001
+        def goes_on(step: Tensor, _features: Tensor, transmittance: Tensor, _depth: Tensor) -> Tensor:
             unfinished: Tensor = ((at(step) < end) & (transmittance >= MIN_TRANSMITTANCE)).any()
             return unfinished
 
@@ -90,8 +78,8 @@ class PortableGrid(nn.Module):
                 sides = [fraction[:, a] if bit else 1 - fraction[:, a] for a, bit in enumerate(bits)]
                 weight = sides[0] * sides[1] * sides[2]
                 row = index[((z + bits[2]) * (cells + 2) + y + bits[1]) * (cells + 2) + x + bits[0]].long()
-                density = density + weight * voxels.density[row]
-                found = found + weight[:, None] * voxels.features[row]
+                density = density + weight * self.density[row]
+                found = found + weight[:, None] * self.features[row]
             optical_depth = F.softplus(density) * interval
             alpha = -torch.expm1(-optical_depth)
             counts = active & (empty == 0) & (alpha >= MIN_ALPHA)
@@ -110,6 +98,31 @@ class PortableGrid(nn.Module):
         loop: Any = torch.while_loop  # PyTorch declares no types
         _, features, transmittance, depth = loop(goes_on, sample, (torch.zeros_like(start), *state))
         return features, transmittance, depth
+
+
+class PortableGrid(nn.Module):
+    """Renders what :meth:`RadianceGrid.render` renders, by operations that ``torch.export`` knows.
+
+    Args:
+        grid: on the CPU.
+    """
+
+    def __init__(self, grid: RadianceGrid) -> None:
+        super().__init__()
+        self.grid = copy.deepcopy(grid)
+        self.grid.use_mean_exposure()
+        self.grid.voxels = PortableVoxels(grid.voxels)
+
+    def forward(self, pose: Tensor, camera: Tensor, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Render an image, as :data:`USAGE` says."""
+        height, width = rows.shape[0], columns.shape[0]  # of len() torch.export would make constants
+        pixels = torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1).view(-1, 2)
+        corrected = torch.cat([camera[:2] * self.grid.focal_scale, camera[2:]])
+        count = height * width
+        output = self.grid.render_pixels(pose.expand(count, 4, 4), pixels, corrected.expand(count, 4))
+        image = (output.colors + 0.5).clamp(0, 1).T.reshape(3, height, width)
+        depth = torch.where(output.depth.isfinite(), output.depth, self.grid.farthest_corner(pose))
+        return image, depth.view(1, height, width), 1 - output.transmittance.view(1, height, width)
 
 
 @torch.no_grad()

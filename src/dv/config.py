@@ -531,9 +531,14 @@ class RenderConfig:
     trainer: RenderTrainerConfig
     trajectory: Trajectory
 
+    @property
+    def items_beside(self) -> list[str]:
+        """What is shown beside the frames of a film, from left to right."""
+        return [self.beside] if isinstance(self.beside, str) else self.beside or []
+
     def rules(self) -> Iterator[str]:
         """Yield one sentence per fault between fields."""
-        beside = [self.beside] if isinstance(self.beside, str) else self.beside or []
+        beside = self.items_beside
         if self.eye_distance and not self.stereo:
             yield "eye_distance= is for stereo=side_by_side or anaglyph; give one of them"
         if beside and self.stereo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from dv.data.folder import Views
 from dv.depth_images import depth_colors, depth_range, scale_bar
+from dv.geometry.camera import Intrinsics
 from dv.images import centered
 from dv.rendering.films import Film
 from dv.rendering.frames import Frames
@@ -56,18 +58,27 @@ def truth_panel(views: Views) -> Panel:
     return lambda i: views.image(i).float() / 255
 
 
-def depth_panel(frames: Frames) -> Panel:
-    """Depth in colours, of one range for the whole film, with a scale bar in world units."""
+def depth_panel(frames: Frames, cameras: list[Intrinsics]) -> Panel:
+    """Depth in colours, of one range for the whole film, with a scale bar in world units.
+
+    Args:
+        frames: whose depth may be smaller than their colours.
+        cameras: of the frames, at the size of their colours.
+    """
     sampled = torch.linspace(0, frames.count - 1, min(frames.count, SAMPLED_FRAMES)).round().int().tolist()
     ranges = [depth_range(*frames.depth(i)) for i in sampled]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
 
+    @cache
+    def bar(height: int) -> Tensor:
+        return scale_bar(height, low, high)
+
     def panel(i: int) -> Tensor:
         depth, opacity = frames.depth(i)
-        height, width = frames.rgb(i).shape[1:]
+        height, width = cameras[i].height, cameras[i].width
         colors = depth_colors(depth, low, high, opacity)
         enlarged = functional.interpolate(colors[None], (height, width), mode="nearest")[0]
-        return torch.cat([enlarged, scale_bar(height, low, high)], 2)
+        return torch.cat([enlarged, bar(height)], 2)
 
     return panel
 

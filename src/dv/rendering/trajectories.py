@@ -65,14 +65,12 @@ def resized(shots: Shots, width: int | None, height: int | None) -> Shots:
     """Return the views at another size; with one side given, at the aspect ratio of each camera."""
     if width is None and height is None:
         return shots
-    cameras = [
-        k.fitted(
-            width or max(2, round(height * k.width / k.height)) if height else width or k.width,
-            height or max(2, round((width or k.width) * k.height / k.width)),
-        )
-        for k in shots.cameras
-    ]
-    return shots._replace(cameras=cameras)
+
+    def size(k: Intrinsics) -> tuple[int, int]:
+        scale = width / k.width if width else (height or k.height) / k.height
+        return width or max(2, round(scale * k.width)), height or max(2, round(scale * k.height))
+
+    return shots._replace(cameras=[k.fitted(*size(k)) for k in shots.cameras])
 
 
 def eyes(shots: Shots, restored: Restored, distance: float | None) -> tuple[Shots, Shots]:

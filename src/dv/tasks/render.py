@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dv.checkpoint import read_checkpoint
 from dv.config import RenderConfig
 from dv.errors import UserError, did_you_mean
 from dv.rendering.frames import Frames, render_frames
@@ -29,11 +28,9 @@ def render(config: RenderConfig) -> Path:
         UserError: for what the model or the trajectory cannot give.
     """
     restored = _restored(config, config.ckpt)
-    beside = [config.beside] if isinstance(config.beside, str) else config.beside or []
+    beside = config.items_beside
     if "depth" in beside and not restored.model.has_depth:
         raise UserError(f"beside=depth: {config.ckpt} renders no depth; leave it out")
-    if restored.model.squares_only and (config.width or config.height):
-        raise UserError(f"{config.ckpt} renders squares of one size; leave out width= and height=")
     others = {path: _other(config, path, restored) for path in beside if path not in ("truth", "depth")}
     shots = resized(trajectory(restored, config.trajectory), config.width, config.height)
     name = config.trajectory.name if config.background is None else f"{config.trajectory.name}_thing"
@@ -47,7 +44,7 @@ def render(config: RenderConfig) -> Path:
         if item == "truth":
             panels.append(truth_panel(restored.source.views("test")))
         elif item == "depth":
-            panels.append(depth_panel(frames))
+            panels.append(depth_panel(frames, shots.cameras))
         else:
             panels.append(_frames(config, others[item], shots, folder / "beside").rgb)
     if right is not None:
@@ -66,15 +63,17 @@ def _other(config: RenderConfig, path: str, restored: Restored) -> Restored:
     if not Path(path).is_file():
         similar = did_you_mean(path, ["truth", "depth"])
         raise UserError(f"beside={path} must be truth, depth or the file of a checkpoint{similar}")
-    trained = read_checkpoint(Path(path)).config or {}
-    name = trained.get("object", {}).get("name", restored.source.name)
+    other = _restored(config, path)
+    name = (other.checkpoint.config or {}).get("object", {}).get("name", restored.source.name)
     if name != restored.source.name:
         raise UserError(f"beside={path} was trained on {name}, not on {restored.source.name}")
-    return _restored(config, path)
+    return other
 
 
 def _restored(config: RenderConfig, ckpt: str | None) -> Restored:
     restored = restore(replace(config, ckpt=ckpt))
+    if restored.model.squares_only and (config.width or config.height):
+        raise UserError(f"{ckpt} renders squares of one size; leave out width= and height=")
     if config.exposure == "mean":
         restored.use_mean_exposure()
     if config.background is not None:

@@ -17,6 +17,7 @@ import html
 import logging
 import posixpath
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ EXAMPLE = re.compile(r"^( *)>>> .*(?:\n(?!\s*$).*)*", re.M)
 log = logging.getLogger("mkdocs.hooks.site")
 
 
-def modules() -> set[str]:
+@cache
+def modules() -> frozenset[str]:
     """Return the modules that the API pages show."""
     pages = (ROOT / "docs" / "reference" / "api").glob("*.md")
-    return {name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)}
+    return frozenset(name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(), re.M))
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -50,7 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Rewrite the links that leave docs/."""
     uri = page.file.src_uri
     if uri.startswith("reference/api/"):
@@ -79,7 +81,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return "".join(part if part.startswith("```") else LINK.sub(rewritten, part) for part in parts)
 
 
-def on_page_content(html_text: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+def on_page_content(html_text: str, **_: Any) -> str:
     """Turn formulas into MathML, leave source code out of the search, and let long keys in tables break at dots."""
     html_text = html_text.replace(
         '<details class="mkdocstrings-source"', '<details data-search-exclude class="mkdocstrings-source"'
@@ -92,7 +94,7 @@ def _breakable(code: re.Match[str]) -> str:
     return re.sub(r"([._/=,])(?=\w)", r"\1<wbr>", code[0])
 
 
-def _linked(match: re.Match[str], item: griffe.Object, known: set[str]) -> str:
+def _linked(match: re.Match[str], item: griffe.Object, known: frozenset[str]) -> str:
     short, name = match[1], match[2]
     shown = name.rpartition(".")[2] if short else name
     try:
@@ -116,11 +118,11 @@ def _fenced(match: re.Match[str]) -> str:
 class Docstrings(griffe.Extension):
     """Rewrite the Sphinx roles and examples of docstrings as Markdown."""
 
-    def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Visit every object of the package."""
         self._visit(pkg, modules())
 
-    def _visit(self, item: griffe.Object, known: set[str]) -> None:
+    def _visit(self, item: griffe.Object, known: frozenset[str]) -> None:
         if item.docstring:
             text = ROLE.sub(lambda match: _linked(match, item, known), item.docstring.value)
             if item.is_class and "__init__" not in item.members and not item.has_labels("dataclass"):

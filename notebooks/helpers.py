@@ -49,7 +49,7 @@ def run(command: str) -> None:
     arguments = [sys.executable, *shlex.split(command)[1:]]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
-        while printed := process.stdout.read1():  # type: ignore[attr-defined]
+        while printed := process.stdout.read1():
             print(printed.decode(errors="replace"), end="", flush=True)
     if process.returncode:
         raise RuntimeError(f"the command ended with exit code {process.returncode}; see above")

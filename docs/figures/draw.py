@@ -122,11 +122,15 @@ def frustum() -> Drawing:
     d = Drawing(760, 540, "Section through a camera, the grid and its view frustum")
     grid_side, scale, near, distance, unit = 8, 1.0, 0.95, 1.7, 215.0
     cx, cy = 60.0, 270.0
-    place = lambda z, x: (cx + z * unit, cy + x * unit)  # noqa: E731  # from camera axes to the drawing
+
+    def place(z: float, x: float) -> Point:  # from camera axes to the drawing
+        return cx + z * unit, cy + x * unit
+
     tilt, half = math.radians(18), 0.36  # of the grid, and of the field of view at depth 1
-    rotated = lambda u, v: (  # noqa: E731
-        distance + u * math.cos(tilt) - v * math.sin(tilt), u * math.sin(tilt) + v * math.cos(tilt)
-    )  # fmt: skip
+
+    def rotated(u: float, v: float) -> Point:
+        return distance + u * math.cos(tilt) - v * math.sin(tilt), u * math.sin(tilt) + v * math.cos(tilt)
+
     corners = [rotated(a, b) for a, b in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5))]
     for i in range(1, grid_side):
         t = i / grid_side - 0.5
@@ -186,7 +190,10 @@ def volume_rendering() -> Drawing:
     weight = [t * a for t, a in zip(transmittance, alpha, strict=True)]
     assert depth is not None
     left, wide = 150, 580
-    x = lambda i: left + wide * i / count  # noqa: E731
+
+    def x(i: float) -> float:
+        return left + wide * i / count
+
     rows = [
         ("opacity αᵢ", alpha, "orange"),
         ("transmittance Tᵢ", transmittance, "green"),
@@ -321,7 +328,10 @@ def schedule() -> Drawing:
     model, optimizer = settings["model"], settings["optimizer"]
     final_side = int(next(x["override /grid"] for x in settings["defaults"] if "override /grid" in x))
     left, wide = 170, 560
-    x = lambda p: left + wide * p  # noqa: E731
+
+    def x(p: float) -> float:
+        return left + wide * p
+
     times = [0.0, *model["refine_at"], 1.0]
     for i, (a, b) in enumerate(itertools.pairwise(times)):
         side = final_side // 2 ** (len(model["refine_at"]) - i)

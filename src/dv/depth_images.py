@@ -7,11 +7,11 @@ from functools import cache
 import matplotlib
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
+from dv.geometry.camera import Intrinsics
+from dv.geometry.depth_maps import depth_normals
 
 COLOR_MAP = "viridis"  # perceptually uniform, also in grey and for colour-blind readers
 TEXT_FRACTION = 1 / 24  # height of the scale bar's text, of the image's height
@@ -59,14 +59,9 @@ def normal_colors(depth: Tensor, pose: Tensor, intrinsics: Intrinsics, opacity: 
     >>> wall[:, 0, 0]  # faces the camera, which looks along +z
     tensor([0.5000, 0.5000, 0.0000])
     """
-    height, width = depth.shape[1:]
-    pose = pose.cpu().double()
-    _, directions = pixel_rays(pose.expand(height * width, 4, 4), pixel_grid(width, height), intrinsics)
-    points = (directions * depth.cpu().double().view(-1, 1)).view(height, width, 3)
-    padded = F.pad(points.permute(2, 0, 1)[None], (1, 1, 1, 1), mode="replicate")[0]
-    right, down = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2], padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
-    normals = F.normalize(torch.linalg.cross(down, right, dim=0), dim=0)
-    colors = ((normals + 1) / 2).float()
+    normals, _ = depth_normals(depth[0].cpu().double(), intrinsics)
+    world = torch.einsum("ij,jhw->ihw", pose[:3, :3].cpu().double(), normals)
+    colors = ((world + 1) / 2).float()
     return colors if opacity is None else torch.lerp(torch.ones_like(colors), colors, opacity.float().cpu())
 
 

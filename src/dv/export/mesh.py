@@ -18,6 +18,7 @@ from tqdm import tqdm
 from dv.errors import UserError
 from dv.export.surface import Surface, along_normals
 from dv.geometry.camera import Intrinsics, project, to_camera
+from dv.geometry.depth_maps import depth_normals
 from dv.radiance import RadianceGrid
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ def fuse_depth(
         size = torch.tensor([camera.width, camera.height])
         inside = (z > 0) & (pixels > 0).all(1) & (pixels < size - 1).all(1)
         at = (2 * pixels + 1) / size - 1
-        maps = torch.cat([depth, _cosines(depth[0], camera)])[None].double()
+        normals, rays = depth_normals(depth[0], camera)
+        cosines = (normals * rays).sum(0, keepdim=True).abs()  # almost 0 at edges
+        maps = torch.cat([depth, cosines])[None].double()
         seen, cosine = F.grid_sample(maps, at[None, None].clamp(-2, 2), align_corners=False)[0, :, 0]
         # the distance to the plane through the surface, not along the ray
         distance = (seen - z) * in_camera.norm(dim=1) / z.clamp_min(1e-9) * cosine / truncation
@@ -114,17 +117,6 @@ def fuse_depth(
         sums += weight * distance.clamp_max(1)
         weights += weight
     return torch.where(weights >= MIN_VIEWS * len(poses), sums / weights, torch.nan)
-
-
-def _cosines(depth: Tensor, camera: Intrinsics) -> Tensor:
-    """Return the cosine ``[1, H, W]`` between ray and normal of a depth map ``[H, W]``; almost 0 at edges."""
-    fx, fy, cx, cy = camera.numbers()
-    rows, columns = torch.meshgrid(torch.arange(len(depth)), torch.arange(depth.shape[1]), indexing="ij")
-    rays = torch.stack([(columns - cx) / fx, (rows - cy) / fy, torch.ones_like(depth)])
-    points = F.pad((rays * depth)[None], (1, 1, 1, 1), mode="replicate")[0]
-    right, down = points[:, 1:-1, 2:] - points[:, 1:-1, :-2], points[:, 2:, 1:-1] - points[:, :-2, 1:-1]
-    normals = F.normalize(torch.linalg.cross(right, down, dim=0), dim=0)
-    return (normals * F.normalize(rays, dim=0)).sum(0, keepdim=True).abs()
 
 
 def _voxels_near(surface: Surface, corner: Tensor, spacing: float, side: int) -> Tensor:

@@ -1,9 +1,14 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import write_object
+from dv.data.object import ObjectSource
+from dv.data.training_cameras import read_training_cameras
 from dv.data.view_selection import farthest_views, hold_out, perturb, random_views, thin
 from dv.geometry.camera import rigid_defect
 from dv.geometry.trajectory import look_at
@@ -82,3 +87,16 @@ def test_noise_has_the_given_size_and_poses_stay_rigid(angle, distance):
     if distance:  # directions differ between cameras
         assert np.linalg.norm(shifts.mean(0)) < 0.5 * distance
     np.testing.assert_array_equal(noisy, perturb(poses, angle, distance, seed=1))
+
+
+@pytest.mark.parametrize("held_out", [(), ("test",), ("validation", "test")])
+@pytest.mark.parametrize("selection", [{}, {"skip": 2}, {"training_views": 5}, {"skip": 1, "training_views": 4}])
+def test_training_cameras_are_those_of_the_views_that_are_trained_on(held_out, selection, tmp_path):
+    root = write_object(tmp_path, train=24)
+    for split in held_out:
+        shutil.rmtree(root / split)
+    source = ObjectSource(root, "ball", **selection)
+    cameras, views = read_training_cameras(source), source.views("train")
+    assert cameras.names == views.names
+    assert torch.equal(cameras.poses, views.poses)
+    assert cameras.intrinsics == views.cameras

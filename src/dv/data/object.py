@@ -155,11 +155,20 @@ class ObjectSource:
             raise UserError("; ".join(problems))
         return self.splits["train"]
 
+    def trained_views(self, poses: Tensor) -> list[int]:
+        """Return which of the views in the training folder, with poses ``[V, 4, 4]``, are trained on."""
+        kept = self._held_out(len(poses))["train"]
+        return [kept[i] for i in thin(poses[kept].numpy(), every=self.skip + 1, farthest=self.training_views)]
+
+    def _held_out(self, count: int) -> dict[str, list[int]]:
+        """Return the views of each split that has no folder, and what is left to train on."""
+        return hold_out(count, [split for split in SPLITS if not self.folder(split).is_dir()])
+
     def _read(self) -> None:
         """Fill ``splits`` with the training views and those held out from them."""
         train = self._read_folders()
-        held_out = hold_out(len(train), [split for split in SPLITS if not self.folder(split).is_dir()])
-        kept = held_out.pop("train")
+        held_out = self._held_out(len(train))
+        del held_out["train"]
         for split, indices in held_out.items():
             if not indices:
                 raise UserError(
@@ -168,8 +177,7 @@ class ObjectSource:
                 )
             log.warning("%s does not exist: held out %d training views for it", self.folder(split), len(indices))
             self.splits[split] = train.select(indices)
-        poses = train.poses[kept].numpy()
-        kept = [kept[i] for i in thin(poses, every=self.skip + 1, farthest=self.training_views)]
+        kept = self.trained_views(train.poses)
         if len(kept) < 2:
             raise UserError(f"{self.folder('train')}: {len(kept)} training views are left, at least 2 are needed")
         chosen = train.select(kept) if self.skip or self.training_views else train.compact(kept)

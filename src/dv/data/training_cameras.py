@@ -32,11 +32,14 @@ class TrainingCameras(NamedTuple):
 
 
 def read_training_cameras(source: ObjectSource) -> TrainingCameras:
-    """Read the training views of an object; without a recorded up direction, it is the mean of the cameras'.
+    """Read the poses and cameras of the views that are trained on, without noise.
+
+    Without a recorded up direction, it is the mean of the cameras'.
 
     Raises:
         UserError: with every fault of the poses.
     """
     names, poses = read_poses(source.folder("train"), source.calibration())
-    up = source.up()
+    kept = source.trained_views(poses)
+    names, poses, up = [names[i] for i in kept], poses[kept], source.up()
     return TrainingCameras(names, poses, source.cameras("train", names), up_direction(poses) if up is None else up)

@@ -120,7 +120,7 @@ def _about(restored: Restored, shots: Shots, background: str | list[float] | Non
         "names": shots.names,
         "poses": shots.poses.tolist(),
         "cameras": [list(k) for k in shots.cameras],
-        "checkpoint": {"path": str(restored.checkpoint.path), "sha256": digest},
+        "checkpoint_sha256": digest,
         "precision": restored.precision,
         "background": background,
         "mean_exposure": restored.mean_exposure,

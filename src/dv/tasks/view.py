@@ -84,7 +84,9 @@ def _scene_of_object(config: ViewConfig) -> Scene:
     """
     if not config.object.root:
         raise UserError("nothing to show; give ckpt=PATH of a checkpoint, or object=NAME")
-    source = ObjectSource.from_config(config.object, background=config.data.background or "white")
+    source = ObjectSource.from_config(
+        config.object, background=config.data.background or "white", skip=config.data.skip or 0
+    )
     return Scene(source, any_placement(source))
 
 

@@ -11,7 +11,8 @@ import torch
 import trimesh
 from plyfile import PlyData
 
-from dv.export.mesh import extract_mesh, largest_pieces, write_mesh
+from dv.errors import UserError
+from dv.export.mesh import extract_mesh, largest_pieces, without_unseen, write_mesh
 from dv.export.splats import write_splats
 from dv.export.surface import visible_surface
 from dv.geometry.trajectory import look_at
@@ -257,3 +258,16 @@ def test_pieces_are_kept_by_area():
     for count, kept in ((1, 1), (2, 2), (None, 3)):  # the last one is a speck
         area = sum(sphere.area for sphere in spheres[:kept])
         assert largest_pieces(mesh, count).area == pytest.approx(area)
+
+
+def test_what_no_view_sees_is_left_out():
+    """Of a ball that is seen from one side, the other side; and all of what is not where the depth is."""
+    grid = ball_grid(grid_side=32)
+    pose = look_at(torch.tensor([1.6, 0.0, 0.0]), torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
+    sphere = trimesh.creation.icosphere(5, RADIUS)
+    seen = without_unseen(sphere, grid, 2 / 31, pose[None], [CAMERA])
+    assert 0.25 < seen.area / sphere.area < 0.5  # from 1.6 a cap of 0.36 of the ball is in view
+    assert seen.vertices[:, 0].min() > 0
+    sphere.apply_scale(0.5)
+    with pytest.raises(UserError, match="no view sees a surface in the box"):
+        without_unseen(sphere, grid, 2 / 31, pose[None], [CAMERA])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TRUNCATION = 3.0  # voxels, from a surface to the end of its signed distances
 BEHIND = -1.0  # relative to it: farther behind a surface, points are hidden from a view
 MIN_VIEWS = 0.01  # fraction of the views that must see a voxel, each weighted by the cosine
+SEEN_WITHIN = 2.0  # voxels, of the depth of a view that sees a vertex
 MIN_PIECE = 0.01  # area of the smallest piece, of that of the largest one
 MAX_SIDE = 768  # px, of depth maps
 MIN_COSINE = 0.1  # between a normal and a ray, for depth to count
@@ -70,6 +71,7 @@ def extract_mesh(
     filled = torch.where(known, volume, 1.0).numpy()
     vertices, triangles, *_ = marching_cubes(filled, 0.0, mask=cubes.numpy(), allow_degenerate=False)
     mesh = trimesh.Trimesh(vertices[:, ::-1] * spacing + corner.numpy(), triangles[:, ::-1], process=True)
+    mesh = without_unseen(mesh, model, SEEN_WITHIN * spacing, poses, cameras)
     mesh = largest_pieces(mesh, pieces)
     if faces is not None and len(mesh.faces) > faces:
         mesh = mesh.simplify_quadric_decimation(face_count=faces)
@@ -94,22 +96,10 @@ def fuse_depth(
         views count.
     """
     sums, weights = torch.zeros(2, len(points), dtype=torch.float64)
-    for pose, camera in tqdm(zip(poses, cameras, strict=True), "fusing depth", len(poses), unit="view", leave=False):
-        k = min(1.0, MAX_SIDE / max(camera.width, camera.height))
-        camera = camera.resized(max(1, round(k * camera.width)), max(1, round(k * camera.height)))
-        depth = model.render(pose, camera).depth
-        assert depth is not None
-        camera = model.corrected(camera)
-        in_camera = to_camera(pose.double(), points)
+    for view in _depth_views(model, poses, cameras, "fusing depth"):
+        in_camera = to_camera(view.pose, points)
         z = in_camera[:, 2]
-        pixels = project(in_camera, camera)
-        size = torch.tensor([camera.width, camera.height])
-        inside = (z > 0) & (pixels > 0).all(1) & (pixels < size - 1).all(1)
-        at = (2 * pixels + 1) / size - 1
-        normals, rays = depth_normals(depth[0], camera)
-        cosines = (normals * rays).sum(0, keepdim=True).abs()  # almost 0 at edges
-        maps = torch.cat([depth, cosines])[None].double()
-        seen, cosine = F.grid_sample(maps, at[None, None].clamp(-2, 2), align_corners=False)[0, :, 0]
+        (seen, cosine), inside = view.sample(in_camera)
         # the distance to the plane through the surface, not along the ray
         distance = (seen - z) * in_camera.norm(dim=1) / z.clamp_min(1e-9) * cosine / truncation
         counts = inside & (distance > BEHIND) & (cosine > MIN_COSINE)
@@ -117,6 +107,60 @@ def fuse_depth(
         sums += weight * distance.clamp_max(1)
         weights += weight
     return torch.where(weights >= MIN_VIEWS * len(poses), sums / weights, torch.nan)
+
+
+def without_unseen(
+    mesh: trimesh.Trimesh, model: RadianceGrid, tolerance: float, poses: Tensor, cameras: Sequence[Intrinsics]
+) -> trimesh.Trimesh:
+    """Return the faces whose vertices all lie, facing a view, within a ``tolerance`` of its depth, world units.
+
+    What no view sees, such as the underside, is only where fused distances happen to change their sign.
+
+    Raises:
+        UserError: if no faces are left.
+    """
+    vertices = torch.from_numpy(np.array(mesh.vertices, np.float64))
+    normals = torch.from_numpy(np.array(mesh.vertex_normals, np.float64))
+    seen = torch.zeros(len(vertices), dtype=torch.bool)
+    for view in _depth_views(model, poses, cameras, "finding what views see"):
+        in_camera = to_camera(view.pose, vertices)
+        (depth, _), inside = view.sample(in_camera)
+        faces_camera = ((view.pose[:3, 3] - vertices) * normals).sum(1) > 0
+        seen |= inside & faces_camera & ((depth - in_camera[:, 2]).abs() < tolerance)
+    kept = seen.numpy()[mesh.faces].all(1)
+    if not kept.any():
+        raise UserError("no view sees a surface in the box")
+    rest: trimesh.Trimesh = mesh.submesh([kept.nonzero()[0]], append=True)
+    return rest
+
+
+class _DepthView(NamedTuple):
+    """A rendered view: its pose ``[4, 4]`` and camera, and depth and cosines of rays and normals ``[2, H, W]``."""
+
+    pose: Tensor
+    camera: Intrinsics
+    maps: Tensor
+
+    def sample(self, in_camera: Tensor) -> tuple[Tensor, Tensor]:
+        """Interpolate the maps ``[2, N]`` where points ``[N, 3]`` in camera axes lie; and whether they are in view."""
+        pixels = project(in_camera, self.camera)
+        size = torch.tensor([self.camera.width, self.camera.height])
+        inside = (in_camera[:, 2] > 0) & (pixels > 0).all(1) & (pixels < size - 1).all(1)
+        at = ((2 * pixels + 1) / size - 1)[None, None].clamp(-2, 2)
+        return F.grid_sample(self.maps[None], at, align_corners=False)[0, :, 0], inside
+
+
+def _depth_views(model: RadianceGrid, poses: Tensor, cameras: Sequence[Intrinsics], label: str) -> Iterator[_DepthView]:
+    """Render the depth of views, of at most :data:`MAX_SIDE` px."""
+    for pose, camera in tqdm(zip(poses, cameras, strict=True), label, len(poses), unit="view", leave=False):
+        k = min(1.0, MAX_SIDE / max(camera.width, camera.height))
+        camera = camera.resized(max(1, round(k * camera.width)), max(1, round(k * camera.height)))
+        depth = model.render(pose, camera).depth
+        assert depth is not None
+        camera = model.corrected(camera)
+        normals, rays = depth_normals(depth[0], camera)
+        cosines = (normals * rays).sum(0, keepdim=True).abs()  # almost 0 at edges
+        yield _DepthView(pose.double(), camera, torch.cat([depth, cosines]).double())
 
 
 def _voxels_near(surface: Surface, corner: Tensor, spacing: float, side: int) -> Tensor:

@@ -12,7 +12,7 @@ import trimesh
 from plyfile import PlyData
 
 from dv.errors import UserError
-from dv.export.mesh import extract_mesh, largest_pieces, without_unseen, write_mesh
+from dv.export.mesh import depth_views, extract_mesh, largest_pieces, without_unseen, write_mesh
 from dv.export.splats import write_splats
 from dv.export.surface import visible_surface
 from dv.geometry.trajectory import look_at
@@ -250,6 +250,20 @@ def test_unit_and_up_are_those_of_the_object(command, ball, ball_checkpoint, tmp
     assert (about["unit"], about["up"]) == ("metre", [0.0, 0.0, 1.0])
 
 
+def test_meshes_have_what_is_two_pixels_wide():
+    grid = ball_grid(grid_side=64)
+    voxels = grid.voxels
+    x, y, z = (voxels.positions() / 63 - 0.5).T
+    rod = (1000 * (0.02 - torch.hypot(x, y))).clamp(-12, 12)  # 2.5 voxels wide, 2.2 px of the images
+    voxels.density.data[1:] = torch.where(z.abs() < 0.3, rod, -12.0)
+    voxels.update_empty_space()
+    poses, cameras = around(40), [CAMERA.at_side(64)] * 40
+    mesh = extract_mesh(visible_surface(grid, poses, cameras), poses, cameras, None)
+    assert mesh.extents[2] > 0.55
+    radii = np.linalg.norm(mesh.vertices[abs(mesh.vertices[:, 2]) < 0.25][:, :2], axis=1)
+    assert abs(radii - 0.02).mean() < 0.005
+
+
 def test_pieces_are_kept_by_area():
     spheres = [trimesh.creation.icosphere(2, radius) for radius in (1.0, 0.5, 0.3, 0.05)]
     for i, sphere in enumerate(spheres):
@@ -265,9 +279,9 @@ def test_what_no_view_sees_is_left_out():
     grid = ball_grid(grid_side=32)
     pose = look_at(torch.tensor([1.6, 0.0, 0.0]), torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
     sphere = trimesh.creation.icosphere(5, RADIUS)
-    seen = without_unseen(sphere, grid, 2 / 31, pose[None], [CAMERA])
+    seen = without_unseen(sphere, depth_views(grid, pose[None], [CAMERA]), 2 / 31)
     assert 0.25 < seen.area / sphere.area < 0.5  # from 1.6 a cap of 0.36 of the ball is in view
     assert seen.vertices[:, 0].min() > 0
     sphere.apply_scale(0.5)
     with pytest.raises(UserError, match="no view sees a surface in the box"):
-        without_unseen(sphere, grid, 2 / 31, pose[None], [CAMERA])
+        without_unseen(sphere, depth_views(grid, pose[None], [CAMERA]), 2 / 31)

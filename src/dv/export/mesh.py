@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +29,7 @@ BEHIND = -1.0  # relative to it: farther behind a surface, points are hidden fro
 MIN_VIEWS = 0.01  # fraction of the views that must see a voxel, each weighted by the cosine
 SEEN_WITHIN = 2.0  # voxels, of the depth of a view that sees a vertex
 MIN_PIECE = 0.01  # area of the smallest piece, of that of the largest one
+PIXELS_PER_VOXEL = 3.5  # of depth maps at the box's centre: depth is lost on what is thinner than about 4 px
 MAX_SIDE = 768  # px, of depth maps
 MIN_COSINE = 0.1  # between a normal and a ray, for depth to count
 
@@ -60,7 +61,8 @@ def extract_mesh(
     spacing = model.placement.scale / (side - 1)
     corner = torch.tensor(model.placement.origin) - model.placement.scale / 2
     near = _voxels_near(surface, corner, spacing, side)
-    distances = fuse_depth(model, corner + near.flip(1) * spacing, TRUNCATION * spacing, poses, cameras)
+    views = depth_views(model, poses, cameras)
+    distances = fuse_depth(views, corner + near.flip(1) * spacing, TRUNCATION * spacing)
     volume = torch.full((side,) * 3, torch.nan)
     volume[near.unbind(1)] = distances.float()
     known = ~volume.isnan()
@@ -71,7 +73,7 @@ def extract_mesh(
     filled = torch.where(known, volume, 1.0).numpy()
     vertices, triangles, *_ = marching_cubes(filled, 0.0, mask=cubes.numpy(), allow_degenerate=False)
     mesh = trimesh.Trimesh(vertices[:, ::-1] * spacing + corner.numpy(), triangles[:, ::-1], process=True)
-    mesh = without_unseen(mesh, model, SEEN_WITHIN * spacing, poses, cameras)
+    mesh = without_unseen(mesh, views, SEEN_WITHIN * spacing)
     mesh = largest_pieces(mesh, pieces)
     if faces is not None and len(mesh.faces) > faces:
         mesh = mesh.simplify_quadric_decimation(face_count=faces)
@@ -79,62 +81,7 @@ def extract_mesh(
     return mesh
 
 
-def fuse_depth(
-    model: RadianceGrid, points: Tensor, truncation: float, poses: Tensor, cameras: Sequence[Intrinsics]
-) -> Tensor:
-    """Average the signed distances of points to the surfaces that views see in front of them.
-
-    Args:
-        model: the grid.
-        points: ``[N, 3]``, world units.
-        truncation: largest distance, world units.
-        poses: camera-to-world ``[V, 4, 4]``.
-        cameras: of the views.
-
-    Returns:
-        Distances ``[N]`` relative to the truncation, positive outside; NaN where fewer than :data:`MIN_VIEWS` of the
-        views count.
-    """
-    sums, weights = torch.zeros(2, len(points), dtype=torch.float64)
-    for view in _depth_views(model, poses, cameras, "fusing depth"):
-        in_camera = to_camera(view.pose, points)
-        z = in_camera[:, 2]
-        (seen, cosine), inside = view.sample(in_camera)
-        # the distance to the plane through the surface, not along the ray
-        distance = (seen - z) * in_camera.norm(dim=1) / z.clamp_min(1e-9) * cosine / truncation
-        counts = inside & (distance > BEHIND) & (cosine > MIN_COSINE)
-        weight = torch.where(counts, cosine, 0.0)
-        sums += weight * distance.clamp_max(1)
-        weights += weight
-    return torch.where(weights >= MIN_VIEWS * len(poses), sums / weights, torch.nan)
-
-
-def without_unseen(
-    mesh: trimesh.Trimesh, model: RadianceGrid, tolerance: float, poses: Tensor, cameras: Sequence[Intrinsics]
-) -> trimesh.Trimesh:
-    """Return the faces whose vertices all lie, facing a view, within a ``tolerance`` of its depth, world units.
-
-    What no view sees, such as the underside, is only where fused distances happen to change their sign.
-
-    Raises:
-        UserError: if no faces are left.
-    """
-    vertices = torch.from_numpy(np.array(mesh.vertices, np.float64))
-    normals = torch.from_numpy(np.array(mesh.vertex_normals, np.float64))
-    seen = torch.zeros(len(vertices), dtype=torch.bool)
-    for view in _depth_views(model, poses, cameras, "finding what views see"):
-        in_camera = to_camera(view.pose, vertices)
-        (depth, _), inside = view.sample(in_camera)
-        faces_camera = ((view.pose[:3, 3] - vertices) * normals).sum(1) > 0
-        seen |= inside & faces_camera & ((depth - in_camera[:, 2]).abs() < tolerance)
-    kept = seen.numpy()[mesh.faces].all(1)
-    if not kept.any():
-        raise UserError("no view sees a surface in the box")
-    rest: trimesh.Trimesh = mesh.submesh([kept.nonzero()[0]], append=True)
-    return rest
-
-
-class _DepthView(NamedTuple):
+class DepthView(NamedTuple):
     """A rendered view: its pose ``[4, 4]`` and camera, and depth and cosines of rays and normals ``[2, H, W]``."""
 
     pose: Tensor
@@ -147,20 +94,81 @@ class _DepthView(NamedTuple):
         size = torch.tensor([self.camera.width, self.camera.height])
         inside = (in_camera[:, 2] > 0) & (pixels > 0).all(1) & (pixels < size - 1).all(1)
         at = ((2 * pixels + 1) / size - 1)[None, None].clamp(-2, 2)
-        return F.grid_sample(self.maps[None], at, align_corners=False)[0, :, 0], inside
+        return F.grid_sample(self.maps[None].double(), at, align_corners=False)[0, :, 0], inside
 
 
-def _depth_views(model: RadianceGrid, poses: Tensor, cameras: Sequence[Intrinsics], label: str) -> Iterator[_DepthView]:
-    """Render the depth of views, of at most :data:`MAX_SIDE` px."""
-    for pose, camera in tqdm(zip(poses, cameras, strict=True), label, len(poses), unit="view", leave=False):
-        k = min(1.0, MAX_SIDE / max(camera.width, camera.height))
+def depth_views(model: RadianceGrid, poses: Tensor, cameras: Sequence[Intrinsics]) -> list[DepthView]:
+    """Render the depth of views, of at most :data:`MAX_SIDE` px.
+
+    Small images are rendered larger, with :data:`PIXELS_PER_VOXEL` at the centre of the box.
+
+    Args:
+        model: the grid.
+        poses: camera-to-world ``[V, 4, 4]``.
+        cameras: of the views.
+    """
+    views = []
+    spacing, center = model.placement.scale / (model.voxels.side - 1), torch.tensor(model.placement.origin)
+    for pose, camera in tqdm(zip(poses, cameras, strict=True), "rendering depth", len(poses), unit="view", leave=False):
+        pixels_per_voxel = camera.fx * spacing / float((pose[:3, 3] - center).norm().clamp_min(1e-9))
+        k = min(max(1.0, PIXELS_PER_VOXEL / pixels_per_voxel), MAX_SIDE / max(camera.width, camera.height))
         camera = camera.resized(max(1, round(k * camera.width)), max(1, round(k * camera.height)))
         depth = model.render(pose, camera).depth
         assert depth is not None
         camera = model.corrected(camera)
         normals, rays = depth_normals(depth[0], camera)
         cosines = (normals * rays).sum(0, keepdim=True).abs()  # almost 0 at edges
-        yield _DepthView(pose.double(), camera, torch.cat([depth, cosines]).double())
+        views.append(DepthView(pose.double(), camera, torch.cat([depth, cosines])))
+    return views
+
+
+def fuse_depth(views: Sequence[DepthView], points: Tensor, truncation: float) -> Tensor:
+    """Average the signed distances of points to the surfaces that views see in front of them.
+
+    Args:
+        views: with the depth of the surfaces.
+        points: ``[N, 3]``, world units.
+        truncation: largest distance, world units.
+
+    Returns:
+        Distances ``[N]`` relative to the truncation, positive outside; NaN where fewer than :data:`MIN_VIEWS` of the
+        views count.
+    """
+    sums, weights = torch.zeros(2, len(points), dtype=torch.float64)
+    for view in tqdm(views, "fusing depth", unit="view", leave=False):
+        in_camera = to_camera(view.pose, points)
+        z = in_camera[:, 2]
+        (seen, cosine), inside = view.sample(in_camera)
+        # the distance to the plane through the surface, not along the ray
+        distance = (seen - z) * in_camera.norm(dim=1) / z.clamp_min(1e-9) * cosine / truncation
+        counts = inside & (distance > BEHIND) & (cosine > MIN_COSINE)
+        weight = torch.where(counts, cosine, 0.0)
+        sums += weight * distance.clamp_max(1)
+        weights += weight
+    return torch.where(weights >= MIN_VIEWS * len(views), sums / weights, torch.nan)
+
+
+def without_unseen(mesh: trimesh.Trimesh, views: Sequence[DepthView], tolerance: float) -> trimesh.Trimesh:
+    """Return the faces whose vertices all lie, facing a view, within a ``tolerance`` of its depth, world units.
+
+    What no view sees, such as the underside, is only where fused distances happen to change their sign.
+
+    Raises:
+        UserError: if no faces are left.
+    """
+    vertices = torch.from_numpy(np.array(mesh.vertices, np.float64))
+    normals = torch.from_numpy(np.array(mesh.vertex_normals, np.float64))
+    seen = torch.zeros(len(vertices), dtype=torch.bool)
+    for view in tqdm(views, "finding what views see", unit="view", leave=False):
+        in_camera = to_camera(view.pose, vertices)
+        (depth, _), inside = view.sample(in_camera)
+        faces_camera = ((view.pose[:3, 3] - vertices) * normals).sum(1) > 0
+        seen |= inside & faces_camera & ((depth - in_camera[:, 2]).abs() < tolerance)
+    kept = seen.numpy()[mesh.faces].all(1)
+    if not kept.any():
+        raise UserError("no view sees a surface in the box")
+    rest: trimesh.Trimesh = mesh.submesh([kept.nonzero()[0]], append=True)
+    return rest
 
 
 def _voxels_near(surface: Surface, corner: Tensor, spacing: float, side: int) -> Tensor:

@@ -73,8 +73,8 @@ def extract_mesh(
     filled = torch.where(known, volume, 1.0).numpy()
     vertices, triangles, *_ = marching_cubes(filled, 0.0, mask=cubes.numpy(), allow_degenerate=False)
     mesh = trimesh.Trimesh(vertices[:, ::-1] * spacing + corner.numpy(), triangles[:, ::-1], process=True)
+    mesh = largest_pieces(mesh, pieces)  # first: what no view sees may connect what views see
     mesh = without_unseen(mesh, views, SEEN_WITHIN * spacing)
-    mesh = largest_pieces(mesh, pieces)
     if faces is not None and len(mesh.faces) > faces:
         mesh = mesh.simplify_quadric_decimation(face_count=faces)
     mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=_colors(model, mesh, spacing))

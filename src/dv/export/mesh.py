@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TRUNCATION = 3.0  # voxels, from a surface to the end of its signed distances
 BEHIND = -1.0  # relative to it: farther behind a surface, points are hidden from a view
 MIN_VIEWS = 0.01  # fraction of the views that must see a voxel, each weighted by the cosine
-SEEN_WITHIN = 2.0  # voxels, of the depth of a view that sees a vertex
+SEEN_WITHIN = 2.0  # voxels, of the depth of a view that sees a vertex; with 1, surfaces seen at an angle get holes
 MIN_PIECE = 0.01  # area of the smallest piece, of that of the largest one
 PIXELS_PER_VOXEL = 3.5  # of depth maps at the box's centre: depth is lost on what is thinner than about 4 px
 MAX_SIDE = 768  # px, of depth maps

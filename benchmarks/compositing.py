@@ -15,6 +15,7 @@ from frames import open_checkpoint
 from dv.geometry.camera import pixel_rays
 from dv.ops.compositing import CompositeOutput, composite, composite_reference
 from dv.radiance import STEP_SIZE, RadianceGrid
+from dv.runtime.memory import keep_freed_memory
 
 
 def time_compositing(ckpt: Path, device: torch.device, count: int, runs: int) -> dict[str, list[float]]:
@@ -64,7 +65,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rays", type=int, default=8192)
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as training does
+    torch.set_num_threads(arguments.threads)
     seconds = time_compositing(arguments.ckpt, torch.device(arguments.device), arguments.rays, arguments.runs)
     kernels, tensors = (1e3 * statistics.median(seconds[name]) for name in ("kernels", "tensors"))
     print(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gpu
 import pytest
 import speed
 import torch
@@ -96,3 +97,18 @@ def test_compiled_networks_equal_eager_ones():
         results.append([image.detach(), *(p.grad for p in network.parameters())])
     for eager, traced in zip(*results, strict=True):
         torch.testing.assert_close(traced, eager, rtol=1e-9, atol=1e-9)
+
+
+def test_what_fails_or_is_out_of_time_does_not_end_the_other_measurements(tmp_path):
+    runner = gpu.Runner(tmp_path / "gpu.json", 60)
+    runner.run("fails", "-c", "print(1); print(2, end='\\r'); 1 / 0", limit=30)
+    slow = runner.start("slow", "-c", "import time; print('starts', flush=True); time.sleep(60)")
+    path = tmp_path / "figures.json"
+    write = f"open({str(path)!r}, 'w').write('{{\"psnr\": 30}}')"
+    runner.run("works", "-c", write, limit=30, figures=path)
+    runner.finish(slow, 3)
+    results = json.loads((tmp_path / "gpu.json").read_text())["results"]
+    assert [result["code"] for result in results.values()] == [1, 0, None]
+    assert "ZeroDivisionError: division by zero" in results["fails"]["output"][-1]
+    assert results["works"]["figures"] == {"psnr": 30}
+    assert results["slow"]["output"] == ["starts"]

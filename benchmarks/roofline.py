@@ -1,0 +1,134 @@
+"""How far compositing on CPUs is from what reading and adding its rows must take.
+
+python benchmarks/roofline.py outputs/demo/checkpoints/best.ckpt
+
+The least that a step does is to read the eight rows of features of every contributing sample, and to add to the eight
+rows of their gradient. Both are timed alone, over the samples that the rays of training pixels have, in their order:
+without marching, densities or weights. Figures are medians, one thread and all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from frames import open_checkpoint
+from numba import njit, prange
+
+from dv.geometry.camera import pixel_rays
+from dv.lightning.pixel_pool import PixelPool
+from dv.ops.compositing import Rays, composite
+from dv.ops.compositing_cpu import set_threads
+from dv.radiance import STEP_SIZE, RadianceGrid
+from dv.runtime.memory import keep_freed_memory
+
+RUNS = 15
+
+
+@njit(parallel=True, fastmath=True)
+def read_rows(features: Any, rows: Any, sums: Any) -> None:
+    """Sum the rows ``[S, 8]`` of features into ``sums`` ``[S, F]``."""
+    channels = features.shape[1]
+    for s in prange(len(rows)):
+        for c in range(channels):
+            sums[s, c] = 0
+        for k in range(8):
+            row = rows[s, k]
+            for c in range(channels):
+                sums[s, c] += features[row, c]
+
+
+@njit(parallel=True, fastmath=True)
+def add_rows(gradients: Any, rows: Any, starts: Any, values: Any) -> None:
+    """Add ``values`` ``[S, F]`` to the rows ``[S, 8]`` of gradients; a thread adds the samples between two starts."""
+    channels = gradients.shape[1]
+    for part in prange(len(starts) - 1):
+        for s in range(starts[part], starts[part + 1]):
+            for k in range(8):
+                row = rows[s, k]
+                for c in range(channels):
+                    gradients[row, c] += values[s, c]
+
+
+def sampled_rows(model: RadianceGrid, rays: Rays) -> np.ndarray[Any, Any]:
+    """Return the rows ``[S, 8]`` of the contributing samples of rays, ray after ray."""
+    voxels = model.voxels
+    output = composite(voxels.density, voxels.features, voxels.index, voxels.distance, rays, STEP_SIZE,
+                       voxels.interval(STEP_SIZE))  # fmt: skip
+    node = output.features.grad_fn
+    counts, cells = node.counts.sum(1), node.records.cells  # type: ignore[union-attr]
+    places = torch.cat([row[:count] for row, count in zip(cells, counts, strict=True)]).long()
+    side = voxels.side
+    corners = torch.tensor([(z * side + y) * side + x for z in (0, 1) for y in (0, 1) for x in (0, 1)])
+    rows: np.ndarray[Any, Any] = voxels.index.flatten()[places[:, None] + corners].numpy()
+    return rows
+
+
+def training_rays(model: RadianceGrid, views: Any, count: int) -> Rays:
+    """Return rays through random pixels of training views, as a step draws them."""
+    generator = torch.Generator().manual_seed(0)
+    pool = PixelPool(views, torch.device("cpu"))
+    pool.keep_hits(model, 0)
+    drawn = pool.draw(count // model.sizes.rays_per_pixel, generator)
+    points = (drawn.position[:, None] + model.subpixel_offsets).flatten(0, 1)
+    each = model.sizes.rays_per_pixel
+    world = pixel_rays(drawn.pose.repeat_interleave(each, 0), points, drawn.camera.repeat_interleave(each, 0))
+    return model.rays(*world, torch.rand(len(points), generator=generator))
+
+
+def median_ms(function: Callable[[], object]) -> float:
+    """Return the median milliseconds of a call, after one that compiles."""
+    function()
+    seconds = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds)
+
+
+def main() -> None:
+    """Print the times of both, and of the compositing that contains them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ckpt", type=Path)
+    parser.add_argument("--rays", type=int, default=8192)
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    restored = open_checkpoint(arguments.ckpt, torch.device("cpu"), "32-true")
+    model = restored.model
+    assert isinstance(model, RadianceGrid)
+    rays = training_rays(model, restored.source.views("train"), arguments.rays)
+    rows, voxels = sampled_rows(model, rays), model.voxels
+    channels = voxels.features.shape[1]
+    sums, gradients = np.zeros((len(rows), channels), np.float32), np.zeros(voxels.features.shape, np.float32)
+    print(
+        f"{arguments.rays} rays: {len(rows)} samples, {len(np.unique(rows))} of {len(voxels.density)} rows, "
+        f"{rows.size * channels * 4 / 1e6:.1f} MB read and as much added to"
+    )
+    given = voxels.density, voxels.features, voxels.index, voxels.distance, rays, STEP_SIZE, voxels.interval(STEP_SIZE)
+
+    def forward() -> Any:
+        return composite(*given).features.sum()
+
+    for threads in sorted({1, torch.get_num_threads()}, reverse=True):
+        torch.set_num_threads(threads)
+        set_threads()
+        starts = np.linspace(0, len(rows), threads + 1).astype(np.int64)
+        read = median_ms(lambda: read_rows(voxels.features.detach().numpy(), rows, sums))
+        added = median_ms(lambda starts=starts: add_rows(gradients, rows, starts, sums))
+        march = median_ms(forward)
+        both = median_ms(lambda: torch.autograd.grad(forward(), [voxels.density, voxels.features]))
+        print(
+            f"{threads} threads: rows read in {read:.1f} ms, forward {march:.1f} ms ({march / read:.1f} times); rows "
+            f"added to in {added:.1f} ms, backward {both - march:.1f} ms ({(both - march) / added:.1f} times)"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -38,7 +38,7 @@ class Result:
 
     Attributes:
         command: its words.
-        seconds: that it took.
+        seconds: from its start until it had ended and all before it had.
         code: exit status; None if it was out of time.
         output: its last lines.
         figures: what it wrote.

@@ -10,7 +10,6 @@ without marching, densities or weights. Figures are medians, one thread and all 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,15 +81,16 @@ def training_rays(model: RadianceGrid, views: Any, count: int) -> Rays:
     return model.rays(*world, torch.rand(len(points), generator=generator))
 
 
-def median_ms(function: Callable[[], object]) -> float:
-    """Return the median milliseconds of a call, after one that compiles."""
-    function()
-    seconds = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(seconds)
+def median_ms(*functions: Callable[[], object]) -> list[float]:
+    """Return the median milliseconds of each of some calls that follow each other, after a round that compiles."""
+    rounds = []
+    for _ in range(RUNS + 1):
+        times = [time.perf_counter()]
+        for function in functions:
+            function()
+            times.append(time.perf_counter())
+        rounds.append(np.diff(times))
+    return [1e3 * float(value) for value in np.median(rounds[1:], axis=0)]
 
 
 def main() -> None:
@@ -113,20 +113,28 @@ def main() -> None:
     )
     given = voxels.density, voxels.features, voxels.index, voxels.distance, rays, STEP_SIZE, voxels.interval(STEP_SIZE)
 
-    def forward() -> Any:
-        return composite(*given).features.sum()
+    outputs: list[Any] = []
+
+    def forward() -> None:
+        outputs.append(composite(*given))
+
+    def backward() -> None:
+        output = outputs.pop()
+        gradients_of_output = torch.ones_like(output.features), torch.ones_like(output.transmittance)
+        torch.autograd.grad(output[:2], [voxels.density, voxels.features], gradients_of_output)
 
     for threads in sorted({1, torch.get_num_threads()}, reverse=True):
         torch.set_num_threads(threads)
         set_threads()
         starts = np.linspace(0, len(rows), threads + 1).astype(np.int64)
-        read = median_ms(lambda: read_rows(voxels.features.detach().numpy(), rows, sums))
-        added = median_ms(lambda starts=starts: add_rows(gradients, rows, starts, sums))
-        march = median_ms(forward)
-        both = median_ms(lambda: torch.autograd.grad(forward(), [voxels.density, voxels.features]))
+        read, added = median_ms(
+            lambda: read_rows(voxels.features.detach().numpy(), rows, sums),
+            lambda starts=starts: add_rows(gradients, rows, starts, sums),
+        )
+        forwards, backwards = median_ms(forward, backward)
         print(
-            f"{threads} threads: rows read in {read:.1f} ms, forward {march:.1f} ms ({march / read:.1f} times); rows "
-            f"added to in {added:.1f} ms, backward {both - march:.1f} ms ({(both - march) / added:.1f} times)"
+            f"threads: {threads}; rows read in {read:.1f} ms, forward {forwards:.1f} ms ({forwards / read:.1f} times); "
+            f"rows added to in {added:.1f} ms, backward {backwards:.1f} ms ({backwards / added:.1f} times)"
         )
 
 

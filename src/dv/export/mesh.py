@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dv.errors import UserError
-from dv.export.surface import Surface, along_normals
+from dv.export.surface import Surface, along_normals, with_pixels_per_vertex
 from dv.geometry.camera import Intrinsics, project, to_camera
 from dv.geometry.depth_maps import depth_normals
 from dv.radiance import RadianceGrid
@@ -31,6 +31,7 @@ SEEN_WITHIN = 2.0  # voxels, of the depth of a view that sees a vertex; with 1, 
 MIN_PIECE = 0.01  # area of the smallest piece, of that of the largest one
 PIXELS_PER_VOXEL = 3.5  # of depth maps at the box's centre: depth is lost on what is thinner than about 4 px
 MAX_SIDE = 768  # px, of depth maps
+MAX_PIXELS = 1 << 27  # of the depth maps of all views, 8 bytes each
 MIN_COSINE = 0.1  # between a normal and a ray, for depth to count
 
 
@@ -98,21 +99,16 @@ class DepthView(NamedTuple):
 
 
 def depth_views(model: RadianceGrid, poses: Tensor, cameras: Sequence[Intrinsics]) -> list[DepthView]:
-    """Render the depth of views, of at most :data:`MAX_SIDE` px.
-
-    Small images are rendered larger, with :data:`PIXELS_PER_VOXEL` at the centre of the box.
+    """Render the depth of views with :data:`PIXELS_PER_VOXEL` at the centre of the box, as far as the limits allow.
 
     Args:
         model: the grid.
         poses: camera-to-world ``[V, 4, 4]``.
         cameras: of the views.
     """
-    views = []
-    spacing, center = model.placement.scale / (model.voxels.side - 1), torch.tensor(model.placement.origin)
+    views, max_side = [], min(MAX_SIDE, math.sqrt(MAX_PIXELS / len(poses)))
     for pose, camera in tqdm(zip(poses, cameras, strict=True), "rendering depth", len(poses), unit="view", leave=False):
-        pixels_per_voxel = camera.fx * spacing / float((pose[:3, 3] - center).norm().clamp_min(1e-9))
-        k = min(max(1.0, PIXELS_PER_VOXEL / pixels_per_voxel), MAX_SIDE / max(camera.width, camera.height))
-        camera = camera.resized(max(1, round(k * camera.width)), max(1, round(k * camera.height)))
+        camera = with_pixels_per_vertex(model, pose, camera, PIXELS_PER_VOXEL, max_side)
         depth = model.render(pose, camera).depth
         assert depth is not None
         camera = model.corrected(camera)

@@ -76,7 +76,7 @@ def visible_surface(model: RadianceGrid, poses: Tensor, cameras: Sequence[Intrin
     near = model.sizes.near * placement.scale
     progress = tqdm(zip(poses, cameras, strict=True), "looking for surfaces", len(poses), unit="view", leave=False)
     for pose, camera in progress:
-        k = _with_rays_at_vertices(model, pose, model.corrected(camera))
+        k = with_pixels_per_vertex(model, pose, model.corrected(camera), 1.0, MAX_SIDE)
         pixels = pixel_grid(k.width, k.height)
         origins, directions = pixel_rays(pose.expand(len(pixels), 4, 4), pixels, k)
         rays = model.rays(origins, directions, torch.full_like(origins[:, 0], 0.5))
@@ -121,8 +121,18 @@ def _vertex_pixels(model: RadianceGrid, pose: Tensor) -> float:
     return max(distance, p.scale / 2) * (model.voxels.side - 1) / p.scale
 
 
-def _with_rays_at_vertices(model: RadianceGrid, pose: Tensor, camera: Intrinsics) -> Intrinsics:
-    """Return a camera with about one ray per vertex, of at most :data:`MAX_SIDE` px."""
-    wanted = _vertex_pixels(model, pose) / math.sqrt(camera.fx * camera.fy)
-    k = min(wanted, MAX_SIDE / max(camera.width, camera.height))
+def with_pixels_per_vertex(
+    model: RadianceGrid, pose: Tensor, camera: Intrinsics, count: float, max_side: float
+) -> Intrinsics:
+    """Return a camera whose image has ``count`` pixels per vertex at the centre of the box, on either axis.
+
+    Args:
+        model: the grid.
+        pose: camera-to-world ``[4, 4]``.
+        camera: that sees the same.
+        count: pixels, may be below 1.
+        max_side: px, of the image.
+    """
+    wanted = count * _vertex_pixels(model, pose) / math.sqrt(camera.fx * camera.fy)
+    k = min(wanted, max_side / max(camera.width, camera.height))
     return camera.resized(max(1, round(k * camera.width)), max(1, round(k * camera.height)))

@@ -4,41 +4,60 @@ python benchmarks/compositing.py outputs/train/vase/RUN/checkpoints/best.ckpt --
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from frames import open_checkpoint
 
-from dv.geometry.camera import pixel_rays
-from dv.ops.compositing import CompositeOutput, composite, composite_reference
+from dv.data.folder import Views
+from dv.geometry.camera import subpixel_rays
+from dv.lightning.pixel_pool import PixelPool
+from dv.ops.compositing import CompositeOutput, Rays, composite, composite_reference
 from dv.radiance import STEP_SIZE, RadianceGrid
 from dv.runtime.memory import keep_freed_memory
 
 
-def time_compositing(ckpt: Path, device: torch.device, count: int, runs: int) -> dict[str, list[float]]:
+def training_rays(model: RadianceGrid, views: Views, count: int, device: torch.device) -> Rays:
+    """Return about ``count`` rays through random pixels of training views, as a training step draws them."""
+    generator, pool = torch.Generator(device).manual_seed(0), PixelPool(views, device)
+    pool.keep_hits(model, 0)
+    drawn = pool.draw(count // model.sizes.rays_per_pixel, generator)
+    world = subpixel_rays(drawn.pose, drawn.position, drawn.camera, model.subpixel_offsets)
+    return model.rays(*world, torch.rand(len(world[0]), generator=generator, device=device))
+
+
+def median_ms(runs: int, *functions: Callable[[], object]) -> list[float]:
+    """Return the median milliseconds of each of some calls that follow each other, after a round that compiles."""
+    rounds = []
+    for _ in range(runs + 1):
+        times = [time.perf_counter()]
+        for function in functions:
+            function()
+            times.append(time.perf_counter())
+        rounds.append(np.diff(times))
+    return [1e3 * float(value) for value in np.median(rounds[1:], axis=0)]
+
+
+def time_compositing(ckpt: Path, device: torch.device, count: int, runs: int) -> list[float]:
     """Time forward and backward passes of both implementations.
 
     Args:
         ckpt: checkpoint of a radiance grid.
         device: device to run on.
-        count: number of rays, through random pixels of random training views.
+        count: number of rays, through random pixels of the training views.
         runs: number of passes of each implementation, in turn.
 
     Returns:
-        Seconds of each pass by ``kernels`` and by ``tensors``.
+        Milliseconds of a forward and backward pass by kernels and by tensor operations.
     """
     restored = open_checkpoint(ckpt, device, "32-true")
-    model, source = restored.model, restored.source
+    model = restored.model
     assert isinstance(model, RadianceGrid)
-    views, generator = source.views("train"), torch.Generator().manual_seed(0)
-    k = views.cameras[0]
-    pixels = (torch.rand(count, 2, generator=generator) * torch.tensor([k.width, k.height])).long()
-    poses = views.poses[torch.randint(len(views), (count,), generator=generator)]
-    world = pixel_rays(poses.to(device), pixels.to(device), k)
-    rays, voxels = model.rays(*world, torch.rand(count, generator=generator).to(device)), model.voxels
+    rays, voxels = training_rays(model, restored.source.views("train"), count, device), model.voxels
 
     def forward_and_backward(function: Callable[..., CompositeOutput]) -> None:
         density, features, interval = voxels.density, voxels.features, voxels.interval(STEP_SIZE)
@@ -47,15 +66,7 @@ def time_compositing(ckpt: Path, device: torch.device, count: int, runs: int) ->
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    functions = {"kernels": composite, "tensors": composite_reference}
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for run in range(runs + 1):  # the first run compiles
-        for name, function in functions.items():
-            start = time.perf_counter()
-            forward_and_backward(function)
-            if run:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+    return median_ms(runs, *(partial(forward_and_backward, f) for f in (composite, composite_reference)))
 
 
 def main() -> None:
@@ -69,8 +80,8 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()  # as training does
     torch.set_num_threads(arguments.threads)
-    seconds = time_compositing(arguments.ckpt, torch.device(arguments.device), arguments.rays, arguments.runs)
-    kernels, tensors = (1e3 * statistics.median(seconds[name]) for name in ("kernels", "tensors"))
+    device = torch.device(arguments.device)
+    kernels, tensors = time_compositing(arguments.ckpt, device, arguments.rays, arguments.runs)
     print(
         f"{arguments.rays} rays, forward and backward: {kernels:.1f} ms by kernels, {tensors:.1f} ms by tensors "
         f"({tensors / kernels:.1f} times as long)"

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -27,7 +27,7 @@ OBJECTS = ("vase", "cube", "pedestal", "chair")
 TESTS = ("tests/test_parity.py", "tests/ops/test_compositing_cuda.py", "tests/tasks/test_gpu.py")
 TRY = ("grid.side=32", "model.rays=2048", "trainer.precision=32-true")  # sizes for a CPU
 VIEWS = "source.train_views=8", "source.validation_views=2", "source.test_views=2"  # likewise
-SAMPLES = 16  # per pixel of the objects' images, which 16 cores render within three minutes
+SAMPLES = 16  # per pixel of the objects' images; 64 would take longer than everything else
 SPEED_SIZES = {"cuda": "512,64,32,64,64", "cpu": "64,16,8,4,4"}
 LAST_LINES = 6  # of a command's output that are kept
 
@@ -38,7 +38,7 @@ class Result:
 
     Attributes:
         command: its words.
-        seconds: from its start until it had ended and all before it had.
+        seconds: that it took.
         code: exit status; None if it was out of time.
         output: its last lines.
         figures: what it wrote.
@@ -49,16 +49,6 @@ class Result:
     code: int | None
     output: list[str]
     figures: dict[str, Any]
-
-
-class Started(NamedTuple):
-    """A command that runs: its name and words, the file with its output, and when it was started, s."""
-
-    name: str
-    command: list[str]
-    process: subprocess.Popen[bytes]
-    output: Path
-    time: float
 
 
 class Runner:
@@ -75,32 +65,26 @@ class Runner:
         self.results: dict[str, Result] = {}
 
     def run(self, name: str, *command: str, limit: float, figures: Path | None = None) -> None:
-        """Run a Python command for at most ``limit`` seconds; ``figures`` is the JSON file that it writes."""
-        self.finish(self.start(name, *command), limit, figures)
+        """Run a Python command, and write all results.
 
-    def start(self, name: str, *command: str) -> Started:
-        """Start a Python command, whose output goes to a file."""
-        output = self.path.with_name(f"{name.replace(': ', '_')}.log")
-        with output.open("w") as file:
-            process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-        return Started(name, list(command), process, output, time.monotonic())
-
-    def finish(self, started: Started, limit: float, figures: Path | None = None) -> None:
-        """Wait for a command, stop it at its limit or the deadline, and write all results."""
+        Args:
+            name: of its result, and of the file with its output.
+            command: words after ``python``.
+            limit: seconds after which it is stopped, as it is at the deadline.
+            figures: JSON file that it writes.
+        """
+        start, path = time.monotonic(), self.path.with_name(f"{name.replace(': ', '_')}.log")
         code: int | None = None
-        end = min(started.time + limit, self.deadline)
-        try:
-            code = started.process.wait(timeout=max(0.1, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            started.process.kill()
-            started.process.wait()
-        name, seconds = started.name, round(time.monotonic() - started.time, 1)
+        with path.open("w") as output, suppress(subprocess.TimeoutExpired):
+            seconds = max(0.1, min(limit, self.deadline - start))
+            words = [sys.executable, *command]
+            code = subprocess.run(words, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, timeout=seconds).returncode
+        lines = path.read_text().replace("\r", "\n").strip().splitlines()[-LAST_LINES:]
         found = json.loads(figures.read_text()) if code == 0 and figures else {}
-        lines = started.output.read_text().replace("\r", "\n").strip().splitlines()[-LAST_LINES:]
-        self.results[name] = Result(started.command, seconds, code, lines, found)
+        self.results[name] = Result(list(command), round(time.monotonic() - start, 1), code, lines, found)
         everything = {name: asdict(result) for name, result in self.results.items()}
         self.path.write_text(json.dumps({"device": device_name(), "results": everything}, indent=1))
-        print(f"{name}: {'out of time' if code is None else f'exit status {code}'}, {seconds} s")
+        print(f"{name}: {'out of time' if code is None else f'exit status {code}'}, {self.results[name].seconds} s")
 
 
 def device_name() -> str:
@@ -120,21 +104,13 @@ def measure(runner: Runner, folder: Path, device: str, side: int, seconds: int) 
     """
     clock = f"trainer.max_time=00:00:{seconds // 60:02d}:{seconds % 60:02d}"
     settings = [clock, f"trainer.gpus={int(device == 'cuda')}", *(TRY if device == "cpu" else ())]
-    roots = {name: f"object.root={folder / 'data' / name}" for name in OBJECTS}
-    workers = max(1, (os.cpu_count() or 1) // len(OBJECTS))  # all objects at once
-    render = [f"source.image_side={side}", f"source.samples_per_pixel={SAMPLES}", f"source.workers={workers}"]
-    render += VIEWS if device == "cpu" else ()
-    preparing = [
-        runner.start(f"{name}: prepare", "prepare.py", "source=synthetic", f"object={name}", root, *render)
-        for name, root in roots.items()
-    ]
+    render = [f"source.image_side={side}", f"source.samples_per_pixel={SAMPLES}", *(VIEWS if device == "cpu" else ())]
     runner.run("tests", "-m", "pytest", "-q", "-m", "not slow", *TESTS, limit=150)
-    for started in preparing:
-        runner.finish(started, limit=240)
-    for name, root in roots.items():
-        run = folder / name
-        arguments = [f"object={name}", root, f"hydra.run.dir={run}", "trainer.progress_bar=false", *settings]
-        runner.run(f"{name}: train", "train.py", "experiment=radiance_gpu", *arguments, limit=seconds + 90)
+    for name in OBJECTS:
+        run, of = folder / name, [f"object={name}", f"object.root={folder / 'data' / name}"]
+        runner.run(f"{name}: prepare", "prepare.py", "source=synthetic", *of, *render, limit=120)
+        train = ["train.py", "experiment=radiance_gpu", *of, *settings]
+        runner.run(f"{name}: train", *train, f"hydra.run.dir={run}", "trainer.progress_bar=false", limit=seconds + 90)
         ckpt, scores = run / "checkpoints" / "best.ckpt", run / "evaluate"
         evaluate = ["evaluate.py", f"ckpt={ckpt}", settings[1], f"output_dir={scores}"]
         runner.run(f"{name}: evaluate", *evaluate, limit=60, figures=scores / "metrics.json")

@@ -10,20 +10,17 @@ without marching, densities or weights. Figures are medians, one thread and all 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from compositing import median_ms, training_rays
 from frames import open_checkpoint
 from numba import njit, prange
 
-from dv.geometry.camera import pixel_rays
-from dv.lightning.pixel_pool import PixelPool
 from dv.ops.compositing import Rays, composite
-from dv.ops.compositing_cpu import set_threads
+from dv.ops.compositing_cpu import march, set_threads
 from dv.radiance import STEP_SIZE, RadianceGrid
 from dv.runtime.memory import keep_freed_memory
 
@@ -57,40 +54,14 @@ def add_rows(gradients: Any, rows: Any, starts: Any, values: Any) -> None:
 
 def sampled_rows(model: RadianceGrid, rays: Rays) -> np.ndarray[Any, Any]:
     """Return the rows ``[S, 8]`` of the contributing samples of rays, ray after ray."""
-    voxels = model.voxels
-    output = composite(voxels.density, voxels.features, voxels.index, voxels.distance, rays, STEP_SIZE,
-                       voxels.interval(STEP_SIZE))  # fmt: skip
-    node = output.features.grad_fn
-    counts, cells = node.counts.sum(1), node.records.cells  # type: ignore[union-attr]
-    places = torch.cat([row[:count] for row, count in zip(cells, counts, strict=True)]).long()
-    side = voxels.side
-    corners = torch.tensor([(z * side + y) * side + x for z in (0, 1) for y in (0, 1) for x in (0, 1)])
-    rows: np.ndarray[Any, Any] = voxels.index.flatten()[places[:, None] + corners].numpy()
+    v, interval = model.voxels, model.voxels.interval(STEP_SIZE)
+    index, distance = v.index.flatten(0, 1), v.distance.flatten(0, 1)
+    _, records = march(v.density, v.features, index, distance, rays, STEP_SIZE, interval, 0.0, room=1)
+    counts = records.counts.sum(1)
+    places = torch.cat([row[:count] for row, count in zip(records.cells, counts, strict=True)]).long()
+    corners = torch.cartesian_prod(*[torch.arange(2)] * 3) @ torch.tensor([v.side**2, v.side, 1])
+    rows: np.ndarray[Any, Any] = index.flatten()[places[:, None] + corners].numpy()
     return rows
-
-
-def training_rays(model: RadianceGrid, views: Any, count: int) -> Rays:
-    """Return rays through random pixels of training views, as a step draws them."""
-    generator = torch.Generator().manual_seed(0)
-    pool = PixelPool(views, torch.device("cpu"))
-    pool.keep_hits(model, 0)
-    drawn = pool.draw(count // model.sizes.rays_per_pixel, generator)
-    points = (drawn.position[:, None] + model.subpixel_offsets).flatten(0, 1)
-    each = model.sizes.rays_per_pixel
-    world = pixel_rays(drawn.pose.repeat_interleave(each, 0), points, drawn.camera.repeat_interleave(each, 0))
-    return model.rays(*world, torch.rand(len(points), generator=generator))
-
-
-def median_ms(*functions: Callable[[], object]) -> list[float]:
-    """Return the median milliseconds of each of some calls that follow each other, after a round that compiles."""
-    rounds = []
-    for _ in range(RUNS + 1):
-        times = [time.perf_counter()]
-        for function in functions:
-            function()
-            times.append(time.perf_counter())
-        rounds.append(np.diff(times))
-    return [1e3 * float(value) for value in np.median(rounds[1:], axis=0)]
 
 
 def main() -> None:
@@ -103,7 +74,7 @@ def main() -> None:
     restored = open_checkpoint(arguments.ckpt, torch.device("cpu"), "32-true")
     model = restored.model
     assert isinstance(model, RadianceGrid)
-    rays = training_rays(model, restored.source.views("train"), arguments.rays)
+    rays = training_rays(model, restored.source.views("train"), arguments.rays, torch.device("cpu"))
     rows, voxels = sampled_rows(model, rays), model.voxels
     channels = voxels.features.shape[1]
     sums, gradients = np.zeros((len(rows), channels), np.float32), np.zeros(voxels.features.shape, np.float32)
@@ -128,10 +99,11 @@ def main() -> None:
         set_threads()
         starts = np.linspace(0, len(rows), threads + 1).astype(np.int64)
         read, added = median_ms(
+            RUNS,
             lambda: read_rows(voxels.features.detach().numpy(), rows, sums),
             lambda starts=starts: add_rows(gradients, rows, starts, sums),
         )
-        forwards, backwards = median_ms(forward, backward)
+        forwards, backwards = median_ms(RUNS, forward, backward)
         print(
             f"threads: {threads}; rows read in {read:.1f} ms, forward {forwards:.1f} ms ({forwards / read:.1f} times); "
             f"rows added to in {added:.1f} ms, backward {backwards:.1f} ms ({backwards / added:.1f} times)"

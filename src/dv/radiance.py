@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor, nn
 
-from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays, subpixel_offsets
+from dv.geometry.camera import Intrinsics, pixel_grid, subpixel_offsets, subpixel_rays
 from dv.geometry.grid import GridPlacement
 from dv.nets.decoder import ViewDecoder
 from dv.nets.exposure import ViewExposures, expose
@@ -218,10 +218,7 @@ class RadianceGrid(ObjectModel):
             step_size: distance between samples, vertices.
         """
         rays = self.sizes.rays_per_pixel
-        points = (pixels[:, None] + self.subpixel_offsets).view(-1, 2)
-        if isinstance(intrinsics, Tensor):
-            intrinsics = intrinsics.repeat_interleave(rays, 0)
-        origins, directions = pixel_rays(poses.repeat_interleave(rays, 0), points, intrinsics)
+        origins, directions = subpixel_rays(poses, pixels, intrinsics, self.subpixel_offsets)
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
         output = self(origins, directions, offsets, step_size)
         colors = output.colors.view(-1, rays, 3, 1).transpose(1, 2)  # kornia's layout, [P, 3, rays, 1]

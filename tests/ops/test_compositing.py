@@ -167,10 +167,10 @@ def test_more_samples_than_expected_are_recorded(monkeypatch):
     density, features, index, rays = scene(3)
     inputs = density, features, index, empty_space_distance(cells(index != 0)), rays, STEP_SIZE, INTERVAL
     exact = with_gradients(composite, *inputs)
-    monkeypatch.setattr(compositing_cpu._Composite, "expected_samples", 1)
+    monkeypatch.setattr(compositing_cpu._Composite, "room", 1)
     ours = with_gradients(composite, *inputs)
     assert all(torch.equal(a, b) for a, b in zip(ours, exact, strict=True))
-    assert compositing_cpu._Composite.expected_samples > 1
+    assert compositing_cpu._Composite.room > 1
 
 
 def test_no_cell_within_the_empty_space_distance_is_occupied():

@@ -218,6 +218,26 @@ def pixel_rays(poses: Tensor, pixels: Tensor, intrinsics: Intrinsics | Tensor) -
     return poses[:, :3, 3], axes[:, :, 0] * x[:, None] + axes[:, :, 1] * y[:, None] + axes[:, :, 2]
 
 
+def subpixel_rays(
+    poses: Tensor, pixels: Tensor, intrinsics: Intrinsics | Tensor, offsets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return several world rays through each pixel; those of a pixel follow each other.
+
+    Args:
+        poses: camera-to-world ``[P, 4, 4]``, of each pixel's view.
+        pixels: pixel indices ``[P, 2]`` (col, row).
+        intrinsics: shared by all pixels, or those of each pixel, ``[P, 4]``.
+        offsets: places of S rays in a pixel ``[S, 2]`` (col, row), px from its centre.
+
+    Returns:
+        Origins and directions ``[P·S, 3]``, as of :func:`pixel_rays`.
+    """
+    count, points = len(offsets), (pixels[:, None] + offsets).view(-1, 2)
+    if isinstance(intrinsics, Tensor):
+        intrinsics = intrinsics.repeat_interleave(count, 0)
+    return pixel_rays(poses.repeat_interleave(count, 0), points, intrinsics)
+
+
 def pixel_grid(width: int, height: int | None = None, device: torch.device | str = "cpu") -> Tensor:
     """Return the indices ``[width · height, 2]`` (col, row) of all pixels of an image, row by row; square by default.
 

@@ -36,26 +36,79 @@ def composite(
     return CompositeOutput(*_Composite.apply(*arguments))  # type: ignore[no-untyped-call]
 
 
-class _Records(NamedTuple):
-    """Samples of blocks of rays, ``[B, S]`` each, see :func:`dv.ops.marching_cpu.forward_kernel`."""
+class Records(NamedTuple):
+    """The contributing samples of rays by block: B blocks of :data:`RAYS_PER_BLOCK` rays, S samples or fewer in each.
 
+    Args:
+        counts: samples of each ray ``[B, RAYS_PER_BLOCK]``; those of a block's rays follow each other.
+        cells: places of the samples' cells in the flattened index ``[B, S]``.
+        fractions: places in the cells (x, y, z) ``[B, S, 3]``, in [0, 1].
+        weights: shares of the samples in their rays' features ``[B, S]``.
+        slopes: derivatives of the samples' optical depths by their raw densities ``[B, S]``.
+        features: of the samples ``[B, S, F]``.
+    """
+
+    counts: Tensor
     cells: Tensor
     fractions: Tensor
     weights: Tensor
     slopes: Tensor
-    values: Tensor
+    features: Tensor
+
+    @property
+    def largest_block(self) -> int:
+        """Samples of the block that has the most."""
+        return int(self.counts.sum(1).amax()) if len(self.counts) else 0
 
     @classmethod
-    def empty(cls, blocks: int, size: int, features: Tensor, index: Tensor) -> _Records:
+    def empty(cls, rays: int, size: int, features: Tensor, index: Tensor) -> Records:
         """Allocate records of ``size`` samples per block."""
-        shape = blocks, size
+        blocks = -(-rays // RAYS_PER_BLOCK)
         places = torch.int32 if index.numel() <= torch.iinfo(torch.int32).max else torch.int64
-        cells, (weights, slopes) = torch.empty(shape, dtype=places), features.new_empty(2, *shape).unbind()
-        return cls(cells, features.new_empty(*shape, 3), weights, slopes, features.new_empty(*shape, features.shape[1]))
+        return cls(
+            torch.zeros(blocks, RAYS_PER_BLOCK, dtype=torch.int64),
+            torch.empty(blocks, size, dtype=places),
+            features.new_empty(blocks, size, 3),
+            features.new_empty(blocks, size),
+            features.new_empty(blocks, size),
+            features.new_empty(blocks, size, features.shape[1]),
+        )
+
+
+def march(
+    density: Tensor, features: Tensor, index: Tensor, distance: Tensor, rays: Rays, step_size: float, interval: float,
+    near: float, room: int,
+) -> tuple[CompositeOutput, Records]:  # fmt: skip
+    """Composite without gradients, and record the samples that contribute.
+
+    Args:
+        density: as the others, see :func:`dv.ops.compositing.composite`.
+        features: likewise.
+        index: ``[L·G, G, G]``, the planes of all levels.
+        distance: ``[L·(G-1), G-1, G-1]``, likewise.
+        rays: R rays.
+        step_size: as there.
+        interval: likewise.
+        near: likewise.
+        room: samples per block that can be recorded, 0 for none; if there are more, rays are marched again.
+    """
+    set_threads()
+    count = len(rays.origins)
+    out, transmittance, depth = features.new_empty(count, features.shape[1]), *features.new_empty(2, count).unbind()
+    inputs = _arrays(density, features, index, distance, *rays)
+    number = density.numpy(force=True).dtype.type
+    constants = [number(x) for x in (step_size, interval, near, min_raw_density(interval), MIN_TRANSMITTANCE)]
+    while True:
+        records = Records.empty(count, room, features, index)
+        results = _arrays(out, transmittance, depth, records.counts.view(-1), *records[1:])
+        forward_kernel(*inputs, *constants, *results)
+        if not room or records.largest_block <= room:
+            return CompositeOutput(out, transmittance, depth), records
+        room = records.largest_block
 
 
 class _Composite(torch.autograd.Function):
-    expected_samples = RAYS_PER_BLOCK  # per block; if there are more, rays are marched again
+    room = RAYS_PER_BLOCK  # for the samples of the next rays, see march
 
     @staticmethod
     def forward(
@@ -63,43 +116,29 @@ class _Composite(torch.autograd.Function):
         origins: Tensor, directions: Tensor, offsets: Tensor, step_size: float, interval: float, near: float,
         is_recorded: bool,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        set_threads()
-        count = len(origins)
-        out, transmittance, depth = features.new_empty(count, features.shape[1]), *features.new_empty(2, count).unbind()
-        blocks = -(-count // RAYS_PER_BLOCK)
-        counts = torch.zeros(blocks, RAYS_PER_BLOCK, dtype=torch.int64)
-        inputs = _arrays(density, features, index, distance, origins, directions, offsets)
-        number = density.numpy(force=True).dtype.type
-        constants = [number(x) for x in (step_size, interval, near, min_raw_density(interval), MIN_TRANSMITTANCE)]
-        longest = 0
-        while True:
-            size = max(longest, _Composite.expected_samples) if is_recorded else 0
-            records = _Records.empty(blocks, size, features, index)
-            results = _arrays(out, transmittance, depth, counts.view(-1), *records)
-            forward_kernel(*inputs, *constants, *results)
-            longest = int(counts.sum(1).amax()) if blocks else 0
-            if not is_recorded or longest <= size:
-                break
+        inputs = density, features, index, distance
+        rays = Rays(origins, directions, offsets)
+        output, records = march(*inputs, rays, step_size, interval, near, _Composite.room if is_recorded else 0)
         if is_recorded:
-            _Composite.expected_samples = longest + longest // 4
-            ctx.inputs, ctx.counts, ctx.records = inputs, counts, records
-            ctx.save_for_backward(out, transmittance)
-        ctx.mark_non_differentiable(depth)
-        return out, transmittance, depth
+            _Composite.room = max(1, records.largest_block * 5 // 4)
+            ctx.inputs, ctx.records = _arrays(*inputs, *rays), records
+            ctx.save_for_backward(output.features, output.transmittance)
+        ctx.mark_non_differentiable(output.depth)
+        return tuple(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         set_threads()
         out, transmittance = ctx.saved_tensors
         density, features, index, *_ = ctx.inputs
-        cells, fractions, weights, slopes, values = _arrays(*ctx.records)
-        counts = ctx.counts.view(-1).numpy()
+        per_ray, cells, fractions, weights, slopes, sample_features = _arrays(*ctx.records)
+        counts = per_ray.ravel()
         grad_out, grad_transmittance = _arrays(*(gradient.contiguous() for gradient in gradients[:2]))
         grad_raw, rays = np.empty_like(weights), np.empty(weights.shape, np.int32)
         given = *_arrays(out, transmittance), counts, grad_out, grad_transmittance
-        density_gradient_kernel(*given, weights, slopes, values, grad_raw, rays)
+        density_gradient_kernel(*given, weights, slopes, sample_features, grad_raw, rays)
         ends, order = np.zeros(len(index) + 2, np.int64), np.empty(int(counts.sum()), np.int64)
-        sort_by_plane(ctx.counts.sum(1).numpy(), cells, index.shape[1] * index.shape[2], ends, order)
+        sort_by_plane(per_ray.sum(1), cells, index.shape[1] * index.shape[2], ends, order)
         grad_density = torch.zeros(density.shape, dtype=out.dtype)
         grad_features = torch.zeros(features.shape, dtype=out.dtype)
         flat = cells.ravel(), fractions.reshape(-1, 3), weights.ravel(), grad_raw.ravel(), rays.ravel(), grad_out

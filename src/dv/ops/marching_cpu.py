@@ -122,7 +122,7 @@ def forward_kernel(
     density: Any, features: Any, index: Any, distance: Any, origins: Any, directions: Any, offsets: Any,
     step_size: Any, interval: Any, near: Any, min_raw: Any, min_transmittance: Any,
     out: Any, out_transmittance: Any, out_depth: Any, counts: Any,
-    cells: Any, fractions: Any, weights: Any, slopes: Any, values: Any,
+    cells: Any, fractions: Any, weights: Any, slopes: Any, sample_features: Any,
 ) -> None:  # fmt: skip
     """March along all rays, and record their contributing samples.
 
@@ -179,7 +179,7 @@ def forward_kernel(
                         else:
                             for c in range(channels):
                                 value = _dot(w, _corner_features(features, r, c))
-                                values[block, sample, c] = value
+                                sample_features[block, sample, c] = value
                                 out[ray, c] += weight * value
                             cells[block, sample] = ((first_plane + iz) * side + iy) * side + ix
                             place = fractions[block, sample]
@@ -194,7 +194,7 @@ def forward_kernel(
 @njit(parallel=True, cache=True, fastmath=FAST)
 def density_gradient_kernel(
     out: Any, out_transmittance: Any, counts: Any, grad_out: Any, grad_transmittance: Any,
-    weights: Any, slopes: Any, values: Any, grad_raw: Any, rays: Any,
+    weights: Any, slopes: Any, sample_features: Any, grad_raw: Any, rays: Any,
 ) -> None:  # fmt: skip
     """Fill the gradient of the raw density and the ray of each recorded sample, ``[B, S]``.
 
@@ -212,7 +212,7 @@ def density_gradient_kernel(
             for _ in range(counts[ray]):
                 here = zero
                 for c in range(channels):
-                    here += grad_out[ray, c] * values[block, s, c]
+                    here += grad_out[ray, c] * sample_features[block, s, c]
                 behind -= weights[block, s] * here
                 transmittance -= weights[block, s]
                 grad_raw[block, s] = (transmittance * here - behind) * slopes[block, s]
@@ -254,8 +254,8 @@ def _scatter_to_plane(
     for s in samples:
         line, ix = divmod(cells[s], side)
         plane, iy = divmod(line, side)
-        near, far = index[plane + upper, iy], index[plane + upper, iy + 1]
-        r0, r1, r2, r3 = near[ix], near[ix + 1], far[ix], far[ix + 1]
+        row, next_row = index[plane + upper, iy], index[plane + upper, iy + 1]
+        r0, r1, r2, r3 = row[ix], row[ix + 1], next_row[ix], next_row[ix + 1]
         fx, fy, vz = fractions[s, 0], fractions[s, 1], fractions[s, 2] if upper else 1 - fractions[s, 2]
         p, q = vz * (1 - fy), vz * fy
         v0, v1, v2, v3 = p * (1 - fx), p * fx, q * (1 - fx), q * fx

@@ -314,9 +314,8 @@ def test_frame_times_are_measured(learned):
 
 
 def test_kernels_are_timed_beside_tensors(learned):
-    seconds = time_compositing(learned / "checkpoints" / "best.ckpt", torch.device("cpu"), 64, 2)
-    assert {name: len(s) for name, s in seconds.items()} == {"kernels": 2, "tensors": 2}
-    assert all(s > 0 for s in [*seconds["kernels"], *seconds["tensors"]])
+    kernels, tensors = time_compositing(learned / "checkpoints" / "best.ckpt", torch.device("cpu"), 64, 2)
+    assert 0 < kernels and 0 < tensors
 
 
 def test_pixels_within_the_border_do_not_train(command, arguments, ball, tmp_path):

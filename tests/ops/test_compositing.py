@@ -141,6 +141,21 @@ def test_compositing_equals_a_loop_over_samples(seed, fast, dtype, near):
         assert difference <= (1e-9 if dtype == torch.float64 else 2e-4) * b[finite].abs().max()
 
 
+def test_rays_and_features_of_any_memory_layout_are_composited():
+    density, features, index, rays = scene(2)
+    given = index, empty_space_distance(cells(index != 0))
+    rays = Rays(rays.origins, rays.directions[9:10].expand(40, 3), rays.offsets[:1].expand(40))
+    copies = Rays(*(x.clone(memory_format=torch.contiguous_format) for x in rays))
+    strided = features.T.contiguous().T
+    assert not rays.directions.is_contiguous()
+    for ours, expected in zip(
+        with_gradients(composite, density, strided, *given, rays, STEP_SIZE, INTERVAL),
+        with_gradients(composite, density, features, *given, copies, STEP_SIZE, INTERVAL),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, expected)
+
+
 def test_a_process_keeps_its_number_of_threads():
     """Starting numba's threads must not raise PyTorch's thread count, or jobs on one machine compete for cores."""
     code = "import torch; torch.set_num_threads(1); from dv.ops.compositing_cpu import set_threads; "

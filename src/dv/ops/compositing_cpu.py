@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dv.ops.compositing_reference import MIN_TRANSMITTANCE, CompositeOutput, Rays, min_raw_density
+from dv.ops.lanes_cpu import LANES
 from dv.ops.marching_cpu import (
     RAYS_PER_BLOCK,
     density_gradient_kernel,
@@ -22,6 +24,8 @@ from dv.ops.marching_cpu import (
     scatter_kernel,
     sort_by_plane,
 )
+
+SCRATCH_SIZE = 1024  # samples per thread whose features are not recorded
 
 
 def composite(
@@ -40,38 +44,43 @@ class Records(NamedTuple):
     """The contributing samples of rays by block: B blocks of :data:`RAYS_PER_BLOCK` rays, S samples or fewer in each.
 
     Args:
-        counts: samples of each ray ``[B, RAYS_PER_BLOCK]``; those of a block's rays follow each other.
-        cells: places of the samples' cells in the flattened index ``[B, S]``.
-        fractions: places in the cells (x, y, z) ``[B, S, 3]``, in [0, 1].
-        weights: shares of the samples in their rays' features ``[B, S]``.
-        slopes: derivatives of the samples' optical depths by their raw densities ``[B, S]``.
-        features: of the samples ``[B, S, F]``.
+        counts: samples of each block ``[B]``, those of a ray from front to back.
+        cells: places of the samples' cells in the flattened index ``[B·S]``.
+        corner_rows: rows of the cells' vertices ``[8, B·S]``, x first.
+        fractions: places in the cells ``[3, B·S]`` (x, y, z), in [0, 1].
+        weights: shares of the samples in their rays' features ``[B·S]``.
+        slopes: derivatives of the samples' optical depths by their raw densities ``[B·S]``.
+        rays: numbers of the samples' rays ``[B·S]``.
+        features: of the samples ``[B·S, F]``.
     """
 
     counts: Tensor
     cells: Tensor
+    corner_rows: Tensor
     fractions: Tensor
     weights: Tensor
     slopes: Tensor
+    rays: Tensor
     features: Tensor
 
     @property
     def largest_block(self) -> int:
         """Samples of the block that has the most."""
-        return int(self.counts.sum(1).amax()) if len(self.counts) else 0
+        return int(self.counts.amax()) if len(self.counts) else 0
 
     @classmethod
-    def empty(cls, rays: int, size: int, features: Tensor, index: Tensor) -> Records:
-        """Allocate records of ``size`` samples per block."""
-        blocks = -(-rays // RAYS_PER_BLOCK)
-        places = torch.int32 if index.numel() <= torch.iinfo(torch.int32).max else torch.int64
+    def empty(cls, blocks: int, size: int, features: Tensor, are_features_kept: bool) -> Records:
+        """Allocate records of ``size`` samples in each of some blocks."""
+        total = blocks * size
         return cls(
-            torch.zeros(blocks, RAYS_PER_BLOCK, dtype=torch.int64),
-            torch.empty(blocks, size, dtype=places),
-            features.new_empty(blocks, size, 3),
-            features.new_empty(blocks, size),
-            features.new_empty(blocks, size),
-            features.new_empty(blocks, size, features.shape[1]),
+            torch.zeros(blocks, dtype=torch.int64),
+            torch.empty(total, dtype=torch.int32),
+            torch.empty(8, total, dtype=torch.int32),
+            features.new_empty(3, total),
+            features.new_empty(total),
+            features.new_empty(total),
+            torch.empty(total, dtype=torch.int32),
+            features.new_empty(total if are_features_kept else 0, features.shape[1]),
         )
 
 
@@ -91,17 +100,24 @@ def march(
         interval: likewise.
         near: likewise.
         room: samples per block that can be recorded, 0 for none; if there are more, rays are marched again.
+
+    Raises:
+        ValueError: if the grid has more than 2³¹ vertices, stored or not, or R · F is as large.
     """
-    set_threads()
-    count = len(rays.origins)
-    out, transmittance, depth = features.new_empty(count, features.shape[1]), *features.new_empty(2, count).unbind()
-    inputs = _arrays(density, features, index, distance, *rays)
+    threads, count = set_threads(), len(rays.origins)
+    if max(index.numel(), 3 * count) > torch.iinfo(torch.int32).max:
+        raise ValueError(
+            f"{index.numel()} vertices and {count} rays are too many for CPU kernels, which have 2³¹ places"
+        )
+    transmittance, depth = features.new_empty(2, count).unbind()
+    inputs = _arrays(density, features, index, _padded(distance), *rays)
     number = density.numpy(force=True).dtype.type
     constants = [number(x) for x in (step_size, interval, near, min_raw_density(interval), MIN_TRANSMITTANCE)]
     while True:
-        records = Records.empty(count, room, features, index)
-        results = _arrays(out, transmittance, depth, records.counts.view(-1), *records[1:])
-        forward_kernel(*inputs, *constants, *results)
+        out = features.new_zeros(count, features.shape[1])
+        blocks = -(-count // RAYS_PER_BLOCK) if room else threads
+        records = Records.empty(blocks, (room or SCRATCH_SIZE) + LANES, features, room > 0)
+        forward_kernel(*inputs, *constants, *_arrays(out, transmittance, depth, *records))
         if not room or records.largest_block <= room:
             return CompositeOutput(out, transmittance, depth), records
         room = records.largest_block
@@ -131,26 +147,25 @@ class _Composite(torch.autograd.Function):
         set_threads()
         out, transmittance = ctx.saved_tensors
         density, features, index, *_ = ctx.inputs
-        per_ray, cells, fractions, weights, slopes, sample_features = _arrays(*ctx.records)
-        counts = per_ray.ravel()
-        grad_out, grad_transmittance = _arrays(*(gradient.contiguous() for gradient in gradients[:2]))
-        grad_raw, rays = np.empty_like(weights), np.empty(weights.shape, np.int32)
-        given = *_arrays(out, transmittance), counts, grad_out, grad_transmittance
-        density_gradient_kernel(*given, weights, slopes, sample_features, grad_raw, rays)
+        counts, cells, corner_rows, fractions, weights, slopes, rays, sample_features = _arrays(*ctx.records)
+        grad_composited, grad_transmittance = (gradient.contiguous() for gradient in gradients[:2])
+        contribution = (grad_composited * out).sum(1) + grad_transmittance * transmittance
+        grad_out, grad_raw = grad_composited.numpy(), np.empty_like(weights)
+        state = _arrays(contribution, torch.ones_like(transmittance))
+        density_gradient_kernel(counts, rays, grad_out, *state, weights, slopes, sample_features, grad_raw)
         ends, order = np.zeros(len(index) + 2, np.int64), np.empty(int(counts.sum()), np.int64)
-        sort_by_plane(per_ray.sum(1), cells, index.shape[1] * index.shape[2], ends, order)
+        sort_by_plane(counts, cells, index.shape[1] * index.shape[2], ends, order)
         grad_density = torch.zeros(density.shape, dtype=out.dtype)
         grad_features = torch.zeros(features.shape, dtype=out.dtype)
-        flat = cells.ravel(), fractions.reshape(-1, 3), weights.ravel(), grad_raw.ravel(), rays.ravel(), grad_out
-        scatter_kernel(ends, order, index, *flat, _stride(len(index)), *_arrays(grad_density, grad_features))
+        samples = corner_rows, fractions, weights, grad_raw, rays, grad_out
+        scatter_kernel(ends, order, *samples, _stride(len(index)), *_arrays(grad_density, grad_features))
         grad_density[0], grad_features[0] = 0, 0
         if not any(ctx.needs_input_grad[4:6]):
             return grad_density, grad_features, *(None,) * 9
         origins, directions = ctx.inputs[4:6]
         grad_origins, grad_directions = out.new_zeros(len(out), 3), out.new_zeros(len(out), 3)
-        given = density, features, index, origins, directions, counts
-        samples = cells, fractions, weights, grad_raw, grad_out
-        ray_gradient_kernel(*given, *samples, *_arrays(grad_origins, grad_directions))
+        given = density, features, index.shape[1], origins, directions, counts, cells, *samples
+        ray_gradient_kernel(*given, *_arrays(grad_origins, grad_directions))
         return grad_density, grad_features, None, None, grad_origins, grad_directions, *(None,) * 5
 
 
@@ -160,6 +175,11 @@ def _stride(count: int) -> int:
     while math.gcd(stride, count) > 1:
         stride += 1
     return stride
+
+
+def _padded(distance: Tensor) -> Tensor:
+    """Return the distances with at least the four bytes that kernels read at once."""
+    return F.pad(distance.flatten(), (0, max(0, 4 - distance.numel())))
 
 
 def set_threads() -> int:
@@ -173,5 +193,5 @@ def set_threads() -> int:
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray[Any, Any]]:
-    """Return views of CPU tensors as NumPy arrays."""
-    return [tensor.detach().numpy() for tensor in tensors]
+    """Return CPU tensors as C-contiguous NumPy arrays, without a copy where they are contiguous."""
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]

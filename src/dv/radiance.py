@@ -36,16 +36,13 @@ from dv.nets.vignetting import Vignetting
 from dv.nets.voxels import SparseVoxels
 from dv.object_model import ObjectModel, RenderedView
 from dv.ops.compositing import Rays
+from dv.ops.encoding import Degrees, encode, view_color
 from dv.ops.harmonics import spherical_harmonics
 from dv.ops.panorama import sample_panorama
 
 STEP_SIZE = 0.5  # vertices between the samples of a rendered image
 RAYS_PER_CHUNK = 1 << 18  # on CPUs, bounds the memory
 RAYS_PER_CHUNK_GPU = 1 << 20  # a 512² image with four rays per pixel at once
-MIN_NORMAL_LENGTH = 1e-3  # shorter composited normals are not scaled to unit length
-REFLECTED_SCALE = 0.25  # of the harmonics of reflected directions: with 1, diffuse surfaces are learned more slowly
-VIEW_SCALE = 0.25  # of the view-dependent harmonics: the diffuse colour is learned first, four times as fast
-
 
 BEFORE = {"linear_share": torch.tensor(0.0), "focal_scale": torch.tensor(1.0)}  # what older checkpoints computed
 
@@ -155,7 +152,12 @@ class RadianceGrid(ObjectModel):
         near = self.sizes.near * self.placement.scale
         output = self.voxels.composite(self.rays(origins, directions, offsets), step_size, near)
         unit = F.normalize(directions, dim=1).to(output.features.dtype)
-        colors = self.shade(output.features, output.transmittance, unit)
+        if torch.is_grad_enabled() or unit.is_cuda:
+            colors = self.shade(output.features, output.transmittance, unit)
+        else:  # rays that hit nothing have no colour; to a GPU their decoding costs less than to wait for their number
+            hits = torch.nonzero(output.transmittance < 1)[:, 0]
+            shaded = self.shade(output.features[hits], output.transmittance[hits], unit[hits])
+            colors = torch.zeros_like(unit).index_copy_(0, hits, shaded.to(unit.dtype))
         colors = colors + output.transmittance[:, None] * self.background_color(unit)
         return RayOutput(colors, output.transmittance, output.depth)
 
@@ -171,20 +173,12 @@ class RadianceGrid(ObjectModel):
             RGB ``[R, 3]``, about [-0.5, 0.5] times the rays' opacity.
         """
         s = self.sizes
-        decoder = self.decoder if self.has_decoder else None
-        basis = spherical_harmonics(directions, max(s.view_degree, s.decoder_degree if decoder else 0))
-        harmonics = torch.cat([basis[:, :1], VIEW_SCALE * basis[:, 1 : (s.view_degree + 1) ** 2]], 1)
-        coefficients = features[:, : s.coefficients].reshape(features.shape[0], -1, 3)
-        colors = (coefficients * harmonics[..., None]).sum(1)
-        if decoder is not None:
-            encoding = [basis[:, 1 : (s.decoder_degree + 1) ** 2]]
-            if s.has_normals:
-                normals = F.normalize(features[:, -3:], dim=1, eps=MIN_NORMAL_LENGTH)
-                cosine = (directions * normals).sum(1, keepdim=True)
-                reflected = spherical_harmonics(directions - 2 * cosine * normals, s.reflection_degree)
-                encoding += [cosine, REFLECTED_SCALE * reflected[:, 1:]]
-            colors = colors + decoder(features[:, : s.decoder_inputs], torch.cat(encoding, 1), 1 - transmittance)
-        return colors
+        if self.decoder is None or not self.has_decoder:
+            return view_color(features, spherical_harmonics(directions, s.view_degree), s.view_degree)
+        degrees = Degrees(s.view_degree, s.decoder_degree, s.reflection_degree)
+        colors, inputs = encode(features, directions, degrees)
+        decoded: Tensor = self.decoder(inputs, 1 - transmittance)
+        return colors + decoded
 
     @property
     def has_opacity(self) -> bool:

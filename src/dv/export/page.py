@@ -25,7 +25,8 @@ from torch import Tensor
 from dv.export.packed import PackedVoxels, pack
 from dv.geometry.camera import Intrinsics
 from dv.ops.compositing import empty_space_distance, min_raw_density
-from dv.radiance import REFLECTED_SCALE, STEP_SIZE, VIEW_SCALE, RadianceGrid
+from dv.ops.encoding import REFLECTED_SCALE, VIEW_SCALE
+from dv.radiance import STEP_SIZE, RadianceGrid
 
 BRICK = 8  # cells along an edge of a brick
 SCRIPTS = ("payload.js", "renderer.js", "camera.js", "path.js", "page.js")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -28,16 +27,15 @@ class ViewDecoder(nn.Module):
         for parameter in self.layers[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, features: Tensor, directions: Tensor, opacity: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, opacity: Tensor) -> Tensor:
         """Decode the view-dependent colours of rays.
 
         Args:
-            features: composited features ``[R, F]``.
-            directions: encoded viewing directions ``[R, D]``.
+            inputs: composited features and encoded viewing directions ``[R, F + D]``.
             opacity: opacities of the rays ``[R]``, by which the colours are multiplied.
 
         Returns:
             RGB to be added to the rays' colours ``[R, 3]``.
         """
-        colors: Tensor = self.layers(torch.cat([features, directions], 1))
+        colors: Tensor = self.layers(inputs)
         return colors * opacity[:, None]

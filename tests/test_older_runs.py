@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 
 OLDER_RUNS = Path(__file__).parent / "data" / "before"
 TINY = ["grid.side=4", "grid.feature_side=4", "grid.features=2", "model.base_channels=2", "loss.border=0", "loss=l1"]
-OVERRIDES = {"deepvoxels": TINY, "radiance_grid": ["model=radiance_grid", "grid.side=8", "model.rays=256"]}
+RADIANCE = ["model=radiance_grid", "grid.side=8", "model.rays=256", "model.error_sampling=0"]
+OVERRIDES = {"deepvoxels": TINY, "radiance_grid": RADIANCE}
 
 
 @pytest.fixture(params=list(OVERRIDES))

@@ -241,6 +241,8 @@ class RadianceGridConfig(ModelConfig):
     camera_rate: NonNegative = 0.0
     cameras_until: Annotated[float, Strict(), Gt(0), Le(1)] = 0.5
     refine_focal_length: Bool = False
+    error_sampling: Fraction = 0.0
+    error_correction: Fraction = 1.0
 
     def rules_with(self, config: TrainConfig) -> Iterator[str]:
         """Check grid side, rays per sample, loss and precision, which rendering single rays restricts."""

@@ -183,6 +183,19 @@ class ObjectModule(pl.LightningModule):
             return tensor
         return cast(Tensor, self.trainer.strategy.reduce(tensor, reduce_op="mean"))
 
+    def _average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Average the gradients of an optimiser's parameters over the ranks, for modules that DDP does not reduce."""
+        if self.trainer.world_size == 1:
+            return
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        merged = self._mean_over_ranks(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, torch.split(merged, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _of_all_ranks(self, tensor: Tensor) -> Tensor:
+        """Join tensors of equal shapes along their first axis, rank after rank."""
+        return cast(Tensor, self.all_gather(tensor)).flatten(0, 1)
+
     def _without_reduction(self) -> AbstractContextManager[None]:
         """Return a context in which backward passes do not average gradients over the ranks."""
         strategy = self.trainer.strategy

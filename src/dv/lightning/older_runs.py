@@ -14,6 +14,7 @@ from dv.errors import UserError
 LOG_GAIN, TERMS = f"{MODEL_PREFIX}exposures.log_gain", f"{MODEL_PREFIX}vignetting.terms"
 RENAMED = {"exposure": LOG_GAIN, "appearance.exposure": LOG_GAIN, "appearance.vignetting": TERMS}
 CAMERAS = f"{MODEL_PREFIX}exposures.cameras", f"{MODEL_PREFIX}vignetting.frames"  # were not saved
+ERRORS = "error_sampling.recent", "error_sampling.used"  # start anew, or are dropped with model.error_sampling=0
 LEARNED_IF = {  # entries of a state, and the keys that decide whether a training has them
     TERMS: "model.vignetting_rate",
     "camera_refinement.rotation": "model.camera_rate",
@@ -35,7 +36,10 @@ def upgrade_state(state: MutableMapping[str, Tensor], own: Mapping[str, Tensor],
     for older, name in RENAMED.items():
         if older in state:
             state[name] = state.pop(older)
-    for name in CAMERAS:
+    for name in ERRORS:
+        if name not in own:
+            state.pop(name, None)
+    for name in (*CAMERAS, *ERRORS):
         if name in own:
             state.setdefault(name, own[name])
     state.setdefault(f"{MODEL_PREFIX}focal_scale", torch.tensor(1.0))

@@ -11,6 +11,7 @@ from torch import Tensor
 from dv.data.folder import Views
 from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
 from dv.images import to_model_range
+from dv.lightning.error_sampling import ErrorSampling
 from dv.radiance import RadianceGrid
 
 
@@ -18,18 +19,22 @@ class DrawnPixels(NamedTuple):
     """P pixels of the training views.
 
     Args:
+        number: row of each pixel in the :attr:`~dv.data.folder.Views.pixels` of the views, ``[P]``.
         view: number of each pixel's view, ``[P]``.
         position: column and row, ``[P, 2]``.
         color: ``[P, 3]`` in [-0.5, 0.5].
         pose: camera-to-world ``[P, 4, 4]`` of the view.
         camera: intrinsics of the view, ``[P, 4]`` as in :meth:`~dv.geometry.camera.Intrinsics.numbers`.
+        likelihood: how likely the pixel was to be drawn, relative to even draws, ``[P]``.
     """
 
+    number: Tensor
     view: Tensor
     position: Tensor
     color: Tensor
     pose: Tensor
     camera: Tensor
+    likelihood: Tensor
 
 
 class PixelPool:
@@ -38,9 +43,11 @@ class PixelPool:
     Args:
         views: the training views.
         device: where to keep and draw pixels.
+        sampling: draws by the pixels' errors; by default draws are even.
     """
 
-    def __init__(self, views: Views, device: torch.device) -> None:
+    def __init__(self, views: Views, device: torch.device, sampling: ErrorSampling | None = None) -> None:
+        self.sampling = sampling
         self.intrinsics = views.cameras
         self.colors, self.poses = views.pixels.to(device), views.poses.to(device)
         self.starts = torch.tensor(views.starts, device=device)
@@ -51,13 +58,26 @@ class PixelPool:
     def keep_hits(self, model: RadianceGrid, border: int) -> None:
         """Keep the pixels worth rendering; see :func:`find_pixels`."""
         self.numbers = find_pixels(model, self.poses, self.intrinsics, border)
+        if self.sampling is not None:
+            self.sampling.set_pool(self.numbers)
 
     def draw(self, count: int, generator: torch.Generator) -> DrawnPixels:
+        """Draw ``count`` pixels with replacement by their errors, if they are sampled so, otherwise evenly."""
+        if self.sampling is None:
+            return self.draw_evenly(count, generator)
+        return self._drawn(*self.sampling.draw(count, generator))
+
+    def draw_evenly(self, count: int, generator: torch.Generator) -> DrawnPixels:
         """Draw ``count`` pixels with replacement, on the device of the generator."""
-        drawn = torch.randint(len(self.numbers), (count,), generator=generator, device=generator.device)
-        numbers = self.numbers[drawn.to(self.numbers.device)]
+        places = torch.randint(len(self.numbers), (count,), generator=generator, device=generator.device)
+        places = places.to(self.numbers.device)
+        return self._drawn(places, torch.ones_like(places, dtype=torch.get_default_dtype()))
+
+    def _drawn(self, places: Tensor, likelihood: Tensor) -> DrawnPixels:
+        numbers = self.numbers[places]
         view, position = view_and_pixel(numbers, self.starts, self.widths)
-        return DrawnPixels(view, position, to_model_range(self.colors[numbers]), self.poses[view], self.cameras[view])
+        colors = to_model_range(self.colors[numbers])
+        return DrawnPixels(numbers, view, position, colors, self.poses[view], self.cameras[view], likelihood)
 
 
 @torch.no_grad()

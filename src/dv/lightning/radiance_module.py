@@ -17,10 +17,11 @@ from dv.data.folder import Views
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics, pixel_rays
 from dv.lightning.camera_refinement import CameraRefinement
+from dv.lightning.error_sampling import ErrorSampling, SampleResult
 from dv.lightning.object_module import ObjectModule
 from dv.lightning.older_runs import upgrade_state
 from dv.lightning.pixel_pool import DrawnPixels, PixelPool
-from dv.lightning.radiance_rates import radiance_rates
+from dv.lightning.radiance_rates import parameter_groups, radiance_rates
 from dv.lightning.schedule import StepFraction
 from dv.lightning.sizes_from_views import radiance_sizes
 from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
@@ -28,18 +29,17 @@ from dv.nets.exposure import expose
 from dv.object_model import RenderedView
 from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RayOutput
 
-UPDATE_EMPTY_SPACE_EVERY = 50  # steps
-SMOOTH_EVERY = 50  # steps
-CAMERA_EPS = 1e-8  # of Adam: while nothing is learned yet, cameras have gradients by rounding only
+UPDATE_EVERY = 50  # steps between updates of the empty space, of the errors used and of smoothed features
 FIRST_CHANGE = 50  # steps before which vertices change by the step count, not by the clock
 
 
 class RadianceGridModule(ObjectModule):
     """Training and validation of a radiance grid.
 
-    A sample is a batch of random pixels with at most ``config.model.rays`` rays in total. It depends only on the seed
-    and the sample's number, and is drawn among the pixels whose central rays hit a stored vertex. Parameters change
-    their size during the training; therefore this module, not DDP, averages their gradients over the ranks.
+    A sample is a batch of random pixels with at most ``config.model.rays`` rays in total. It depends only on the seed,
+    the sample's number and the errors recorded so far, and is drawn among the pixels whose central rays hit a stored
+    vertex. Parameters change their size during the training; therefore this module, not DDP, averages their gradients
+    over the ranks.
     """
 
     config_class = RadianceGridConfig
@@ -73,32 +73,20 @@ class RadianceGridModule(ObjectModule):
             model.raise_density(calibration.points, settings.point_density)
         self.model.voxels.resize_features(sizes.coefficients)  # faster until colours depend on the view
         self.distinct_cameras = {k: i for i, k in enumerate(dict.fromkeys(views.cameras))}
-        camera_of_view = torch.tensor([self.distinct_cameras[k] for k in views.cameras])
-        self.register_buffer("camera_of_view", camera_of_view, persistent=False)
+        numbers = torch.tensor([self.distinct_cameras[k] for k in views.cameras])
+        self.register_buffer("camera_of_view", numbers, persistent=False)
         self.camera_refinement: CameraRefinement | None = None
         if settings.camera_rate:
-            self.camera_refinement = CameraRefinement(
-                views.poses, calibration.placement.scale, settings.refine_focal_length
-            )
+            scale = calibration.placement.scale
+            self.camera_refinement = CameraRefinement(views.poses, scale, settings.refine_focal_length)
+        share = settings.error_sampling
+        self.error_sampling = ErrorSampling(len(views.pixels), share) if share else None
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # number of vertex changes made
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam, with a parameter group for each learning rate."""
         self._step_fraction = StepFraction(self.trainer.max_steps)
-        model = self.model
-        parameters = {
-            "features": [model.voxels.features],
-            "density": [model.voxels.density],
-            "background": [model.background],
-            "linear_share": [model.linear_share],
-            "decoder": list(model.decoder.parameters()) if model.decoder else [],
-            "exposure": list(model.exposures.parameters()) if model.exposures else [],
-            "vignetting": list(model.vignetting.parameters()) if model.vignetting else [],
-            "cameras": list(self.camera_refinement.parameters()) if self.camera_refinement else [],
-        }
-        groups = [{"params": parameters[name], "lr": rate} for name, rate in self.learning_rates().items()]
-        if self.camera_refinement:
-            groups[-1]["eps"] = CAMERA_EPS
+        groups = parameter_groups(self.model, self.camera_refinement, self.learning_rates())
         # ε is far below the gradients of a mean over thousands of rays; β₂ forgets gradients from a coarser grid soon
         return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
@@ -128,7 +116,7 @@ class RadianceGridModule(ObjectModule):
 
     def on_train_start(self) -> None:
         """Copy images and poses to the device, and find the pixels worth rendering."""
-        self._pool = PixelPool(self.views, self.device)
+        self._pool = PixelPool(self.views, self.device, self.error_sampling)
         if self.model.exposures is not None:
             self.model.exposures.set_cameras(self.views.poses, self.model.placement.scale)
         if self.model.vignetting is not None:
@@ -146,23 +134,28 @@ class RadianceGridModule(ObjectModule):
             self._step_fraction.update(progress)
         self._refining = self.camera_refinement is not None and progress < self.settings.cameras_until
         self._change_vertices(progress, optimizer)
-        if self.global_step % UPDATE_EMPTY_SPACE_EVERY == 0:
+        if self.global_step % UPDATE_EVERY == 0:
             self.model.voxels.update_empty_space()
+            if self.error_sampling is not None:
+                self.error_sampling.renew()
         optimizer.zero_grad()
         numbers = [number for samples_of_round in batch for number in samples_of_round]
         step_size = STEP_SIZE if progress >= self.settings.fine_at else 2 * STEP_SIZE
         with self._without_reduction():
-            results = [self._add_gradients(number, len(numbers), step_size) for number in numbers]
+            samples = [self._add_gradients(number, len(numbers), step_size) for number in numbers]
+        results = [sample.metrics for sample in samples]
+        if self.error_sampling is not None:
+            self._record_errors(self.error_sampling, numbers, samples)
         self._finish_gradients(optimizer, progress)
         pixels = f"random pixels of samples {numbers[0]} to {numbers[-1]}"
-        finite = torch.stack([result["loss/generator"] for result in results]).isfinite().all()
-        if not self.trainer.strategy.reduce_boolean_decision(bool(finite), all=True):
+        is_finite = bool(torch.stack([result["loss/generator"] for result in results]).isfinite().all())
+        if not self.trainer.strategy.reduce_boolean_decision(is_finite, all=True):
             raise UserError(f"a loss {self._not_finite(pixels)}")
         norm = self._gradient_norm(lambda: pixels)
         optimizer.step()
-        if self.settings.smoothing and self.global_step % SMOOTH_EVERY == 0:
-            rate = optimizer.param_groups[0]["lr"]
-            self.model.voxels.smooth(min(1.0, self.settings.smoothing * rate * SMOOTH_EVERY))
+        if self.settings.smoothing and self.global_step % UPDATE_EVERY == 0:
+            fraction = self.settings.smoothing * optimizer.param_groups[0]["lr"] * UPDATE_EVERY
+            self.model.voxels.smooth(min(1.0, fraction))
         if self.model.exposures:
             self.model.exposures.center()
         if self.camera_refinement is not None and self._refining:
@@ -174,32 +167,44 @@ class RadianceGridModule(ObjectModule):
 
     def _log_step(self, results: list[dict[str, Tensor]], norm: Tensor, optimizer: torch.optim.Optimizer) -> None:
         values = self._reduce_results(results)
-        rates = {
-            f"learning_rate/{k}": g["lr"] for k, g in zip(self.learning_rates(), optimizer.param_groups, strict=True)
-        }
         values |= {"gradient_norm": norm, "linear_share": self.model.linear_share.detach()}
-        values |= {name: torch.tensor(rate) for name, rate in rates.items()}
+        for name, group in zip(self.learning_rates(), optimizer.param_groups, strict=True):
+            values[f"learning_rate/{name}"] = torch.tensor(group["lr"])
         if self.model.exposures:
             values["exposure_spread"] = self.model.exposures.log_gain.detach().std(0).mean()
         if self.camera_refinement:
             values["camera_angle"] = self.camera_refinement.angles.mean()
         self.log_dict({f"train/{name}": value for name, value in values.items()})
 
-    def _add_gradients(self, number: int, samples: int, step_size: float) -> dict[str, Tensor]:
-        """Add one sample's share of the gradients of a step of ``samples`` samples; return metrics by name."""
+    def _add_gradients(self, number: int, samples: int, step_size: float) -> SampleResult:
+        """Add one sample's share of the gradients of a step of ``samples`` samples.
+
+        The loss of a pixel is divided by the likelihood of its draw to the power of ``error_correction``. Metrics are
+        those of even draws.
+        """
         generator, count = torch.Generator(self.device), self.pixels_per_sample
         generator.manual_seed(self.seed * 1_000_000_007 + number)
         drawn = self._pool.draw(count, generator)
         offsets = torch.rand(count * self.model.sizes.rays_per_pixel, generator=generator, device=self.device)
         output = self.model.render_pixels(*self._refined(drawn), offsets, step_size)
         error = self._exposed(output, drawn) - drawn.color
-        l1, l2 = error.abs().mean(), error.square().mean()
-        loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
+        l1, l2 = error.abs().mean(1), error.square().mean(1)
+        weight = drawn.likelihood**-self.settings.error_correction
+        loss = ((self.loss.l1_weight * l1 + self.loss.l2_weight * l2) * weight).mean()
         if self.settings.transmittance_weight:
-            loss = loss + self.settings.transmittance_weight * output.transmittance.mean()
+            loss = loss + self.settings.transmittance_weight * (output.transmittance * weight).mean()
         self.manual_backward(loss / samples)
-        values = {"loss/generator": loss, "loss/l1": l1, "loss/l2": l2, "psnr": -10 * l2.detach().log10()}
-        return {name: value.detach() for name, value in values.items()}
+        even_l1, even_l2 = ((x.detach() / drawn.likelihood).mean() for x in (l1, l2))
+        losses = {"loss/generator": loss.detach(), "loss/l1": even_l1, "loss/l2": even_l2}
+        return SampleResult(losses | {"psnr": -10 * even_l2.log10()}, drawn.number, l2.detach().sqrt())
+
+    def _record_errors(self, sampling: ErrorSampling, numbers: list[int], samples: list[SampleResult]) -> None:
+        """Record the errors of all ranks' samples, in the order of their numbers."""
+        pixels, errors = (torch.stack(x) for x in zip(*(sample[1:] for sample in samples), strict=True))
+        if self.trainer.world_size > 1:
+            order = self._of_all_ranks(torch.tensor(numbers, device=self.device)).argsort()
+            pixels, errors = self._of_all_ranks(pixels)[order], self._of_all_ranks(errors)[order]
+        sampling.record(pixels.flatten(), errors.flatten())
 
     def _exposed(self, output: RayOutput, drawn: DrawnPixels) -> Tensor:
         """Return rendered pixels ``[P, 3]``, about [-0.5, 0.5], as their views show them."""
@@ -223,12 +228,7 @@ class RadianceGridModule(ObjectModule):
 
     def _finish_gradients(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Average gradients over the ranks, add the sparsity term, and zero the gradients that must have no effect."""
-        # the decoder has no gradients until it is used
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if self.trainer.world_size > 1:
-            merged = self._mean_over_ranks(torch.cat([p.grad.flatten() for p in parameters]))
-            for p, part in zip(parameters, torch.split(merged, [p.numel() for p in parameters]), strict=True):
-                p.grad.copy_(part.view_as(p))
+        self._average_gradients(optimizer)
         factor = optimizer.param_groups[0]["lr"] / max(1e-12, self.learning_rates()["features"])
         features, density = cast(Tensor, self.model.voxels.features.grad), cast(Tensor, self.model.voxels.density.grad)
         density += self.settings.sparsity * factor * (self._loss_scale() or 1.0)
@@ -273,7 +273,7 @@ class RadianceGridModule(ObjectModule):
     def _normals(self) -> Tensor:
         """Return normals of the vertices ``[N, 3]`` that point towards the training views that see them."""
         voxels, generator = self.model.voxels, torch.Generator().manual_seed(self.seed)
-        poses, positions, cameras = self._refined(self._pool.draw(RAYS_PER_CHUNK, generator))
+        poses, positions, cameras = self._refined(self._pool.draw_evenly(RAYS_PER_CHUNK, generator))
         origins, directions = pixel_rays(poses, positions, cameras)
         rays = self.model.rays(origins, directions, torch.full_like(origins[:, 0], 0.5))
         directions = voxels.weighted_view_directions(rays)[:, :3].contiguous()

@@ -1,11 +1,15 @@
-"""Learning rates of the parts of a radiance grid."""
+"""Learning rates of the parts of a radiance grid, and the optimiser's parameter groups."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from dv.config import RadianceGridConfig
+from dv.lightning.camera_refinement import CameraRefinement
 from dv.radiance import RadianceGrid
 
 AUTO_EXPOSURE_RATE = 0.1  # of photographs in surroundings
+CAMERA_EPS = 1e-8  # of Adam: while nothing is learned yet, cameras have gradients by rounding only
 
 
 def radiance_rates(
@@ -39,3 +43,23 @@ def radiance_rates(
     if settings.camera_rate:
         multiples["cameras"] = settings.camera_rate * max(0.0, 1 - progress / settings.cameras_until)
     return {name: rate * multiple for name, multiple in multiples.items()}
+
+
+def parameter_groups(
+    model: RadianceGrid, cameras: CameraRefinement | None, rates: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Return the optimiser's parameter groups, in the order of the learning ``rates`` by name."""
+    parameters = {
+        "features": [model.voxels.features],
+        "density": [model.voxels.density],
+        "background": [model.background],
+        "linear_share": [model.linear_share],
+        "decoder": list(model.decoder.parameters()) if model.decoder else [],
+        "exposure": list(model.exposures.parameters()) if model.exposures else [],
+        "vignetting": list(model.vignetting.parameters()) if model.vignetting else [],
+        "cameras": list(cameras.parameters()) if cameras else [],
+    }
+    groups: list[dict[str, Any]] = [{"params": parameters[name], "lr": rate} for name, rate in rates.items()]
+    if cameras:
+        groups[-1]["eps"] = CAMERA_EPS
+    return groups

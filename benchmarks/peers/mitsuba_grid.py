@@ -1,7 +1,7 @@
 """A radiance field with Mitsuba: a grid of extinction and spherical harmonics whose side doubles, marched by Dr.Jit.
 
     python -m venv ENV && ENV/bin/pip install mitsuba==3.9.1 imageio
-    apt-get install libllvm19        # DRJIT_LIBLLVM_PATH names the file if Dr.Jit does not find it, or finds an older one
+    apt-get install libllvm19        # DRJIT_LIBLLVM_PATH names the file if it lies elsewhere
     ENV/bin/python benchmarks/peers/mitsuba_grid.py EXPORTED RESULT --seconds 60
 
 The model is that of Mitsuba's tutorial on radiance fields: extinction and harmonics are interpolated linearly and
@@ -13,6 +13,8 @@ instead of whole images of a few cameras, and the loss is the mean squared error
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,24 @@ import mitsuba as mi
 import numpy as np
 from exported import Rays, Views, read_views, write_result
 
+LEAST_LLVM = 16  # 14 cannot compile Dr.Jit's kernels on processors with AVX512-FP16
+
+
+def newest_llvm() -> str:
+    """Return the newest of LLVM's shared libraries where Debian installs them.
+
+    Raises:
+        SystemExit: if there is none that is new enough.
+    """
+    found = [(re.match(r"libLLVM(?:-|\.so\.)(\d+)", p.name), p) for p in Path("/usr/lib").glob("*-linux-gnu/libLLVM*")]
+    newest = max(((int(match[1]), str(path)) for match, path in found if match), default=(0, ""))
+    if newest[0] < LEAST_LLVM:
+        raise SystemExit(f"Mitsuba's llvm_ad_rgb needs LLVM {LEAST_LLVM} or later: apt-get install libllvm19")
+    return newest[1]
+
+
+if "DRJIT_LIBLLVM_PATH" not in os.environ:
+    os.environ["DRJIT_LIBLLVM_PATH"] = newest_llvm()
 mi.set_variant("llvm_ad_rgb")
 dr.set_expand_threshold(1 << 28)  # every core adds gradients to its own array: atomic additions are far slower
 

@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("exported", type=Path, help="folder that prepare.py source=export wrote")
     parser.add_argument("result", type=Path, help="folder to write")
     parser.add_argument("--seconds", type=float, default=60, help="of training")
-    parser.add_argument("--side", type=int, default=64, choices=SIDES, help="of the grid at the end, vertices")
+    parser.add_argument("--side", type=int, default=128, choices=SIDES, help="of the grid at the end, vertices")
     arguments = parser.parse_args()
     views = read_views(arguments.exported, "train")
     field, steps = train(views, arguments.seconds, arguments.side)

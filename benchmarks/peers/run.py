@@ -34,6 +34,7 @@ EXPERIMENTS = {  # of dv, and further overrides
     "radiance": ("radiance", []),
     "deepvoxels": ("demo_paper", ["trainer.max_steps=null", "trainer.max_epochs=null"]),
 }
+AT_THE_END = [f"trainer.{event}_every_steps=1000000" for event in ("validate", "picture")]  # not on the clock
 PEERS = (*EXPERIMENTS, "dense_grid", *PACKAGES)
 
 
@@ -70,7 +71,15 @@ def run_dv(peer: str, root: Path, name: str, exported: Path, result: Path, secon
         overrides = [*overrides, f"data.image_side={json.loads((exported / 'transforms.json').read_text())['h']}"]
     clock = f"trainer.max_time=00:00:{seconds // 60:02d}:{seconds % 60:02d}"
     of, log = ["object=custom", f"object.root={root}", f"object.name={name}"], result / "log.txt"
-    train = [f"experiment={experiment}", *of, clock, *overrides, "trainer.gpus=0", "trainer.progress_bar=false"]
+    train = [
+        f"experiment={experiment}",
+        *of,
+        clock,
+        *overrides,
+        *AT_THE_END,
+        "trainer.gpus=0",
+        "trainer.progress_bar=false",
+    ]
     memory = call(log, sys.executable, "train.py", *train, f"hydra.run.dir={result / 'run'}")
     checkpoints = result / "run" / "checkpoints"
     shots = ["trajectory=test", "exposure=predicted", "film=null", "trainer.gpus=0", f"output_dir={result}"]

@@ -88,7 +88,8 @@ def read_views(folder: Path, split: str) -> Views:
     poses = np.array([frame["transform_matrix"] for frame in frames]) * [1, -1, -1, 1]  # OpenGL axes to OpenCV
     box = content["dv_grid"]
     poses[:, :3, 3] = (poses[:, :3, 3] - box["origin"]) / (box["scale"] / 2)
-    return Views(images.astype(np.float32) / 255, poses, tuple(content[key] for key in ("fl_x", "fl_y", "cx", "cy")))
+    camera = tuple(content[key] for key in ("fl_x", "fl_y", "cx", "cy"))
+    return Views(images.astype(np.float32) / np.float32(255), poses, camera)
 
 
 def write_result(folder: Path, images: Array, seconds: float, steps: int, every: int = 1) -> None:

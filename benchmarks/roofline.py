@@ -57,10 +57,9 @@ def sampled_rows(model: RadianceGrid, rays: Rays) -> np.ndarray[Any, Any]:
     v, interval = model.voxels, model.voxels.interval(STEP_SIZE)
     index, distance = v.index.flatten(0, 1), v.distance.flatten(0, 1)
     _, records = march(v.density, v.features, index, distance, rays, STEP_SIZE, interval, 0.0, room=1)
-    counts = records.counts.sum(1)
-    places = torch.cat([row[:count] for row, count in zip(records.cells, counts, strict=True)]).long()
-    corners = torch.cartesian_prod(*[torch.arange(2)] * 3) @ torch.tensor([v.side**2, v.side, 1])
-    rows: np.ndarray[Any, Any] = index.flatten()[places[:, None] + corners].numpy()
+    size = len(records.cells) // len(records.counts)
+    chosen = torch.cat([torch.arange(count) + block * size for block, count in enumerate(records.counts.tolist())])
+    rows: np.ndarray[Any, Any] = records.corner_rows[:, chosen].T.contiguous().numpy()
     return rows
 
 

@@ -1,7 +1,5 @@
 """Compiled encoding of rays equals the one in tensor operations, forward and backward."""
 
-import itertools
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,7 +19,10 @@ def with_gradients(function, features, directions, degrees):
     return [*(o.detach() for o in outputs), *gradients]
 
 
-@pytest.mark.parametrize("degrees", [*itertools.product((0, 1, 3, 4), (0, 1, 2, 4), (0, 1, 2, 3, 4))])
+DEGREES = [(0, 0, 0), (0, 1, 4), (0, 4, 1), (1, 0, 0), (1, 1, 3), (2, 4, 0), (3, 2, 2), (4, 0, 1), (4, 4, 4)]
+
+
+@pytest.mark.parametrize("degrees", DEGREES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_compiled_encoding_equals_tensor_operations(degrees, dtype):
     degrees = Degrees(*degrees)

@@ -1,4 +1,4 @@
-"""Encoding of rays on CPUs, sixteen at once: :func:`dv.ops.encoding.encode` and its gradient in compiled kernels."""
+"""Encoding of rays in compiled kernels on CPUs, one ray in each lane of a vector, and its gradient."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-LANES = 16  # one AVX-512 register of float32; elsewhere LLVM uses several
+LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 of one register, of NEON's two
 FAST = ("contract", "nsz", "arcp", "reassoc", "afn")  # all but nnan and ninf: NaN and infinity keep their meaning
 I32 = ir.IntType(32)
 ONE = np.float32(1)

@@ -1,4 +1,4 @@
-"""The marching of rays through voxels on CPUs: sixteen at once, in parallel, skipping empty space.
+"""The marching of rays through voxels on CPUs: one in each lane of a vector, in parallel, skipping empty space.
 
 This is one file of over 300 lines because numba's cache notices changes only of the file that a kernel is in.
 """

@@ -152,7 +152,7 @@ class RadianceGrid(ObjectModel):
         near = self.sizes.near * self.placement.scale
         output = self.voxels.composite(self.rays(origins, directions, offsets), step_size, near)
         unit = F.normalize(directions, dim=1).to(output.features.dtype)
-        if torch.is_grad_enabled() or unit.is_cuda:
+        if torch.is_grad_enabled() or unit.is_cuda or torch.compiler.is_exporting():
             colors = self.shade(output.features, output.transmittance, unit)
         else:  # rays that hit nothing have no colour; to a GPU their decoding costs less than to wait for their number
             hits = torch.nonzero(output.transmittance < 1)[:, 0]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dv.ops.encoding_reference import REFLECTED_SCALE, VIEW_SCALE, Degrees, Encoded, encode_reference, view_color
@@ -34,7 +35,7 @@ def encode(features: Tensor, directions: Tensor, degrees: Degrees) -> Encoded:
         >>> encoded.inputs[0].tolist()[3:]
         [7.0, -1.0, 0.0, 0.0, -0.25]
     """
-    if features.device.type == "cpu":
+    if features.device.type == "cpu" and not torch.compiler.is_exporting():  # programs for others contain no kernels
         from dv.ops import encoding_cpu  # here, because importing numba takes half a second
 
         return encoding_cpu.encode(features, directions, degrees)

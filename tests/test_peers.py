@@ -56,7 +56,7 @@ def test_the_dense_grid_learns_and_is_scored(views, tmp_path, monkeypatch):
     for name, value in {"COARSE_SIDE": 12, "SIDE": 24, "RAYS": 512}.items():
         monkeypatch.setattr(dense_grid, name, value)
     train, test = (exported.read_views(views, split) for split in ("train", "test"))
-    background = torch.from_numpy(train.corner_colour())
+    background = torch.from_numpy(train.corner_color())
     torch.testing.assert_close(background, torch.ones(3))
     found = []
     for steps in (0, 60):

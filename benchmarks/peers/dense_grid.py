@@ -55,8 +55,8 @@ def render(grid: Tensor, rays: Tensor, samples: int, background: Tensor, jitter:
     optical_depth = functional.softplus(values[0]) * step * (DENSITY_SCALE / 2)
     opacity = 1 - torch.exp(-optical_depth)
     transmittance = torch.exp(optical_depth - optical_depth.cumsum(1))  # before each sample
-    colour = (opacity * transmittance * torch.sigmoid(values[1:])).sum(2).T
-    return colour + torch.exp(-optical_depth.sum(1, keepdim=True)) * background
+    color = (opacity * transmittance * torch.sigmoid(values[1:])).sum(2).T
+    return color + torch.exp(-optical_depth.sum(1, keepdim=True)) * background
 
 
 def train(views: Views, seconds: float, most_steps: int | None = None) -> tuple[Tensor, int]:
@@ -71,10 +71,10 @@ def train(views: Views, seconds: float, most_steps: int | None = None) -> tuple[
         The grid ``[1, 4, G, G, G]``, and the number of steps.
     """
     torch.manual_seed(0)
-    rays, colours = to_tensor(views.rays()), torch.from_numpy(views.images).view(-1, 3)
+    rays, colors = to_tensor(views.rays()), torch.from_numpy(views.images).view(-1, 3)
     hit = rays[:, 7] > rays[:, 6]
-    rays, colours = rays[hit], colours[hit]
-    background = torch.from_numpy(views.corner_colour())
+    rays, colors = rays[hit], colors[hit]
+    background = torch.from_numpy(views.corner_color())
     grid = torch.zeros(1, 4, COARSE_SIDE, COARSE_SIDE, COARSE_SIDE)
     grid[:, 0] = INITIAL_DENSITY
     optimizer = torch.optim.Adam([grid.requires_grad_()], LEARNING_RATE)
@@ -87,7 +87,7 @@ def train(views: Views, seconds: float, most_steps: int | None = None) -> tuple[
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * FINAL_FRACTION**done
         chosen = torch.randint(len(rays), (RAYS,))
         output = render(grid, rays[chosen], 3 * grid.shape[-1] // 2, background, jitter=True)
-        loss = functional.mse_loss(output, colours[chosen])
+        loss = functional.mse_loss(output, colors[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -100,8 +100,8 @@ def render_views(grid: Tensor, views: Views, background: Tensor) -> Tensor:
     """Render views to images ``[V, H, W, 3]`` in [0, 1] with two samples per vertex."""
     with torch.inference_mode():
         parts = to_tensor(views.rays()).split(PIXELS_AT_ONCE)
-        colours = torch.cat([render(grid, rays, 2 * grid.shape[-1], background) for rays in parts])
-    return colours.view(views.images.shape)
+        colors = torch.cat([render(grid, rays, 2 * grid.shape[-1], background) for rays in parts])
+    return colors.view(views.images.shape)
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def main() -> None:
     arguments = parser.parse_args()
     views = read_views(arguments.exported, "train")
     grid, steps = train(views, arguments.seconds)
-    images = render_views(grid, read_views(arguments.exported, "test"), torch.from_numpy(views.corner_colour()))
+    images = render_views(grid, read_views(arguments.exported, "test"), torch.from_numpy(views.corner_color()))
     write_result(arguments.result, images.numpy(), arguments.seconds, steps)
 
 

@@ -64,7 +64,7 @@ class Views:
         far = np.maximum(faces.max(0).min(1), near)
         return Rays(*(a.astype(np.float32) for a in (origins, directions, near, far)))
 
-    def corner_colour(self) -> Array:
+    def corner_color(self) -> Array:
         """Return the median colour ``[3]`` of the images' corners, which is that of a plain background."""
         corners: Array = np.median(self.images[:, [0, 0, -1, -1], [0, -1, 0, -1]].reshape(-1, 3), axis=0)
         return corners

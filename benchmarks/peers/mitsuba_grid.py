@@ -52,7 +52,7 @@ RAYS = 4096  # per step
 LEARNING_RATE = 0.1
 FINAL_FRACTION = 0.1  # of the learning rate, which falls exponentially
 DENSITY_SCALE = 100.0  # extinction per side of the box for a value of 1
-INITIAL_DENSITY, INITIAL_COLOUR = 0.01, 0.5
+INITIAL_DENSITY, INITIAL_COLOR = 0.01, 0.5
 LEAST_TRANSMITTANCE = 1e-3  # rays end below it
 PIXELS_AT_ONCE = 1 << 18  # while rendering
 
@@ -77,61 +77,61 @@ class Field:
 
     Args:
         extinction: values before clipping.
-        colour: coefficients, of red, green and blue for each of the K harmonics.
+        color: coefficients, of red, green and blue for each of the K harmonics.
     """
 
-    def __init__(self, extinction: Any, colour: Any) -> None:
+    def __init__(self, extinction: Any, color: Any) -> None:
         self.side = extinction.shape[0]
-        self.optimizer = mi.ad.Adam(lr=LEARNING_RATE, params={"extinction": extinction, "colour": colour})
+        self.optimizer = mi.ad.Adam(lr=LEARNING_RATE, params={"extinction": extinction, "color": color})
         options = {"use_accel": False, "migrate": False}
         self.extinction = mi.Texture3f(self.optimizer["extinction"], **options)
-        self.colour = mi.Texture3f(self.optimizer["colour"], **options)
+        self.color = mi.Texture3f(self.optimizer["color"], **options)
 
     @classmethod
     def new(cls, side: int) -> Field:
         """Return a field of even extinction and grey colour."""
-        colour = np.zeros((side, side, side, 3 * (DEGREE + 1) ** 2), np.float32)
-        colour[..., :3] = INITIAL_COLOUR / 0.2820948  # the harmonic of degree 0
+        color = np.zeros((side, side, side, 3 * (DEGREE + 1) ** 2), np.float32)
+        color[..., :3] = INITIAL_COLOR / 0.2820948  # the harmonic of degree 0
         extinction = np.full((side, side, side, 1), INITIAL_DENSITY, np.float32)
-        return cls(mi.TensorXf(extinction), mi.TensorXf(colour))
+        return cls(mi.TensorXf(extinction), mi.TensorXf(color))
 
     def finer(self, side: int) -> Field:
         """Return the field with another number of vertices."""
-        values = (self.optimizer["extinction"], self.optimizer["colour"])
+        values = (self.optimizer["extinction"], self.optimizer["color"])
         return Field(*(dr.resample(v, shape=(side, side, side, v.shape[3]), filter="linear") for v in values))
 
     def sample(self, point: Any, harmonics: list[Any], step: Any) -> tuple[Any, Any]:
         """Return the opacity of a step at a point of the box, and the colour there."""
         at = 0.5 * point + 0.5
         extinction = dr.maximum(self.extinction.eval(at)[0], 0) * (DENSITY_SCALE / 2)
-        coefficients = self.colour.eval(at)
-        colour = mi.Color3f(0)
+        coefficients = self.color.eval(at)
+        color = mi.Color3f(0)
         for i, harmonic in enumerate(harmonics):
-            colour += harmonic * mi.Color3f(coefficients[3 * i], coefficients[3 * i + 1], coefficients[3 * i + 2])
-        return 1 - dr.exp(-extinction * step), dr.clip(colour, 0, 1)
+            color += harmonic * mi.Color3f(coefficients[3 * i], coefficients[3 * i + 1], coefficients[3 * i + 2])
+        return 1 - dr.exp(-extinction * step), dr.clip(color, 0, 1)
 
     def update(self) -> None:
         """Take a step of the optimiser."""
         self.optimizer.step()
         self.extinction.set_tensor(self.optimizer["extinction"])
-        self.colour.set_tensor(self.optimizer["colour"])
+        self.color.set_tensor(self.optimizer["color"])
 
 
 @dr.syntax
 def march(field: Field, rays: Batch, step: Any, offset: Any) -> Any:
     """Return the colours of rays, sampled every ``step`` from ``offset`` steps behind their entry on."""
     harmonics = dr.sh_eval(rays.direction, DEGREE)
-    distance, transmittance, colour = rays.near + offset * step, mi.Float(1), mi.Color3f(0)
+    distance, transmittance, color = rays.near + offset * step, mi.Float(1), mi.Color3f(0)
     while (distance < rays.far) & (transmittance > LEAST_TRANSMITTANCE):
         opacity, emitted = field.sample(rays.origin + distance * rays.direction, harmonics, step)
-        colour += transmittance * opacity * emitted
+        color += transmittance * opacity * emitted
         transmittance *= 1 - opacity
         distance += step
-    return colour + transmittance * rays.background
+    return color + transmittance * rays.background
 
 
 @dr.syntax
-def march_gradients(field: Field, rays: Batch, step: Any, offset: Any, colour: Any, gradient: Any) -> None:
+def march_gradients(field: Field, rays: Batch, step: Any, offset: Any, color: Any, gradient: Any) -> None:
     """March again, and add the gradients of all samples to those of the field.
 
     Args:
@@ -139,11 +139,11 @@ def march_gradients(field: Field, rays: Batch, step: Any, offset: Any, colour: A
         rays: as given to :func:`march`.
         step: likewise.
         offset: likewise.
-        colour: that :func:`march` returned.
+        color: that :func:`march` returned.
         gradient: of the loss by it.
     """
     harmonics = dr.sh_eval(rays.direction, DEGREE)
-    distance, transmittance, behind = rays.near + offset * step, mi.Float(1), mi.Color3f(colour)
+    distance, transmittance, behind = rays.near + offset * step, mi.Float(1), mi.Color3f(color)
     while (distance < rays.far) & (transmittance > LEAST_TRANSMITTANCE):
         with dr.resume_grad():
             opacity, emitted = field.sample(rays.origin + distance * rays.direction, harmonics, step)
@@ -157,10 +157,10 @@ def march_gradients(field: Field, rays: Batch, step: Any, offset: Any, colour: A
 
 def train(views: Views, seconds: float, last_side: int) -> tuple[Field, int]:
     """Train a field that grows to ``last_side`` for some seconds, and return it with the number of steps."""
-    rays, colours = views.rays(), views.images.reshape(-1, 3)
+    rays, colors = views.rays(), views.images.reshape(-1, 3)
     hit = rays.far > rays.near
     rays = Rays(rays.origins[hit], rays.directions[hit], rays.near[hit], rays.far[hit])
-    colours, background, random = colours[hit], views.corner_colour(), np.random.default_rng(0)
+    colors, background, random = colors[hit], views.corner_color(), np.random.default_rng(0)
     start, steps, done = time.perf_counter(), 0, 0.0
     field = Field.new(SIDES[0])
     while done < 1:
@@ -168,17 +168,17 @@ def train(views: Views, seconds: float, last_side: int) -> tuple[Field, int]:
         if side != field.side:
             field = field.finer(side)
         field.optimizer.set_learning_rate(LEARNING_RATE * FINAL_FRACTION**done)
-        chosen = random.integers(len(colours), size=RAYS)
+        chosen = random.integers(len(colors), size=RAYS)
         batch = Batch(Rays(*(a[chosen] for a in (rays.origins, rays.directions, rays.near, rays.far))), background)
-        truth = mi.Color3f(np.ascontiguousarray(colours[chosen].T))
+        truth = mi.Color3f(np.ascontiguousarray(colors[chosen].T))
         step, offset = dr.opaque(mi.Float, 2 / side), mi.Float(random.random(RAYS, np.float32))
         with dr.suspend_grad():
-            colour = march(field, batch, step, offset)
-            gradient = (2 / (3 * RAYS)) * (colour - truth)
-            dr.eval(colour, gradient)
-            march_gradients(field, batch, step, offset, colour, gradient)
+            color = march(field, batch, step, offset)
+            gradient = (2 / (3 * RAYS)) * (color - truth)
+            dr.eval(color, gradient)
+            march_gradients(field, batch, step, offset, color, gradient)
         field.update()
-        dr.eval(field.optimizer["extinction"], field.optimizer["colour"])
+        dr.eval(field.optimizer["extinction"], field.optimizer["color"])
         dr.sync_thread()
         steps += 1
         done = (time.perf_counter() - start) / seconds
@@ -194,8 +194,8 @@ def render_views(field: Field, views: Views, background: Any) -> Any:
             Rays(rays.origins[chosen], rays.directions[chosen], rays.near[chosen], rays.far[chosen]), background
         )
         with dr.suspend_grad():
-            colour = march(field, batch, dr.opaque(mi.Float, 1 / field.side), mi.Float(0.5))
-        parts.append(np.array(colour).T)
+            color = march(field, batch, dr.opaque(mi.Float, 1 / field.side), mi.Float(0.5))
+        parts.append(np.array(color).T)
     return np.concatenate(parts).reshape(views.images.shape)
 
 
@@ -209,7 +209,7 @@ def main() -> None:
     arguments = parser.parse_args()
     views = read_views(arguments.exported, "train")
     field, steps = train(views, arguments.seconds, arguments.side)
-    images = render_views(field, read_views(arguments.exported, "test"), views.corner_colour())
+    images = render_views(field, read_views(arguments.exported, "test"), views.corner_color())
     write_result(arguments.result, images, arguments.seconds, steps)
 
 

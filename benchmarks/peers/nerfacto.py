@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,7 @@ import torch
 from exported import read_views, write_result
 
 try:
-    import torchvision  # noqa: F401
+    import_module("torchvision")
 except RuntimeError:  # PyPI's torchvision beside a PyTorch of another build: its compiled operators, which are not used
     for name in [name for name in sys.modules if name.startswith("torchvision")]:
         del sys.modules[name]
@@ -98,8 +99,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of training")
     parser.add_argument("--every", type=int, default=10, help="render every n-th test view: each takes half a minute")
     arguments = parser.parse_args()
-    colour = read_views(arguments.exported, "train").corner_colour()
-    background = "white" if colour.mean() > 0.5 else "black"
+    color = read_views(arguments.exported, "train").corner_color()
+    background = "white" if color.mean() > 0.5 else "black"
     with TemporaryDirectory() as folder:
         torch.manual_seed(0)
         trainer = Trainer(configure(arguments.exported.absolute(), background, Path(folder)))

@@ -82,8 +82,8 @@ def run_dv(peer: str, root: Path, name: str, exported: Path, result: Path, secon
     ]
     memory = call(log, sys.executable, "train.py", *train, f"hydra.run.dir={result / 'run'}")
     checkpoints = result / "run" / "checkpoints"
-    shots = ["trajectory=test", "exposure=predicted", "film=null", "trainer.gpus=0", f"output_dir={result}"]
-    call(log, sys.executable, "render.py", f"ckpt={checkpoints / 'best.ckpt'}", *shots)
+    render = ["trajectory=test", "exposure=predicted", "film=null", "trainer.gpus=0", f"output_dir={result}"]
+    call(log, sys.executable, "render.py", f"ckpt={checkpoints / 'best.ckpt'}", *render)
     steps = read_checkpoint(checkpoints / "last.ckpt").step
     (result / "training.json").write_text(json.dumps({"seconds": seconds, "steps": steps}) + "\n")
     return memory

@@ -14,16 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dv.ops.compositing_reference import MIN_TRANSMITTANCE, CompositeOutput, Rays, min_raw_density
-from dv.ops.lanes_cpu import LANES
-from dv.ops.marching_cpu import (
-    RAYS_PER_BLOCK,
+from dv.ops.compositing_gradients_cpu import (
     density_gradient_kernel,
-    forward_kernel,
     ray_gradient_kernel,
     scatter_kernel,
     sort_by_plane,
 )
+from dv.ops.compositing_reference import MIN_TRANSMITTANCE, CompositeOutput, Rays, min_raw_density
+from dv.ops.lanes_cpu import LANES
+from dv.ops.marching_cpu import RAYS_PER_BLOCK, forward_kernel
 
 SCRATCH_SIZE = 1024  # samples per thread whose features are not recorded
 
@@ -33,7 +32,8 @@ def composite(
     near: float = 0.0,
 ) -> CompositeOutput:  # fmt: skip
     """Composite CPU tensors, see :func:`dv.ops.compositing.composite`."""
-    inputs = density, features, index.flatten(0, 1), distance.flatten(0, 1), *rays
+    given = density, features, index.flatten(0, 1), distance.flatten(0, 1), *rays
+    inputs = [x.contiguous() for x in given]  # as kernels need them
     # known only here: within a Function's forward, gradients are disabled
     is_recorded = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     arguments = *inputs, step_size, interval, near, is_recorded
@@ -93,7 +93,7 @@ def march(
     Args:
         density: as the others, see :func:`dv.ops.compositing.composite`.
         features: likewise.
-        index: ``[L·G, G, G]``, the planes of all levels.
+        index: ``[L·G, G, G]``, the planes of all levels; like all tensors contiguous.
         distance: ``[L·(G-1), G-1, G-1]``, likewise.
         rays: R rays.
         step_size: as there.
@@ -102,7 +102,7 @@ def march(
         room: samples per block that can be recorded, 0 for none; if there are more, rays are marched again.
 
     Raises:
-        ValueError: if the grid has more than 2³¹ vertices, stored or not, or R · F is as large.
+        ValueError: if the grid has 2³¹ vertices or more, stored or not, or there are as many numbers in the rays.
     """
     threads, count = set_threads(), len(rays.origins)
     if max(index.numel(), 3 * count) > torch.iinfo(torch.int32).max:
@@ -179,7 +179,8 @@ def _stride(count: int) -> int:
 
 def _padded(distance: Tensor) -> Tensor:
     """Return the distances with at least the four bytes that kernels read at once."""
-    return F.pad(distance.flatten(), (0, max(0, 4 - distance.numel())))
+    flat = distance.flatten()
+    return flat if len(flat) >= 4 else F.pad(flat, (0, 3))
 
 
 def set_threads() -> int:
@@ -193,5 +194,5 @@ def set_threads() -> int:
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray[Any, Any]]:
-    """Return CPU tensors as C-contiguous NumPy arrays, without a copy where they are contiguous."""
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+    """Return views of CPU tensors as NumPy arrays."""
+    return [tensor.detach().numpy() for tensor in tensors]

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dv.ops.compositing_cpu import set_threads
 from dv.ops.encoding_reference import MIN_NORMAL_LENGTH, REFLECTED_SCALE, VIEW_SCALE, Degrees, Encoded
-from dv.ops.lanes_cpu import FAST, LANES, lane_numbers, maximum, select, square_root
-from dv.ops.lanes_memory_cpu import gather, load, scatter, store
+from dv.ops.lanes_cpu import FASTMATH, LANES, lane_numbers, maximum, select, square_root
+from dv.ops.lanes_memory_cpu import gather, gather_three, load, scatter, store
 
-FASTMATH = set(FAST)
+LANES_DIGEST = "4a1fde6c"  # of the sources of lanes: numba compiles again when it changes
 RAYS_PER_BLOCK = 256
 MAX_HARMONICS = 25
 # factors of the third and the fourth degree, as in dv.ops.harmonics
@@ -24,7 +24,11 @@ A4, B4, C4, D4 = math.sqrt(35) / 2, math.sqrt(35 / 8), math.sqrt(5) / 2, math.sq
 
 
 def encode(features: Tensor, directions: Tensor, degrees: Degrees) -> Encoded:
-    """Encode CPU tensors, see :func:`dv.ops.encoding.encode`."""
+    """Encode CPU tensors, see :func:`dv.ops.encoding.encode`.
+
+    Raises:
+        ValueError: if the decoder's inputs are 2³¹ numbers or more.
+    """
     return Encoded(*_Encode.apply(features.contiguous(), directions.contiguous(), degrees))  # type: ignore[no-untyped-call]
 
 
@@ -34,8 +38,10 @@ class _Encode(torch.autograd.Function):
         set_threads()
         count, kept = len(features), features.shape[1] - 3 * (degrees.reflection > 0)
         reflected = (degrees.reflection + 1) ** 2 if degrees.reflection else 0
-        colors = features.new_empty(count, 3)
-        inputs = features.new_empty(count, kept + (degrees.direction + 1) ** 2 - 1 + reflected)
+        width = kept + (degrees.direction + 1) ** 2 - 1 + reflected
+        if count * width > torch.iinfo(torch.int32).max:
+            raise ValueError(f"{count} rays are too many for CPU kernels: their encodings have 2³¹ numbers or more")
+        colors, inputs = features.new_empty(count, 3), features.new_empty(count, width)
         arrays = (x.detach().numpy() for x in (features, directions, colors, inputs))
         _encode_kernel(*arrays, *degrees)
         ctx.save_for_backward(features, directions)
@@ -129,11 +135,6 @@ def _harmonics_gradient(degree: Any, x: Any, y: Any, z: Any, g: Any) -> Any:
 
 
 @njit(cache=True, fastmath=FASTMATH, inline="always")
-def _columns(table: Any, place: Any, mask: Any) -> Any:
-    return gather(table, place, mask), gather(table, place + 1, mask), gather(table, place + 2, mask)
-
-
-@njit(cache=True, fastmath=FASTMATH, inline="always")
 def _dot(a: Any, b: Any) -> Any:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
@@ -158,7 +159,7 @@ def _encode_rays(
         ray = lane_numbers() + first
         mask = ray < last_ray
         given, place = ray * channels, ray * outputs
-        d = _columns(directions, ray * 3, mask)
+        d = gather_three(directions, ray * 3, mask)
         _harmonics(max(view, direction), d[0], d[1], d[2], basis)
         for c in range(3):
             color = gather(features, given + c, mask)
@@ -171,7 +172,7 @@ def _encode_rays(
             scatter(inputs, place + (kept + k - 1), _lanes(basis, k), mask)
         if has_normals:
             place = place + (kept + (direction + 1) ** 2 - 1)
-            n = _unit(_columns(features, given + kept, mask))[0]
+            n = _unit(gather_three(features, given + kept, mask))[0]
             cosine = _dot(d, n)
             scatter(inputs, place, cosine, mask)
             twice = 2.0 * cosine
@@ -204,7 +205,7 @@ def _gradient_of_rays(
         ray = lane_numbers() + first
         mask = ray < last_ray
         given, place = ray * channels, ray * outputs
-        d, grad_color = _columns(directions, ray * 3, mask), _columns(grad_colors, ray * 3, mask)
+        d, grad_color = gather_three(directions, ray * 3, mask), gather_three(grad_colors, ray * 3, mask)
         zero = d[0] * 0.0
         _harmonics(view, d[0], d[1], d[2], basis)
         for k in range((max(view, direction) + 1) ** 2):
@@ -213,7 +214,7 @@ def _gradient_of_rays(
                 grad_harmonic = gather(grad_inputs, place + (kept + k - 1), mask)
             if k < (view + 1) ** 2:
                 scale = VIEW_SCALE if k else 1.0
-                coefficient = _columns(features, given + 3 * k, mask)
+                coefficient = gather_three(features, given + 3 * k, mask)
                 grad_harmonic = grad_harmonic + scale * _dot(coefficient, grad_color)
                 for c in range(3):
                     value = gather(grad_inputs, place + (3 * k + c), mask)
@@ -225,7 +226,7 @@ def _gradient_of_rays(
         grad_d = _harmonics_gradient(max(view, direction), d[0], d[1], d[2], gradients)
         if has_normals:
             place = place + (kept + (direction + 1) ** 2 - 1)
-            n, length, is_long = _unit(_columns(features, given + kept, mask))
+            n, length, is_long = _unit(gather_three(features, given + kept, mask))
             cosine = _dot(d, n)
             for k in range(1, (reflection + 1) ** 2):
                 store(gradients, k * LANES, REFLECTED_SCALE * gather(grad_inputs, place + k, mask), every)

@@ -3,11 +3,13 @@
 LLVM compiles their operations to the widest vector instructions of the CPU. Arithmetic and comparisons are Python's
 operators, also between lanes and a scalar, which is converted to the lanes' type; ``&`` and ``|`` join masks.
 
-numba's cache notices changes only of the file that a kernel is in: whoever changes this file clears the cache.
+numba's cache notices changes only of the file that a kernel is in. Files with kernels therefore hold a digest of this
+file and of :mod:`dv.ops.lanes_memory_cpu`, which a test compares.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +22,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 of one register, of NEON's two
 FAST = ("contract", "nsz", "arcp", "reassoc", "afn")  # all but nnan and ninf: NaN and infinity keep their meaning
+FASTMATH = set(FAST)  # of kernels, as numba wants it
 I32 = ir.IntType(32)
 ONE = np.float32(1)
 LOG2_E = 1.4426950408889634
@@ -49,6 +52,14 @@ def _splat(builder: Any, value: Any) -> Any:
     )
 
 
+def _broadcast(context: Any, builder: Any, element: Any, kinds: Any, values: Any) -> list[Any]:
+    """Return values as lanes of an element type: lanes of it stay, scalars are converted and repeated."""
+    return [
+        value if isinstance(kind, Lanes) else _splat(builder, context.cast(builder, value, kind, element))
+        for kind, value in zip(kinds, values, strict=True)
+    ]
+
+
 def call_intrinsic(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
     """Build the call of an intrinsic of LLVM with a result of type ``result``."""
     function = cgutils.get_or_insert_function(
@@ -72,14 +83,11 @@ def _operation(build: Callable[[Any, bool, list[Any]], Any], result: Any = None)
     """Make a function of lanes and scalars: ``build(builder, is_float, vectors)``; ``result`` is its element type."""
 
     @intrinsic
-    def operation(typing: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    def operation(_: Any, a: Any, b: Any) -> Any:
         element = next(x.element for x in (a, b) if isinstance(x, Lanes))
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            vectors = [
-                value if isinstance(kind, Lanes) else _splat(builder, context.cast(builder, value, kind, element))
-                for value, kind in zip(arguments, signature.args, strict=True)
-            ]
+            vectors = _broadcast(context, builder, element, signature.args, arguments)
             return build(builder, isinstance(element, types.Float), vectors)
 
         return Lanes(result or element)(a, b), generate
@@ -136,34 +144,30 @@ minimum, maximum = _extremum("<"), _extremum(">")
 
 
 @intrinsic
-def spread(typing: Any, value: Any) -> Any:  # noqa: ARG001
+def spread(_: Any, value: Any) -> Any:
     """Return lanes that all hold ``value``."""
     return Lanes(value)(value), lambda _, builder, __, arguments: _splat(builder, arguments[0])
 
 
 @intrinsic
-def lane_numbers(typing: Any) -> Any:  # noqa: ARG001
+def lane_numbers(_: Any) -> Any:
     """Return the numbers of the lanes, int32 from 0."""
     numbers = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
     return Lanes(types.int32)(), lambda *_: numbers
 
 
 @intrinsic
-def no(typing: Any, mask: Any) -> Any:  # noqa: ARG001
+def no(_: Any, mask: Any) -> Any:
     """Return where ``mask`` is false."""
     return mask(mask), lambda _, builder, __, arguments: builder.not_(arguments[0])
 
 
 @intrinsic
-def select(typing: Any, mask: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+def select(_: Any, mask: Any, a: Any, b: Any) -> Any:
     """Return ``a`` where ``mask`` is true and ``b`` elsewhere."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        element = lanes.element
-        vectors = [
-            value if isinstance(kind, Lanes) else _splat(builder, context.cast(builder, value, kind, element))
-            for value, kind in zip(arguments[1:], signature.args[1:], strict=True)
-        ]
+        vectors = _broadcast(context, builder, lanes.element, signature.args[1:], arguments[1:])
         return builder.select(arguments[0], *vectors)
 
     lanes = a if isinstance(a, Lanes) else b
@@ -171,7 +175,7 @@ def select(typing: Any, mask: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def count(typing: Any, mask: Any) -> Any:  # noqa: ARG001
+def count(_: Any, mask: Any) -> Any:
     """Return the number of lanes in which ``mask`` is true."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -182,7 +186,7 @@ def count(typing: Any, mask: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def to_int(typing: Any, lanes: Any) -> Any:  # noqa: ARG001
+def to_int(_: Any, lanes: Any) -> Any:
     """Truncate floating-point lanes to int32."""
     return Lanes(types.int32)(lanes), lambda _, builder, __, arguments: builder.fptosi(
         arguments[0], ir.VectorType(I32, LANES)
@@ -190,7 +194,7 @@ def to_int(typing: Any, lanes: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def to_float(typing: Any, lanes: Any, like: Any) -> Any:  # noqa: ARG001
+def to_float(_: Any, lanes: Any, like: Any) -> Any:
     """Convert int32 lanes to the floating-point type of ``like``, a scalar."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -200,7 +204,7 @@ def to_float(typing: Any, lanes: Any, like: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def total(typing: Any, lanes: Any) -> Any:  # noqa: ARG001
+def total(_: Any, lanes: Any) -> Any:
     """Return the sum of floating-point lanes."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -215,7 +219,7 @@ def _of_llvm(name: str) -> Any:
     """Make a function of floating-point lanes from an intrinsic of LLVM."""
 
     @intrinsic
-    def function(typing: Any, lanes: Any) -> Any:  # noqa: ARG001
+    def function(_: Any, lanes: Any) -> Any:
         def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
             vector = arguments[0].type
             return call_intrinsic(builder, f"llvm.{name}.{suffix(vector)}", vector, [arguments[0]])
@@ -230,7 +234,7 @@ _exp, _log = _of_llvm("exp"), _of_llvm("log")  # the C library's, one lane after
 
 
 @intrinsic
-def _power_of_two(typing: Any, exponents: Any) -> Any:  # noqa: ARG001
+def _power_of_two(_: Any, exponents: Any) -> Any:
     """Return 2 to the power of int32 ``exponents``, at least -126, as float32: the bits of its exponent."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -244,8 +248,8 @@ def _power_of_two(typing: Any, exponents: Any) -> Any:  # noqa: ARG001
 
 
 def exponential(x: Any) -> Any:
-    """Return exp(x) of lanes that are 0 or less; float32 is 0 below -87."""
-    raise NotImplementedError("this function is for kernels")
+    """Return exp(x) of lanes, or a number, that are 0 or less; lanes of float32 are 0 below -87."""
+    return math.exp(x)
 
 
 @overload(exponential)
@@ -269,8 +273,8 @@ def _exponential(x: Any) -> Any:
 
 
 def log_1_plus(x: Any) -> Any:
-    """Return log(1 + x) of lanes in [0, 1]."""
-    raise NotImplementedError("this function is for kernels")
+    """Return log(1 + x) of lanes, or a number, in [0, 1]."""
+    return math.log1p(x)
 
 
 @overload(log_1_plus)

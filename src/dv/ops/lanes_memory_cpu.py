@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core.errors import NumbaTypeError
 from numba.extending import intrinsic
 
-from dv.ops.lanes_cpu import I32, LANES, Lanes, call_intrinsic, suffix
+from dv.ops.lanes_cpu import FASTMATH, I32, LANES, Lanes, call_intrinsic, suffix
+
+AHEAD = 12  # samples whose rows are fetched before they are needed
 
 
 def _base(context: Any, builder: Any, kind: Any, array: Any) -> Any:
@@ -32,7 +35,7 @@ def _vector(context: Any, kind: Any) -> Any:
 
 
 @intrinsic
-def load(typing: Any, array: Any, start: Any, mask: Any) -> Any:  # noqa: ARG001
+def load(_: Any, array: Any, start: Any, mask: Any) -> Any:
     """Return elements ``start``, ``start + 1`` … of an array; 0 where ``mask`` is false."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -45,7 +48,7 @@ def load(typing: Any, array: Any, start: Any, mask: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def store(typing: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:  # noqa: ARG001
+def store(_: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:
     """Set elements ``start``, ``start + 1`` … of an array to the lanes in which ``mask`` is true."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -58,7 +61,7 @@ def store(typing: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:  #
 
 
 @intrinsic
-def append(typing: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:  # noqa: ARG001
+def append(_: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:
     """Set as many elements from ``start`` on as ``mask`` has true lanes to these lanes, one after the other."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -71,7 +74,7 @@ def append(typing: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:  
 
 
 @intrinsic
-def prefetch(typing: Any, array: Any, start: Any) -> Any:  # noqa: ARG001
+def prefetch(_: Any, array: Any, start: Any) -> Any:
     """Fetch the cache line of element ``start`` of an array, which will be needed soon."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -83,7 +86,7 @@ def prefetch(typing: Any, array: Any, start: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def spread_from(typing: Any, array: Any, start: Any, mask: Any) -> Any:  # noqa: ARG001
+def spread_from(_: Any, array: Any, start: Any, mask: Any) -> Any:
     """Return elements ``start``, ``start + 1`` … one after the other in the lanes in which ``mask`` is true; else 0."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -109,7 +112,7 @@ class _Addresses(ir.Instruction):
 
 
 @intrinsic
-def gather(typing: Any, array: Any, places: Any, mask: Any) -> Any:  # noqa: ARG001
+def gather(_: Any, array: Any, places: Any, mask: Any) -> Any:
     """Return the elements of an array at int32 ``places``; 0 where ``mask`` is false."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -123,7 +126,7 @@ def gather(typing: Any, array: Any, places: Any, mask: Any) -> Any:  # noqa: ARG
 
 
 @intrinsic
-def scatter(typing: Any, array: Any, places: Any, lanes: Any, mask: Any) -> Any:  # noqa: ARG001
+def scatter(_: Any, array: Any, places: Any, lanes: Any, mask: Any) -> Any:
     """Set the elements of an array at int32 ``places`` to the lanes in which ``mask`` is true."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -138,7 +141,7 @@ def scatter(typing: Any, array: Any, places: Any, lanes: Any, mask: Any) -> Any:
 
 
 @intrinsic
-def gather_bytes(typing: Any, array: Any, places: Any, mask: Any) -> Any:  # noqa: ARG001
+def gather_bytes(_: Any, array: Any, places: Any, mask: Any) -> Any:
     """Return the bytes of a uint8 array of at least four at int32 ``places``; 0 where ``mask`` is false.
 
     CPUs gather 32 bits at least: these are the byte and the three before it.
@@ -155,3 +158,19 @@ def gather_bytes(typing: Any, array: Any, places: Any, mask: Any) -> Any:  # noq
         return builder.and_(builder.lshr(words, bits), ir.Constant(vector, [255] * LANES))
 
     return Lanes(types.int32)(array, places, mask), generate
+
+
+@njit(cache=True, fastmath=FASTMATH, inline="always")
+def gather_three(array: Any, places: Any, mask: Any) -> Any:
+    """Return three consecutive elements of an array from int32 ``places`` on, as :func:`gather` does."""
+    return gather(array, places, mask), gather(array, places + 1, mask), gather(array, places + 2, mask)
+
+
+@njit(cache=True, fastmath=FASTMATH, inline="always")
+def prefetch_rows(table: Any, rows: Any, s: Any, first: Any, count: Any) -> None:
+    """Fetch both ends of the rows ``rows[first, s]``, ``rows[first + 1, s]`` … of a table ``[N, F]``."""
+    channels = table.shape[1]
+    for k in range(first, first + count):
+        place = np.int64(rows[k, s]) * channels
+        prefetch(table, place)
+        prefetch(table, place + channels - 1)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import get_thread_id, njit, prange
 
 from dv.ops.lanes_cpu import (
-    FAST,
+    FASTMATH,
     LANES,
     count,
     equal,
@@ -28,18 +28,26 @@ from dv.ops.lanes_cpu import (
     square_root,
     to_float,
     to_int,
-    total,
 )
-from dv.ops.lanes_memory_cpu import append, gather, gather_bytes, load, prefetch, scatter, spread_from, store
+from dv.ops.lanes_memory_cpu import (
+    AHEAD,
+    append,
+    gather,
+    gather_bytes,
+    gather_three,
+    load,
+    prefetch_rows,
+    scatter,
+    spread_from,
+    store,
+)
 
-FASTMATH = set(FAST)
+LANES_DIGEST = "4a1fde6c"  # of the sources of lanes: numba compiles again when it changes
 RAYS_PER_BLOCK = 8 * LANES  # whose samples are recorded next to each other
 LN_2 = math.log(2)
 FAR = 1e30  # camera z that no ray reaches
 MAX_STEPS = 1e6  # at once
 MIN_IDLE = 4  # lanes that have finished, for all to wait until these have new rays
-SKIP_PREFERENCE = 2  # lanes skip if they are the majority
-AHEAD = 12  # samples whose rows are fetched before they are needed
 
 
 @njit(cache=True, fastmath=FASTMATH, inline="always")
@@ -57,7 +65,8 @@ def _intersect(o: Any, d: Any, top: Any, near: Any) -> Any:
 
     A ray that misses the box leaves before it enters.
     """
-    t_min, t_max = spread(near), spread(near) * 0.0 + FAR
+    t_min = spread(near)
+    t_max = select(t_min < FAR, FAR, t_min)
     t_min, t_max = _intersect_axis(o[0], d[0], top, t_min, t_max)
     t_min, t_max = _intersect_axis(o[1], d[1], top, t_min, t_max)
     return _intersect_axis(o[2], d[2], top, t_min, t_max)
@@ -130,19 +139,10 @@ def _corner_rows(index: Any, place: Any, side: Any, mask: Any) -> Any:
 
 @njit(cache=True, fastmath=FASTMATH, inline="always")
 def _interpolated_density(density: Any, r: Any, w: Any, mask: Any) -> Any:
-    raw = w[0] * gather(density, r[0], mask) + w[1] * gather(density, r[1], mask)
-    raw = raw + w[2] * gather(density, r[2], mask) + w[3] * gather(density, r[3], mask)
-    raw = raw + w[4] * gather(density, r[4], mask) + w[5] * gather(density, r[5], mask)
-    return raw + w[6] * gather(density, r[6], mask) + w[7] * gather(density, r[7], mask)
-
-
-@njit(cache=True, fastmath=FASTMATH, inline="always")
-def _prefetch(table: Any, channels: Any, rows: Any, s: Any, first_corner: Any, corners: Any) -> None:
-    """Fetch what sample ``s`` needs of ``table`` ``[N, F]``, both ends of its rows at some corners."""
-    for corner in range(first_corner, first_corner + corners):
-        place = np.int64(rows[corner, s]) * channels
-        prefetch(table, place)
-        prefetch(table, place + channels - 1)
+    raw = w[0] * gather(density, r[0], mask)
+    for corner in range(1, 8):
+        raw = raw + w[corner] * gather(density, r[corner], mask)
+    return raw
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -153,7 +153,7 @@ def _add_features(
     """Interpolate the features of samples from ``start`` on in the flattened records, and add them to their rays."""
     channels, is_recorded, one = features.shape[1], len(sample_features) > 0, weights.dtype.type(1)
     for s in range(start, start + samples):
-        _prefetch(features, channels, corner_rows, min(s + AHEAD, start + samples - 1), 0, 8)
+        prefetch_rows(features, corner_rows, min(s + AHEAD, start + samples - 1), 0, 8)
         w = _trilinear_weights(fractions[0, s], fractions[1, s], fractions[2, s], one)
         place = np.int64(rays[s]) * channels
         for first in range(0, channels, LANES):
@@ -164,13 +164,6 @@ def _add_features(
             if is_recorded:
                 store(sample_features, s * channels + first, value, mask)
             store(out, place + first, load(out, place + first, mask) + weights[s] * value, mask)
-
-
-@njit(cache=True, fastmath=FASTMATH, inline="always")
-def _gather_points(table: Any, rows: Any, mask: Any) -> Any:
-    """Gather the three columns of rows of ``table`` ``[R, 3]``."""
-    place = rows * 3
-    return gather(table, place, mask), gather(table, place + 1, mask), gather(table, place + 2, mask)
 
 
 @njit(cache=True, fastmath=FASTMATH, inline="always")
@@ -198,8 +191,8 @@ def _march_block(
     scales = np.empty(levels, density.dtype)
     for level in range(levels):
         scales[level] = 0.5**level
-    zero = spread(interval) * 0.0
-    number = segment = first_plane = first_layer = lane_numbers() * 0
+    zero, no_number = spread(density.dtype.type(0)), spread(np.int32(0))
+    number = segment = first_plane = first_layer = no_number
     transmittance = passed = depth = offset = n = start = end = dt = steps_per_t = zero  # passed: optical depth
     o = d = inverse = zero, zero, zero
     is_used = zero > 0.0
@@ -221,18 +214,18 @@ def _march_block(
             is_used = active | changed
             if not count(is_used):
                 break
-            segment = select(is_new, lane_numbers() * 0, segment + select(goes_on, lane_numbers() * 0 + 1, 0))
-            o_world, d_world = _gather_points(origins, number, changed), _gather_points(directions, number, changed)
+            segment = select(is_new, 0, select(goes_on, segment + 1, segment))
+            o_world, d_world = gather_three(origins, number * 3, changed), gather_three(directions, number * 3, changed)
             level, new_o, new_d, new_start, new_end = _segment(o_world, d_world, side, levels, segment, scales, near)
             o, d = _where(changed, new_o, o), _where(changed, new_d, d)
             inverse = _inverse(d[0]), _inverse(d[1]), _inverse(d[2])
             steps_per_t = square_root(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]) / step_size
             dt = 1.0 / steps_per_t
-            start, end, n = select(changed, new_start, start), select(changed, new_end, end), select(changed, zero, n)
+            start, end, n = select(changed, new_start, start), select(changed, new_end, end), select(changed, 0.0, n)
             first_plane = select(changed, level * side, first_plane)
             first_layer = select(changed, level * (side - 1), first_layer)
             offset = select(is_new, gather(offsets, number, is_new), offset)
-            transmittance, passed = select(is_new, 1.0, transmittance), select(is_new, zero, passed)
+            transmittance, passed = select(is_new, 1.0, transmittance), select(is_new, 0.0, passed)
             depth = select(is_new, math.inf, depth)
             continue
         x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
@@ -241,22 +234,21 @@ def _march_block(
         layer = (iz + first_layer) * (side - 1) + iy
         distances = gather_bytes(distance, layer * (side - 1) + ix, active)
         is_empty = active & (distances > 0)
-        skipping = count(is_empty)
-        if skipping * SKIP_PREFERENCE >= working:
+        if 2 * count(is_empty) >= working:
             empty = to_float(distances, interval)
             exit_x = _exit_along(o[0], inverse[0], cell_x, empty)
             exit_y = _exit_along(o[1], inverse[1], cell_y, empty)
             exit_z = _exit_along(o[2], inverse[2], cell_z, empty)
             leave = minimum(minimum(exit_x, exit_y), exit_z)
             steps = to_float(to_int(minimum((leave - t) * steps_per_t, MAX_STEPS)), interval) + 1.0
-            n = n + select(is_empty, maximum(steps, 1.0), 0.0)
+            n = select(is_empty, n + maximum(steps, 1.0), n)
             continue
         occupied = active & no(is_empty)
         fx, fy, fz = x - cell_x, y - cell_y, z - cell_z
         place = ((iz + first_plane) * side + iy) * side + ix
         corners = _corner_rows(index, place, side, occupied)
         raw = _interpolated_density(density, corners, _trilinear_weights(fx, fy, fz, 1.0), occupied)
-        n = n + select(occupied, zero + 1.0, 0.0)
+        n = select(occupied, n + 1.0, n)
         counted = occupied & (raw >= min_raw)
         new = count(counted)
         if not new:
@@ -267,26 +259,20 @@ def _march_block(
         transmittance = select(counted, before * exponential(0.0 - optical_depth), before)
         is_median = counted & (before > 0.5) & (transmittance <= 0.5)
         depth = select(is_median, t + ((LN_2 - passed) / optical_depth - 0.5) * dt, depth)
-        passed = passed + select(counted, optical_depth, 0.0)
+        passed = select(counted, passed + optical_depth, passed)
         if samples > last_start and not is_recorded:
             _add_features(samples, *records)
             samples = 0
         if samples <= last_start:
             to = start_of_records + samples
             append(cells, to, place, counted)
-            append(corner_rows, to, corners[0], counted)
-            append(corner_rows, to + total_size, corners[1], counted)
-            append(corner_rows, to + 2 * total_size, corners[2], counted)
-            append(corner_rows, to + 3 * total_size, corners[3], counted)
-            append(corner_rows, to + 4 * total_size, corners[4], counted)
-            append(corner_rows, to + 5 * total_size, corners[5], counted)
-            append(corner_rows, to + 6 * total_size, corners[6], counted)
-            append(corner_rows, to + 7 * total_size, corners[7], counted)
+            for corner in range(8):
+                append(corner_rows, to + corner * total_size, corners[corner], counted)
             append(fractions, to, fx, counted)
             append(fractions, to + total_size, fy, counted)
             append(fractions, to + 2 * total_size, fz, counted)
             append(weights, to, before - transmittance, counted)
-            append(slopes, to, select(raw >= 0.0, zero + 1.0, e) * interval / (1.0 + e), counted)
+            append(slopes, to, select(raw >= 0.0, interval, interval * e) / (1.0 + e), counted)
             append(rays, to, number, counted)
         samples += new
     if samples <= last_start or not is_recorded:
@@ -326,161 +312,3 @@ def forward_kernel(
         )  # fmt: skip
         if is_recorded:
             counts[block] = samples
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def _density_gradient_of_block(
-    start: Any, samples: Any, rays: Any, grad_out: Any, behind: Any, transmittance: Any,
-    weights: Any, slopes: Any, sample_features: Any, grad_raw: Any,
-) -> None:  # fmt: skip
-    channels = grad_out.shape[1]
-    for s in range(start, start + samples):
-        ray, weight = rays[s], weights[s]
-        products = spread(weight) * 0.0
-        for first in range(0, channels, LANES):
-            mask = lane_numbers() < channels - first
-            value = load(sample_features, s * channels + first, mask)
-            products = products + value * load(grad_out, np.int64(ray) * channels + first, mask)
-        here = total(products)
-        behind[ray] -= weight * here
-        transmittance[ray] -= weight
-        grad_raw[s] = (transmittance[ray] * here - behind[ray]) * slopes[s]
-
-
-@njit(parallel=True, cache=True, fastmath=FASTMATH)
-def density_gradient_kernel(
-    counts: Any, rays: Any, grad_out: Any, behind: Any, transmittance: Any,
-    weights: Any, slopes: Any, sample_features: Any, grad_raw: Any,
-) -> None:  # fmt: skip
-    """Fill the gradient of the raw density of each recorded sample, ``[B·S]``.
-
-    Args:
-        counts: as the other records, see :func:`forward_kernel`.
-        rays: likewise.
-        grad_out: gradient of the composited features ``[R, F]``.
-        behind: ``[R]``, the contribution of a ray's features and transmittance to the loss; what lies behind a sample
-            is this total less what has been passed, so one pass from front to back suffices. Changed by it.
-        transmittance: ones ``[R]``, changed likewise.
-        weights: records.
-        slopes: records.
-        sample_features: records.
-        grad_raw: to be filled.
-    """
-    size = len(weights) // len(counts)
-    for block in prange(len(counts)):
-        _density_gradient_of_block(
-            block * size, counts[block], rays, grad_out, behind, transmittance,
-            weights, slopes, sample_features, grad_raw,
-        )  # fmt: skip
-
-
-@njit(cache=True)
-def sort_by_plane(counts: Any, cells: Any, cells_per_plane: Any, ends: Any, order: Any) -> None:
-    """Sort the recorded samples, ``counts[b]`` of block b, by the plane of vertices below them; otherwise by number.
-
-    Args:
-        counts: ``[B]``.
-        cells: ``[B·S]``.
-        cells_per_plane: places in a plane of ``index``.
-        ends: zeros ``[P + 2]``; the samples of plane p become ``order[ends[p]:ends[p + 1]]``.
-        order: filled with numbers of samples in the flattened records.
-    """
-    size = len(cells) // len(counts)
-    for block in range(len(counts)):
-        for s in range(block * size, block * size + counts[block]):
-            ends[cells[s] // cells_per_plane + 2] += 1
-    for p in range(2, len(ends)):
-        ends[p] += ends[p - 1]
-    for block in range(len(counts)):
-        for s in range(block * size, block * size + counts[block]):
-            p = cells[s] // cells_per_plane + 1
-            order[ends[p]] = s
-            ends[p] += 1
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def _scatter_to_plane(
-    samples: Any, upper: Any, corner_rows: Any, fractions: Any, weights: Any, grad_raw: Any, rays: Any,
-    grad_out: Any, grad_density: Any, grad_features: Any,
-) -> None:  # fmt: skip
-    """Add the gradients of samples to the vertices of the plane below their cells, or of the ``upper`` one."""
-    channels, first_corner, one = grad_features.shape[1], 4 * upper, weights.dtype.type(1)
-    for i in range(len(samples)):
-        _prefetch(grad_features, channels, corner_rows, samples[min(i + AHEAD, len(samples) - 1)], first_corner, 4)
-        s = samples[i]
-        fx, fy, vz = fractions[0, s], fractions[1, s], fractions[2, s] if upper else one - fractions[2, s]
-        p, q = vz * (one - fy), vz * fy
-        v = p * (one - fx), p * fx, q * (one - fx), q * fx
-        for corner in range(4):
-            grad_density[corner_rows[first_corner + corner, s]] += v[corner] * grad_raw[s]
-        for first in range(0, channels, LANES):
-            mask = lane_numbers() < channels - first
-            gradient = weights[s] * load(grad_out, np.int64(rays[s]) * channels + first, mask)
-            for corner in range(4):
-                place = np.int64(corner_rows[first_corner + corner, s]) * channels + first
-                store(grad_features, place, load(grad_features, place, mask) + v[corner] * gradient, mask)
-
-
-@njit(parallel=True, cache=True, fastmath=FASTMATH)
-def scatter_kernel(
-    ends: Any, order: Any, corner_rows: Any, fractions: Any, weights: Any, grad_raw: Any, rays: Any,
-    grad_out: Any, stride: Any, grad_density: Any, grad_features: Any,
-) -> None:  # fmt: skip
-    """Add the gradients of the recorded samples to those of the vertices.
-
-    Each plane of vertices belongs to one thread, so sums are in the same order for any number of threads. Only row 0,
-    which has vertices in all planes and is constant, gets undefined values. Threads get planes that lie ``stride``
-    apart, a number prime to their count.
-    """
-    planes = len(ends) - 2
-    for i in prange(planes):
-        p = i * stride % planes
-        given = corner_rows, fractions, weights, grad_raw, rays, grad_out, grad_density, grad_features
-        _scatter_to_plane(order[ends[p] : ends[p + 1]], 0, *given)
-        if p:
-            _scatter_to_plane(order[ends[p - 1] : ends[p]], 1, *given)
-
-
-@njit(parallel=True, cache=True, fastmath=FASTMATH)
-def ray_gradient_kernel(
-    density: Any, features: Any, side: Any, origins: Any, directions: Any, counts: Any,
-    cells: Any, corner_rows: Any, fractions: Any, weights: Any, grad_raw: Any, rays: Any, grad_out: Any,
-    grad_origins: Any, grad_directions: Any,
-) -> None:  # fmt: skip
-    """Sum the gradients of the recorded samples' positions to those of the rays; each sample stays at its camera z."""
-    channels, size = features.shape[1], len(weights) // len(counts)
-    for block in prange(len(counts)):
-        for s in range(block * size, block * size + counts[block]):
-            ray = rays[s]
-            line, ix = divmod(cells[s], side)
-            iz, iy = divmod(line, side)
-            fx, fy, fz = fractions[0, s], fractions[1, s], fractions[2, s]
-            gx, gy, gz = 0.0, 0.0, 0.0
-            for k in range(2):
-                vz, sz = (fz, 1.0) if k else (1 - fz, -1.0)
-                for j in range(2):
-                    vy, sy = (fy, 1.0) if j else (1 - fy, -1.0)
-                    for n in range(2):
-                        vx, sx = (fx, 1.0) if n else (1 - fx, -1.0)
-                        row = corner_rows[4 * k + 2 * j + n, s]
-                        value = 0.0
-                        for c in range(channels):
-                            value += grad_out[ray, c] * features[row, c]
-                        value = value * weights[s] + grad_raw[s] * density[row]
-                        gx += sx * vy * vz * value
-                        gy += sy * vx * vz * value
-                        gz += sz * vx * vy * value
-            level = iz // side
-            scale = 0.5**level
-            shift = (1.0 - scale) * 0.5 * (side - 1)
-            px = (ix + fx - shift) / scale - origins[ray, 0]
-            py = (iy + fy - shift) / scale - origins[ray, 1]
-            pz = (iz - level * side + fz - shift) / scale - origins[ray, 2]
-            dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
-            t = (px * dx + py * dy + pz * dz) / (dx * dx + dy * dy + dz * dz)
-            grad_origins[ray, 0] += scale * gx
-            grad_origins[ray, 1] += scale * gy
-            grad_origins[ray, 2] += scale * gz
-            grad_directions[ray, 0] += scale * t * gx
-            grad_directions[ray, 1] += scale * t * gy
-            grad_directions[ray, 2] += scale * t * gz

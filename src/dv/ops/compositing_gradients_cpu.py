@@ -9,9 +9,9 @@ import numpy as np
 from numba import njit, prange
 
 from dv.ops.lanes_cpu import FASTMATH, LANES, lane_numbers, spread, total
-from dv.ops.lanes_memory_cpu import AHEAD, load, prefetch_rows, store
+from dv.ops.lanes_memory_cpu import load, store
 
-LANES_DIGEST = "4a1fde6c"  # of the sources of lanes: numba compiles again when it changes
+LANES_DIGEST = "f5b1db92"  # of the sources of lanes: numba compiles again when it changes
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -91,9 +91,7 @@ def _scatter_to_plane(
 ) -> None:  # fmt: skip
     """Add the gradients of samples to the vertices of the plane below their cells, or of the ``upper`` one."""
     channels, first_corner, one = grad_features.shape[1], 4 * upper, weights.dtype.type(1)
-    for i in range(len(samples)):
-        prefetch_rows(grad_features, corner_rows, samples[min(i + AHEAD, len(samples) - 1)], first_corner, 4)
-        s = samples[i]
+    for s in samples:
         fx, fy, vz = fractions[0, s], fractions[1, s], fractions[2, s] if upper else one - fractions[2, s]
         p, q = vz * (one - fy), vz * fy
         v = p * (one - fx), p * fx, q * (one - fx), q * fx

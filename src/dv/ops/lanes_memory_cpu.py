@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core.errors import NumbaTypeError
 from numba.extending import intrinsic
 
 from dv.ops.lanes_cpu import FASTMATH, I32, LANES, Lanes, call_intrinsic, suffix
-
-AHEAD = 12  # samples whose rows are fetched before they are needed
 
 
 def _base(context: Any, builder: Any, kind: Any, array: Any) -> Any:
@@ -71,18 +68,6 @@ def append(_: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(array, types.int64, lanes, mask), generate
-
-
-@intrinsic
-def prefetch(_: Any, array: Any, start: Any) -> Any:
-    """Fetch the cache line of element ``start`` of an array, which will be needed soon."""
-
-    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        given = [_data(context, builder, array, arguments[0], arguments[1]), I32(0), I32(3), I32(1)]  # to read, of data
-        call_intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), given)
-        return context.get_dummy_value()
-
-    return types.none(array, types.int64), generate
 
 
 @intrinsic
@@ -164,13 +149,3 @@ def gather_bytes(_: Any, array: Any, places: Any, mask: Any) -> Any:
 def gather_three(array: Any, places: Any, mask: Any) -> Any:
     """Return three consecutive elements of an array from int32 ``places`` on, as :func:`gather` does."""
     return gather(array, places, mask), gather(array, places + 1, mask), gather(array, places + 2, mask)
-
-
-@njit(cache=True, fastmath=FASTMATH, inline="always")
-def prefetch_rows(table: Any, rows: Any, s: Any, first: Any, count: Any) -> None:
-    """Fetch both ends of the rows ``rows[first, s]``, ``rows[first + 1, s]`` … of a table ``[N, F]``."""
-    channels = table.shape[1]
-    for k in range(first, first + count):
-        place = np.int64(rows[k, s]) * channels
-        prefetch(table, place)
-        prefetch(table, place + channels - 1)

@@ -30,19 +30,17 @@ from dv.ops.lanes_cpu import (
     to_int,
 )
 from dv.ops.lanes_memory_cpu import (
-    AHEAD,
     append,
     gather,
     gather_bytes,
     gather_three,
     load,
-    prefetch_rows,
     scatter,
     spread_from,
     store,
 )
 
-LANES_DIGEST = "4a1fde6c"  # of the sources of lanes: numba compiles again when it changes
+LANES_DIGEST = "f5b1db92"  # of the sources of lanes: numba compiles again when it changes
 RAYS_PER_BLOCK = 8 * LANES  # whose samples are recorded next to each other
 LN_2 = math.log(2)
 FAR = 1e30  # camera z that no ray reaches
@@ -153,7 +151,6 @@ def _add_features(
     """Interpolate the features of samples from ``start`` on in the flattened records, and add them to their rays."""
     channels, is_recorded, one = features.shape[1], len(sample_features) > 0, weights.dtype.type(1)
     for s in range(start, start + samples):
-        prefetch_rows(features, corner_rows, min(s + AHEAD, start + samples - 1), 0, 8)
         w = _trilinear_weights(fractions[0, s], fractions[1, s], fractions[2, s], one)
         place = np.int64(rays[s]) * channels
         for first in range(0, channels, LANES):

@@ -26,7 +26,7 @@ def training_rays(model: RadianceGrid, views: Views, count: int, device: torch.d
     generator, pool = torch.Generator(device).manual_seed(0), PixelPool(views, device)
     pool.keep_hits(model, 0)
     drawn = pool.draw(count // model.sizes.rays_per_pixel, generator)
-    world = subpixel_rays(drawn.pose, drawn.position, drawn.camera, model.subpixel_offsets)
+    world = subpixel_rays(drawn.pose, drawn.position, drawn.camera, model.training_offsets[0])
     return model.rays(*world, torch.rand(len(world[0]), generator=generator, device=device))
 
 

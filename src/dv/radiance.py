@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor, nn
 
-from dv.geometry.camera import Intrinsics, pixel_grid, subpixel_offsets, subpixel_rays
+from dv.geometry.camera import Intrinsics, pixel_grid, rotated_offsets, subpixel_offsets, subpixel_rays
 from dv.geometry.grid import GridPlacement
 from dv.nets.decoder import ViewDecoder
 from dv.nets.exposure import ViewExposures, expose
@@ -78,6 +78,7 @@ class RadianceGrid(ObjectModel):
     corner: Tensor
     focal_scale: Tensor
     subpixel_offsets: Tensor
+    training_offsets: Tensor
 
     def __init__(
         self, sizes: RadianceSizes, placement: GridPlacement, background: Tensor | None = None, side: int | None = None
@@ -101,7 +102,8 @@ class RadianceGrid(ObjectModel):
         # buffers, since copying a tensor from the CPU in every step would keep a GPU waiting
         self.register_buffer("focal_scale", torch.tensor(1.0))  # of rendered views, found by camera refinement
         self.register_buffer("corner", torch.tensor(placement.origin) - placement.scale / 2, persistent=False)
-        self.register_buffer("subpixel_offsets", subpixel_offsets(sizes.supersampling), persistent=False)
+        self.register_buffer("subpixel_offsets", subpixel_offsets(sizes.view_rays), persistent=False)
+        self.register_buffer("training_offsets", rotated_offsets(sizes.supersampling), persistent=False)
 
     @classmethod
     def from_state(cls, sizes: Mapping[str, Any], placement: GridPlacement, state: Mapping[str, Tensor]) -> Self:
@@ -199,6 +201,7 @@ class RadianceGrid(ObjectModel):
         poses: Tensor,
         pixels: Tensor,
         intrinsics: Intrinsics | Tensor,
+        places: Tensor | None = None,
         offsets: Tensor | None = None,
         step_size: float = STEP_SIZE,
     ) -> RayOutput:
@@ -208,11 +211,14 @@ class RadianceGrid(ObjectModel):
             poses: camera-to-world ``[P, 4, 4]``, of each pixel's view.
             pixels: column and row ``[P, 2]``.
             intrinsics: those of all views, or of each pixel's view, ``[P, 4]`` as in :meth:`Intrinsics.numbers`.
-            offsets: offsets of the rays ``[P · rays_per_pixel]``, as in :meth:`forward`; 0.5 by default.
+            places: of the S rays in a pixel, px from its centre, as in :func:`subpixel_rays`; by default those of
+                rendered views.
+            offsets: offsets of the rays ``[P · S]``, as in :meth:`forward`; 0.5 by default.
             step_size: distance between samples, vertices.
         """
-        rays = self.sizes.rays_per_pixel
-        origins, directions = subpixel_rays(poses, pixels, intrinsics, self.subpixel_offsets)
+        places = self.subpixel_offsets if places is None else places
+        rays = places.shape[-2]
+        origins, directions = subpixel_rays(poses, pixels, intrinsics, places)
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
         output = self(origins, directions, offsets, step_size)
         colors = output.colors.view(-1, rays, 3, 1).transpose(1, 2)  # kornia's layout, [P, 3, rays, 1]
@@ -242,7 +248,7 @@ class RadianceGrid(ObjectModel):
         width, height, intrinsics = intrinsics.width, intrinsics.height, self.corrected(intrinsics)
         pixels = pixel_grid(width, height, pose.device)
         rays_per_chunk = RAYS_PER_CHUNK_GPU if pose.is_cuda else RAYS_PER_CHUNK
-        chunks = torch.split(pixels, max(1, rays_per_chunk // self.sizes.rays_per_pixel))
+        chunks = torch.split(pixels, max(1, rays_per_chunk // self.sizes.view_rays**2))
         outputs = [self.render_pixels(pose.expand(len(chunk), 4, 4), chunk, intrinsics) for chunk in chunks]
         colors, transmittance, depth = map(torch.cat, zip(*outputs, strict=True))
         depth = torch.where(depth.isfinite(), depth, self.farthest_corner(pose).to(depth.dtype))

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays, project, subpixel_offsets, to_camera, to_world
+from dv.geometry.camera import (
+    Intrinsics,
+    pixel_grid,
+    pixel_rays,
+    project,
+    rotated_offsets,
+    subpixel_offsets,
+    subpixel_rays,
+    to_camera,
+    to_world,
+)
 from dv.geometry.trajectory import look_at
 
 EYES = torch.tensor([[1.0, -2.0, 0.7], [0.3, 1.5, 2.0]], dtype=torch.float64)
@@ -40,6 +50,28 @@ def test_subpixel_offsets_are_centres_of_equal_squares(count):
     assert torch.allclose(points.mean(0), torch.zeros(2), atol=1e-7)
     assert torch.allclose(points.amax(0), torch.full((2,), 0.5 - 0.5 / count))
     assert len(torch.unique(points, dim=0)) == count**2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_rotated_offsets_have_columns_and_rows_of_their_own_and_one_ray_in_each_square(count):
+    patterns = rotated_offsets(count)
+    centres = (torch.arange(count**2) + 0.5) / count**2 - 0.5
+    squares = {tuple(point) for point in subpixel_offsets(count).mul(2 * count).round().tolist()}
+    for points in patterns:
+        torch.testing.assert_close(points.sort(0).values, centres[:, None].expand(-1, 2))
+        assert {tuple(p) for p in (((points + 0.5) * count).floor() * 2 + 1 - count).tolist()} == squares
+    torch.testing.assert_close(patterns[0, :, 0], -patterns[1, :, 0])
+
+
+def test_each_pixel_may_have_its_own_places_of_rays():
+    camera, pixels = Intrinsics.square(21.0, 9.3, 7.1, 16, 0.5), pixel_grid(4)
+    poses, patterns = POSES[1].expand(len(pixels), 4, 4), rotated_offsets(2).double()
+    chosen = torch.arange(len(pixels)) % 2
+    origins, directions = subpixel_rays(poses, pixels, camera, patterns[chosen])
+    for pixel, which in enumerate(chosen):
+        own = subpixel_rays(poses[:1], pixels[pixel : pixel + 1], camera, patterns[which])
+        torch.testing.assert_close(directions[4 * pixel : 4 * pixel + 4], own[1])
+        torch.testing.assert_close(origins[4 * pixel : 4 * pixel + 4], own[0])
 
 
 def test_rays_and_projections_of_random_rectangular_cameras_agree():

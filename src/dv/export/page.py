@@ -126,7 +126,7 @@ def _about(model: RadianceGrid, packed: PackedVoxels) -> dict[str, Any]:
         "near": sizes.near * model.placement.scale,
         "linearShare": float(model.linear_share.detach()),
         "panorama": sizes.environment,
-        "rays": sizes.supersampling,
+        "rays": sizes.view_rays,
         "scale": model.placement.scale,
         "corner": model.corner.tolist(),
         "defines": {

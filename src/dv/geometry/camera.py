@@ -227,12 +227,12 @@ def subpixel_rays(
         poses: camera-to-world ``[P, 4, 4]``, of each pixel's view.
         pixels: pixel indices ``[P, 2]`` (col, row).
         intrinsics: shared by all pixels, or those of each pixel, ``[P, 4]``.
-        offsets: places of S rays in a pixel ``[S, 2]`` (col, row), px from its centre.
+        offsets: places of S rays in a pixel ``[S, 2]`` (col, row), px from its centre, or in each pixel ``[P, S, 2]``.
 
     Returns:
         Origins and directions ``[P·S, 3]``, as of :func:`pixel_rays`.
     """
-    count, points = len(offsets), (pixels[:, None] + offsets).view(-1, 2)
+    count, points = offsets.shape[-2], (pixels[:, None] + offsets).view(-1, 2)
     if isinstance(intrinsics, Tensor):
         intrinsics = intrinsics.repeat_interleave(count, 0)
     return pixel_rays(poses.repeat_interleave(count, 0), points, intrinsics)
@@ -258,3 +258,18 @@ def subpixel_offsets(count: int) -> Tensor:
     [[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]]
     """
     return (pixel_grid(count) + 0.5) / count - 0.5
+
+
+def rotated_offsets(count: int) -> Tensor:
+    """Return two patterns ``[2, count², 2]`` (col, row) for supersampling, in px from the centre of a pixel.
+
+    Each ray has a column and a row of its own among count², so that edges along columns or rows cover as many
+    different fractions of a pixel (rotated grid supersampling). The second pattern is the mirror image of the first.
+
+    >>> rotated_offsets(2)[0].tolist()
+    [[-0.375, -0.125], [-0.125, 0.375], [0.125, -0.375], [0.375, 0.125]]
+    """
+    rank = torch.arange(count**2)
+    column, row = rank, (rank % count + 1) * count - 1 - rank // count
+    points = (torch.stack([column, row], 1) + 0.5) / count**2 - 0.5
+    return torch.stack([points, points * points.new_tensor([-1.0, 1.0])])

@@ -185,8 +185,10 @@ class RadianceGridModule(ObjectModule):
         generator, count = torch.Generator(self.device), self.pixels_per_sample
         generator.manual_seed(self.seed * 1_000_000_007 + number)
         drawn = self._pool.draw(count, generator)
-        offsets = torch.rand(count * self.model.sizes.rays_per_pixel, generator=generator, device=self.device)
-        output = self.model.render_pixels(*self._refined(drawn), offsets, step_size)
+        patterns = self.model.training_offsets  # varied, since a grid would fit the places of its rays
+        places = patterns[torch.randint(len(patterns), (count,), generator=generator, device=self.device)]
+        offsets = torch.rand(count * places.shape[1], generator=generator, device=self.device)
+        output = self.model.render_pixels(*self._refined(drawn), places, offsets, step_size)
         error = self._exposed(output, drawn) - drawn.color
         l1, l2 = error.abs().mean(1), error.square().mean(1)
         weight = drawn.likelihood**-self.settings.error_correction

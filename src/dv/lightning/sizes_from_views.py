@@ -33,6 +33,8 @@ def radiance_sizes(
             "model.exposure_rate=0.1"
         )
     sizes["vignetting"] = len(set(views.cameras)) if settings.vignetting_rate else 0
+    if settings.view_supersampling is None:
+        sizes["view_supersampling"] = settings.supersampling + (settings.supersampling > 1)
     if settings.near is None:
         sizes["near"] = placement.near / placement.scale if levels > 1 else 0.0
     return RadianceSizes(**sizes)

@@ -23,7 +23,8 @@ class RadianceSizes:
     decoder_degree: int = 1  # of the harmonics of directions
     reflection_degree: int = 0  # of the harmonics of reflected directions; 0: none
     initial_density: float = -5.0  # raw, before the softplus
-    supersampling: int = 1  # rays along a pixel's edge
+    supersampling: int = 1  # rays along a pixel's edge in training
+    view_supersampling: int = 0  # likewise in rendered views; 0: as in training
     linear_share: float = 0.0  # at the start
     levels: int = 1  # cubes, each twice as wide as the one before; the first is the box around the object
     environment: int = 0  # rows of the panorama beyond the last level; 0: one colour
@@ -36,6 +37,7 @@ class RadianceSizes:
             if getattr(self, name) not in range(MAX_DEGREE + 1):
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 to {MAX_DEGREE}")
         minima = {"grid_side": 8, "decoder_features": 0, "decoder_width": 1, "supersampling": 1, "levels": 1}
+        minima |= {"view_supersampling": 0}
         for name, minimum in minima.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")
@@ -68,5 +70,10 @@ class RadianceSizes:
 
     @property
     def rays_per_pixel(self) -> int:
-        """Number of rays per pixel, in a square pattern."""
+        """Number of rays per pixel in training."""
         return self.supersampling**2
+
+    @property
+    def view_rays(self) -> int:
+        """Number of rays along a pixel's edge in rendered views."""
+        return self.view_supersampling or self.supersampling

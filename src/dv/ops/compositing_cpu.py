@@ -158,7 +158,7 @@ class _Composite(torch.autograd.Function):
         grad_density = torch.zeros(density.shape, dtype=out.dtype)
         grad_features = torch.zeros(features.shape, dtype=out.dtype)
         samples = corner_rows, fractions, weights, grad_raw, rays, grad_out
-        scatter_kernel(ends, order, *samples, _stride(len(index)), *_arrays(grad_density, grad_features))
+        scatter_kernel(ends, order, *samples, plane_stride(len(index)), *_arrays(grad_density, grad_features))
         grad_density[0], grad_features[0] = 0, 0
         if not any(ctx.needs_input_grad[4:6]):
             return grad_density, grad_features, *(None,) * 9
@@ -169,7 +169,7 @@ class _Composite(torch.autograd.Function):
         return grad_density, grad_features, None, None, grad_origins, grad_directions, *(None,) * 5
 
 
-def _stride(count: int) -> int:
+def plane_stride(count: int) -> int:
     """Return a number that is prime to ``count``, and whose multiples are spread evenly: about its golden section."""
     stride = max(1, round(0.618 * count))
     while math.gcd(stride, count) > 1:

@@ -22,6 +22,7 @@ from dv.lightning.object_module import ObjectModule
 from dv.lightning.older_runs import upgrade_state
 from dv.lightning.pixel_pool import DrawnPixels, PixelPool
 from dv.lightning.radiance_rates import parameter_groups, radiance_rates
+from dv.lightning.row_adam import RowAdam
 from dv.lightning.schedule import StepFraction
 from dv.lightning.sizes_from_views import radiance_sizes
 from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
@@ -88,7 +89,7 @@ class RadianceGridModule(ObjectModule):
         self._step_fraction = StepFraction(self.trainer.max_steps)
         groups = parameter_groups(self.model, self.camera_refinement, self.learning_rates())
         # ε is far below the gradients of a mean over thousands of rays; β₂ forgets gradients from a coarser grid soon
-        return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        return RowAdam(groups, betas=(0.9, 0.99), eps=1e-15)
 
     def samples_per_epoch(self, views: Views) -> int:
         """Number of samples that together have as many pixels as the views."""
@@ -233,8 +234,8 @@ class RadianceGridModule(ObjectModule):
         self._average_gradients(optimizer)
         factor = optimizer.param_groups[0]["lr"] / max(1e-12, self.learning_rates()["features"])
         features, density = cast(Tensor, self.model.voxels.features.grad), cast(Tensor, self.model.voxels.density.grad)
-        density += self.settings.sparsity * factor * (self._loss_scale() or 1.0)
         density[0], features[0] = 0, 0  # the row of empty vertices
+        density += (density != 0) * (self.settings.sparsity * factor * (self._loss_scale() or 1.0))
         if progress < self.settings.view_from:
             features[:, 3:] = 0
             cast(Tensor, self.model.linear_share.grad).zero_()

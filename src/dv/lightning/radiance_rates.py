@@ -59,7 +59,10 @@ def parameter_groups(
         "vignetting": list(model.vignetting.parameters()) if model.vignetting else [],
         "cameras": list(cameras.parameters()) if cameras else [],
     }
-    groups: list[dict[str, Any]] = [{"params": parameters[name], "lr": rate} for name, rate in rates.items()]
+    groups: list[dict[str, Any]] = [
+        {"params": parameters[name], "lr": rate, "by_rows": name in ("features", "density")}
+        for name, rate in rates.items()
+    ]
     if cameras:
         groups[-1]["eps"] = CAMERA_EPS
     return groups

@@ -1,7 +1,8 @@
 """Runs of version 0.1.0 evaluate to the same scores and resume to the same weights.
 
 ``tests/data/before/<model>`` is a run of 4 steps on the object ``ball`` at 16 px. ``metrics.json`` is its evaluation,
-``resumed.json`` holds the validation scores and the mean of every tensor after 8 steps.
+``resumed.json`` holds the validation scores and the mean of every tensor after 8 steps; those of the radiance grid were
+recorded when rays became rotated grids and :class:`~dv.lightning.row_adam.RowAdam` its optimiser.
 """
 
 import json

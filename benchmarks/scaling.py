@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from dv.lightning.pixel_pool import PixelPool
 from dv.ops.compositing import Rays
-from dv.ops.compositing_cpu import plane_stride, march, set_threads
+from dv.ops.compositing_cpu import march, plane_stride, set_threads
 from dv.ops.compositing_gradients_cpu import density_gradient_kernel, scatter_kernel, sort_by_plane
 from dv.ops.marching_cpu import RAYS_PER_BLOCK
 from dv.radiance import STEP_SIZE, RadianceGrid

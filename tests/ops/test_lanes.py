@@ -141,7 +141,9 @@ def test_arrays_that_are_not_contiguous_are_refused():
         first_number(array[::2])
 
 
-@pytest.mark.parametrize("kernels", ["marching_cpu.py", "compositing_gradients_cpu.py", "adam_cpu.py", "encoding_cpu.py"])
+@pytest.mark.parametrize(
+    "kernels", ["marching_cpu.py", "compositing_gradients_cpu.py", "adam_cpu.py", "encoding_cpu.py"]
+)
 def test_kernels_are_compiled_again_when_lanes_change(kernels):
     """numba's cache notices changes only of the file that a kernel is in."""
     sources = b"".join((FOLDER / name).read_bytes() for name in ("lanes_cpu.py", "lanes_memory_cpu.py"))

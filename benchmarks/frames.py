@@ -30,9 +30,13 @@ def source_of(checkpoint: Checkpoint) -> ObjectSource:
     return ObjectSource(Path(settings["root"]), settings["name"], "", checkpoint.sizes["image_side"], longest_side)
 
 
-def frame_seconds(ckpt: Path, device: torch.device, count: int, precision: str) -> list[float]:
+def frame_seconds(
+    ckpt: Path, device: torch.device, count: int, precision: str, supersampling: int | None = None
+) -> list[float]:
     """Return the seconds that each of ``count`` frames takes, after two warm-up frames."""
     restored = open_checkpoint(ckpt, device, precision)
+    if supersampling:
+        restored.supersample(supersampling)
     poses = restored.source.views("test").poses
     chosen = poses[torch.arange(count + 2) % len(poses)]
     seconds, before = [], time.perf_counter()
@@ -51,8 +55,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--supersampling", type=int, help="squared: rays per pixel; by default as the model says")
     arguments = parser.parse_args()
-    seconds = frame_seconds(arguments.ckpt, torch.device(arguments.device), arguments.frames, arguments.precision)
+    device, few = torch.device(arguments.device), arguments.supersampling
+    seconds = frame_seconds(arguments.ckpt, device, arguments.frames, arguments.precision, few)
     print(f"{1 / statistics.median(seconds):.1f} frames per second; the slowest frame took {1e3 * max(seconds):.0f} ms")
 
 

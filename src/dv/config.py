@@ -69,6 +69,7 @@ def _text(value: Any) -> Any:
 Float = Annotated[float, Strict()]
 Bool = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Ge(1)]
+Supersampling = Annotated[int, Strict(), Ge(1), Le(8)]
 NonNegativeInt = Annotated[int, Strict(), Ge(0)]
 NonNegative = Annotated[float, Strict(), Ge(0)]
 Positive = Annotated[float, Strict(), Gt(0)]
@@ -426,6 +427,7 @@ class EvaluateConfig:
     split: Literal["test", "validation", "train"]
     border: NonNegativeInt
     align_poses: Bool
+    supersampling: Supersampling | None
     lpips: Bool | Literal["auto"]
     batch_size: Count
     output_dir: Text | None
@@ -521,6 +523,7 @@ class RenderConfig:
     ckpt: Text | None
     background: RenderedBackground | None
     exposure: Literal["mean", "predicted"]
+    supersampling: Supersampling | None
     width: Annotated[int, Strict(), Ge(2), Le(8192)] | None
     height: Annotated[int, Strict(), Ge(2), Le(8192)] | None
     film: Literal["mp4", "gif", "webp"] | None

@@ -83,6 +83,14 @@ class ObjectModel(nn.Module, ABC):
     def use_mean_exposure(self) -> None:
         """Render all views with one exposure; there is nothing to do for a model without exposures."""
 
+    def supersample(self, rays: int) -> None:
+        """Render views by ``rays``² rays per pixel.
+
+        Raises:
+            ValueError: if the model has no rays.
+        """
+        raise ValueError("this model renders images by a network, without rays")
+
     def compile_networks(self) -> None:
         """Compile with torch.compile what becomes faster by it; by default nothing."""
 

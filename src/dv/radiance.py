@@ -270,6 +270,11 @@ class RadianceGrid(ObjectModel):
         """Render all views with the mean exposure of the training views, as a film has it."""
         self.has_mean_exposure = True
 
+    def supersample(self, rays: int) -> None:
+        """Render views by ``rays``² rays per pixel."""
+        self.sizes = replace(self.sizes, view_supersampling=rays)
+        self.subpixel_offsets = subpixel_offsets(rays).to(self.subpixel_offsets)
+
     def isolate(self) -> None:
         """Keep the first level only, before black and with the mean exposure."""
         self.use_mean_exposure()

@@ -62,6 +62,26 @@ def test_any_size_and_aspect(command, ckpt, tmp_path):
     assert float(sine) == pytest.approx(np.sin(np.radians(15)), abs=1e-5)
 
 
+def test_supersampling_is_the_mean_of_a_larger_image(command, ckpt, tmp_path):
+    """With pixel centres at 0.5 the rays of a pixel are those of the pixels of an image of twice the size."""
+    arguments = "trajectory=test", "film=null", "object.pixel_center=0.5"
+    render(command, ckpt, tmp_path / "out", *arguments, "supersampling=1")
+    single = read_png16(tmp_path / "out" / "rgb" / "000000.png")
+    render(command, ckpt, tmp_path / "out", *arguments, "supersampling=2")  # other frames in the same folder
+    smooth = read_png16(tmp_path / "out" / "rgb" / "000000.png")
+    render(command, ckpt, tmp_path / "large", *arguments, "supersampling=1", "width=64")
+    large = read_png16(tmp_path / "large" / "rgb" / "000000.png")
+    torch.testing.assert_close(smooth, torch.nn.functional.avg_pool2d(large, 2), atol=1e-3, rtol=0)
+    assert (smooth - single).abs().max() > 0.01
+
+
+def test_networks_have_no_rays_to_supersample(command, trained):
+    for task in ("render", "evaluate"):
+        result = command(task, f"ckpt={trained}", "supersampling=3")
+        assert result.code == 1
+        assert "renders images by a network, without rays; leave it out" in result.err
+
+
 def test_beside_truth_depth_and_another_checkpoint(command, ckpt, ball, tmp_path):
     other = write_checkpoint(ball_grid(grid_side=16, seed=5), tmp_path / "other.ckpt", ball)
     beside = f"beside=[truth,depth,{other}]"

@@ -124,6 +124,7 @@ def _about(restored: Restored, shots: Shots, background: str | list[float] | Non
         "precision": restored.precision,
         "background": background,
         "mean_exposure": restored.mean_exposure,
+        "supersampling": restored.supersampling,
     }
 
 

@@ -36,11 +36,24 @@ class Restored:
     device: torch.device
     precision: str
     mean_exposure: bool = False  # see use_mean_exposure
+    supersampling: int | None = None  # see supersample
 
     def use_mean_exposure(self) -> None:
         """Render all views with the mean exposure of the training views, as a film has it."""
         self.model.use_mean_exposure()
         self.mean_exposure = True
+
+    def supersample(self, rays: int) -> None:
+        """Render all views by ``rays``² rays per pixel.
+
+        Raises:
+            UserError: if the model has no rays.
+        """
+        try:
+            self.model.supersample(rays)
+        except ValueError as error:
+            raise UserError(f"supersampling= with {self.checkpoint.path}: {error}; leave it out") from error
+        self.supersampling = rays
 
     @property
     def run_dir(self) -> Path:

@@ -69,6 +69,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 def evaluate_on_rank(config: EvaluateConfig) -> dict[str, Any] | None:
     """Score this rank's share of the views; rank 0 writes the results of all ranks and returns the metrics."""
     restored = restore(config)
+    if config.supersampling:
+        restored.supersample(config.supersampling)
     views = restored.source.views(config.split)
     smallest = min(min(k.width, k.height) for k in views.cameras)
     if 2 * config.border >= smallest:

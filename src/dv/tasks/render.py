@@ -74,6 +74,8 @@ def _restored(config: RenderConfig, ckpt: str | None) -> Restored:
     restored = restore(replace(config, ckpt=ckpt))
     if restored.model.squares_only and (config.width or config.height):
         raise UserError(f"{ckpt} renders squares of one size; leave out width= and height=")
+    if config.supersampling:
+        restored.supersample(config.supersampling)
     if config.exposure == "mean":
         restored.use_mean_exposure()
     if config.background is not None:

@@ -83,7 +83,7 @@ class ObjectModel(nn.Module, ABC):
     def use_mean_exposure(self) -> None:
         """Render all views with one exposure; there is nothing to do for a model without exposures."""
 
-    def supersample(self, rays: int) -> None:
+    def supersample(self, rays: int) -> None:  # noqa: ARG002  # for models that have rays
         """Render views by ``rays``² rays per pixel.
 
         Raises:

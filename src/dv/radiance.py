@@ -93,8 +93,7 @@ class RadianceGrid(ObjectModel):
             else None
         )
         self.linear_share = nn.Parameter(torch.tensor(float(sizes.linear_share)))
-        color = torch.zeros(3) if background is None else background.clone()
-        rows = sizes.environment
+        color, rows = torch.zeros(3) if background is None else background.clone(), sizes.environment
         self.background = nn.Parameter(color[:, None, None].repeat(1, rows, 2 * rows) if rows else color)
         self.exposures = ViewExposures(sizes.exposures) if sizes.exposures else None
         self.vignetting = Vignetting(sizes.vignetting) if sizes.vignetting else None

@@ -78,8 +78,7 @@ class RadianceGridModule(ObjectModule):
         self.register_buffer("camera_of_view", numbers, persistent=False)
         self.camera_refinement: CameraRefinement | None = None
         if settings.camera_rate:
-            scale = calibration.placement.scale
-            self.camera_refinement = CameraRefinement(views.poses, scale, settings.refine_focal_length)
+            self.camera_refinement = CameraRefinement(views.poses, model.placement.scale, settings.refine_focal_length)
         share = settings.error_sampling
         self.error_sampling = ErrorSampling(len(views.pixels), share) if share else None
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # number of vertex changes made
@@ -102,9 +101,8 @@ class RadianceGridModule(ObjectModule):
 
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
         """Learning rates by parameter group, see :func:`radiance_rates`."""
-        return radiance_rates(
-            self.config.optimizer.learning_rate, self.settings, self.model, self._step_fraction.value, progress
-        )
+        rate, fraction = self.config.optimizer.learning_rate, self._step_fraction.value
+        return radiance_rates(rate, self.settings, self.model, fraction, progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resize the voxels to those of the checkpoint, which may be of an older run.
@@ -193,9 +191,8 @@ class RadianceGridModule(ObjectModule):
         error = self._exposed(output, drawn) - drawn.color
         l1, l2 = error.abs().mean(1), error.square().mean(1)
         weight = drawn.likelihood**-self.settings.error_correction
-        loss = ((self.loss.l1_weight * l1 + self.loss.l2_weight * l2) * weight).mean()
-        if self.settings.transmittance_weight:
-            loss = loss + self.settings.transmittance_weight * (output.transmittance * weight).mean()
+        penalty = self.settings.transmittance_weight * output.transmittance
+        loss = ((self.loss.l1_weight * l1 + self.loss.l2_weight * l2 + penalty) * weight).mean()
         self.manual_backward(loss / samples)
         even_l1, even_l2 = ((x.detach() / drawn.likelihood).mean() for x in (l1, l2))
         losses = {"loss/generator": loss.detach(), "loss/l1": even_l1, "loss/l2": even_l2}
@@ -233,7 +230,7 @@ class RadianceGridModule(ObjectModule):
         """Average gradients over the ranks, add the sparsity term, and zero the gradients that must have no effect."""
         self._average_gradients(optimizer)
         factor = optimizer.param_groups[0]["lr"] / max(1e-12, self.learning_rates()["features"])
-        features, density = cast(Tensor, self.model.voxels.features.grad), cast(Tensor, self.model.voxels.density.grad)
+        features, density = (cast(Tensor, p.grad) for p in (self.model.voxels.features, self.model.voxels.density))
         density[0], features[0] = 0, 0  # the row of empty vertices
         density += (density != 0) * (self.settings.sparsity * factor * (self._loss_scale() or 1.0))
         if progress < self.settings.view_from:

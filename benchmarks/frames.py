@@ -57,8 +57,9 @@ def main() -> None:
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--supersampling", type=int, help="squared: rays per pixel; by default as the model says")
     arguments = parser.parse_args()
-    device, few = torch.device(arguments.device), arguments.supersampling
-    seconds = frame_seconds(arguments.ckpt, device, arguments.frames, arguments.precision, few)
+    device = torch.device(arguments.device)
+    given = arguments.ckpt, device, arguments.frames, arguments.precision, arguments.supersampling
+    seconds = frame_seconds(*given)
     print(f"{1 / statistics.median(seconds):.1f} frames per second; the slowest frame took {1e3 * max(seconds):.0f} ms")
 
 

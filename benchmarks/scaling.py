@@ -131,7 +131,7 @@ def other_parts(model: RadianceGrid, pool: PixelPool, rays: int) -> list[Part]:
         drawn = pool.draw(pixels, generator)
         offsets = torch.rand(pixels * model.sizes.rays_per_pixel, generator=generator)
         output = model.render_pixels(drawn.pose, drawn.position, drawn.camera, model.training_offsets[0], offsets)
-        (output.colors - drawn.color).square().mean().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward((output.colors - drawn.color).square().mean())
 
     def optimize() -> None:
         torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])

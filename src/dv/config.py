@@ -242,7 +242,7 @@ class RadianceGridConfig(ModelConfig):
     camera_rate: NonNegative = 0.0
     cameras_until: Annotated[float, Strict(), Gt(0), Le(1)] = 0.5
     refine_focal_length: Bool = False
-    view_supersampling: Count | None = None
+    view_supersampling: Supersampling | None = None
     error_sampling: Fraction = 0.0
     error_correction: Fraction = 1.0
 

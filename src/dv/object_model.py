@@ -83,13 +83,13 @@ class ObjectModel(nn.Module, ABC):
     def use_mean_exposure(self) -> None:
         """Render all views with one exposure; there is nothing to do for a model without exposures."""
 
-    def supersample(self, rays: int) -> None:  # noqa: ARG002  # for models that have rays
+    def supersample(self, rays: int) -> None:
         """Render views by ``rays``² rays per pixel.
 
         Raises:
             ValueError: if the model has no rays.
         """
-        raise ValueError("this model renders images by a network, without rays")
+        raise ValueError(f"this model renders images by a network, so a pixel cannot have {rays}² rays")
 
     def compile_networks(self) -> None:
         """Compile with torch.compile what becomes faster by it; by default nothing."""

@@ -51,6 +51,20 @@ def test_rows_that_always_have_a_gradient_are_those_of_plain_adam():
     torch.testing.assert_close(plain, other)
 
 
+def test_a_closure_computes_the_gradients_of_this_step():
+    table = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = RowAdam([{"params": [table], "lr": 0.1, "by_rows": True}])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = table[1].sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) == 2
+    torch.testing.assert_close(table.detach(), torch.tensor([[1.0, 1.0], [0.9, 0.9], [1.0, 1.0]]))
+
+
 def test_states_of_plain_adam_can_be_loaded():
     """Trainings that began with plain Adam go on."""
     table = torch.nn.Parameter(torch.zeros(4, 2))

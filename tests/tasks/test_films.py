@@ -79,7 +79,7 @@ def test_networks_have_no_rays_to_supersample(command, trained):
     for task in ("render", "evaluate"):
         result = command(task, f"ckpt={trained}", "supersampling=3")
         assert result.code == 1
-        assert "renders images by a network, without rays; leave it out" in result.err
+        assert "renders images by a network, so a pixel cannot have 3² rays; leave it out" in result.err
 
 
 def test_beside_truth_depth_and_another_checkpoint(command, ckpt, ball, tmp_path):

@@ -181,18 +181,18 @@ class RadianceGridModule(ObjectModule):
         The loss of a pixel is divided by the likelihood of its draw to the power of ``error_correction``. Metrics are
         those of even draws.
         """
-        generator, count = torch.Generator(self.device), self.pixels_per_sample
-        generator.manual_seed(self.seed * 1_000_000_007 + number)
-        drawn = self._pool.draw(count, generator)
-        patterns = self.model.training_offsets  # varied, since a grid would fit the places of its rays
-        places = patterns[torch.randint(len(patterns), (count,), generator=generator, device=self.device)]
-        offsets = torch.rand(count * places.shape[1], generator=generator, device=self.device)
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_000_007 + number)
+        drawn, patterns = self._pool.draw(self.pixels_per_sample, generator), self.model.training_offsets
+        chosen = torch.randint(len(patterns), drawn.view.shape, generator=generator, device=self.device)
+        places = patterns[chosen]  # varied, since a grid would fit the places of its rays
+        offsets = torch.rand(places[..., 0].numel(), generator=generator, device=self.device)
         output = self.model.render_pixels(*self._refined(drawn), places, offsets, step_size)
         error = self._exposed(output, drawn) - drawn.color
         l1, l2 = error.abs().mean(1), error.square().mean(1)
-        weight = drawn.likelihood**-self.settings.error_correction
-        penalty = self.settings.transmittance_weight * output.transmittance
-        loss = ((self.loss.l1_weight * l1 + self.loss.l2_weight * l2 + penalty) * weight).mean()
+        loss = self.loss.l1_weight * l1 + self.loss.l2_weight * l2
+        if self.settings.transmittance_weight:
+            loss = loss + self.settings.transmittance_weight * output.transmittance
+        loss = (loss * drawn.likelihood**-self.settings.error_correction).mean()
         self.manual_backward(loss / samples)
         even_l1, even_l2 = ((x.detach() / drawn.likelihood).mean() for x in (l1, l2))
         losses = {"loss/generator": loss.detach(), "loss/l1": even_l1, "loss/l2": even_l2}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,18 +45,22 @@ class RowAdam(torch.optim.Adam):
             group["by_rows"] = value
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Make one step."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # overloads
+        """Make one step, after calling a closure that computes gradients if there is one; returns its loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         by_rows = [(p, group) for group in self.param_groups if group["by_rows"] for p in group["params"]]
         gradients = [p.grad for p, _ in by_rows]
         for parameter, _ in by_rows:
             parameter.grad = None  # Adam passes over it
-        loss = super().step(closure)
+        super().step()
         for (parameter, group), gradient in zip(by_rows, gradients, strict=True):
             parameter.grad = gradient
             if gradient is not None:
                 self._step_rows(parameter, gradient, group)
-        return cast("float | None", loss)
+        return loss
 
     def _step_rows(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

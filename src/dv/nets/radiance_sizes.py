@@ -36,8 +36,14 @@ class RadianceSizes:
         for name in ("view_degree", "decoder_degree", "reflection_degree"):
             if getattr(self, name) not in range(MAX_DEGREE + 1):
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 to {MAX_DEGREE}")
-        minima = {"grid_side": 8, "decoder_features": 0, "decoder_width": 1, "supersampling": 1, "levels": 1}
-        minima |= {"view_supersampling": 0}
+        minima = {
+            "grid_side": 8,
+            "decoder_features": 0,
+            "decoder_width": 1,
+            "supersampling": 1,
+            "view_supersampling": 0,
+            "levels": 1,
+        }
         for name, minimum in minima.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")

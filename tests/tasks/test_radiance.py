@@ -76,7 +76,12 @@ def test_training_learns_an_object_and_prunes_empty_space(learned):
 
 def test_vertices_get_normals_of_the_learned_surface(command, arguments, tmp_path):
     """The ball is at the centre of the grid, so its normals point away from there."""
-    steps = [*step_overrides(400), "optimizer.learning_rate=0.1", "grid.side=32", "model.rays=2048"]
+    steps = [
+        *step_overrides(300),
+        "optimizer.learning_rate=0.1",
+        "grid.side=32",
+        "model.rays=2048",
+    ]  # each vertex is met often enough
     assert command("train", *arguments, *steps, "model.view_from=0.98").code == 0
     state = read_weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
     index, density, features = (state[f"model.voxels.{name}"] for name in ("index", "density", "features"))

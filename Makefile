@@ -33,8 +33,8 @@ $(DEMO)/.done: $(VENV)/.ready
 test: $(VENV)/.ready ## the test suite, under 10 minutes on 2 CPU cores
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-test-slow: $(VENV)/.ready ## the tests that take minutes each
-	$(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/.ready ## the tests that take minutes each, half an hour on 2 CPU cores
+	$(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(VENV)/.ready ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

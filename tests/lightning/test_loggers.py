@@ -47,7 +47,7 @@ def train(environment, arguments):
     def call(*more, logger=("logger=wandb", "logger.frames=4"), **variables):
         return subprocess.run(
             [*COMMAND, *more, *arguments, *logger], env=environment | variables, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=240,
+            capture_output=True, text=True, timeout=500,
         )  # fmt: skip
 
     return call
@@ -198,7 +198,7 @@ def test_an_interrupted_run_resumes_as_the_same_run(train, environment, argument
     process = subprocess.Popen(
         [*COMMAND, *arguments, "logger=wandb", *more, "trainer.max_steps=100000"], env=environment
     )
-    deadline = time.time() + 100
+    deadline = time.time() + 300
     while not (folder / "checkpoints/last.ckpt").is_file() and time.time() < deadline:
         time.sleep(0.05)
     if signum == signal.SIGKILL:

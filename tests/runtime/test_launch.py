@@ -35,7 +35,7 @@ def test_torchrun_equals_trainer_processes_in_a_sweep(command, ball_overrides, t
     base = [*ball_overrides, "loss=l1", "trainer.processes=2", "seed=0,1"]
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     start = [*TORCHRUN, "--nproc-per-node=2", f"--master-port={free_port()}", "-m", "dv.tasks.train", "-m", *base]
-    done = subprocess.run([*start, f"hydra.sweep.dir={theirs}"], capture_output=True, text=True, timeout=180)
+    done = subprocess.run([*start, f"hydra.sweep.dir={theirs}"], capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert command("train", "-m", *base, f"hydra.sweep.dir={ours}").code == 0
     for job in ("0", "1"):
@@ -55,7 +55,7 @@ def test_two_nodes_are_one_training(ball_overrides, tmp_path):
         )
         for _ in range(2)
     ]  # fmt: skip
-    errors = [node.communicate(timeout=180)[1] for node in nodes]
+    errors = [node.communicate(timeout=500)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], errors
     assert_complete(run, ranks=2)
 
@@ -76,7 +76,7 @@ def test_srun_starts_the_ranks_of_one_training(ball_overrides, tmp_path, fault):
         )
         for rank in range(2)
     ]  # fmt: skip
-    errors = [task.communicate(timeout=180)[1] for task in tasks]
+    errors = [task.communicate(timeout=500)[1] for task in tasks]
     if fault:
         assert all(task.returncode for task in tasks)
         assert sum("training views are left" in error for error in errors) == 1

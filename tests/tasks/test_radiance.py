@@ -420,3 +420,14 @@ def test_resuming_with_another_reflection_degree_is_refused(command, arguments, 
     assert f"{path} has model.reflection_degree=0, not 4; add model.reflection_degree=0" in result.err
     resumed = command("train", *arguments, "resume=auto", "trainer.max_steps=100", "model.reflection_degree=0")
     assert resumed.code == 0, resumed.err
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_unseen_vertices_move_only_on_request(command, ball, tmp_path, move):
+    """One pixel per step, of which no ray meets most vertices."""
+    base = ["object=custom", f"object.root={ball}", "object.name=ball", *TINY_RADIANCE, *step_overrides(3)]
+    result = command("train", *base, "model.rays=4", "model.refine_at=[]", f"model.move_unseen={str(move).lower()}")
+    assert result.code == 0, result.err
+    density = read_weights(tmp_path / "run" / "checkpoints" / "last.ckpt")["model.voxels.density"][1:]
+    unmoved = (density == -5).double().mean()  # model.initial_density
+    assert unmoved == 0 if move else 0.5 < unmoved < 1

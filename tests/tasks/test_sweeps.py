@@ -36,7 +36,7 @@ def kill_sweep(process: subprocess.Popen[str]) -> None:
     """Send SIGKILL to the sweep alone and wait until its workers end, too."""
     workers = children(process.pid)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     deadline = time.monotonic() + 40
     while not all(has_ended(pid) for pid in workers):
         assert time.monotonic() < deadline, "workers outlive their sweep"
@@ -152,7 +152,7 @@ def test_resuming_in_the_folder_of_another_sweep_is_refused(command, ball_overri
 @pytest.mark.slow
 def test_ray_runs_the_jobs_of_a_sweep(ball_overrides, tmp_path):
     process = sweep(tmp_path / "sweep", *ball_overrides, "loss=l1,l1_gan", "loss.border=4", "launcher=ray")
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=500)
     assert process.returncode == 0, out
     assert finished(tmp_path / "sweep") == [0, 1]
     assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
@@ -176,7 +176,7 @@ def test_a_preempted_slurm_job_is_requeued_and_resumes(ball_overrides, tmp_path)
     wait_for(lambda: all(any((folder / job / "pictures").glob("*")) for job in ("0", "1")), process)
     for job in ("0", "1"):
         os.kill(int((folder / job / ".lock").read_text()), signal.SIGUSR2)
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=500)
     assert process.returncode == 0, out
     assert finished(folder) == [0, 1]
     for job in ("0", "1"):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
 from dv.data.folder import Views
@@ -51,7 +52,7 @@ class PixelPool:
         self.intrinsics = views.cameras
         self.colors, self.poses = views.pixels.to(device), views.poses.to(device)
         self.starts = torch.tensor(views.starts, device=device)
-        self.widths = torch.tensor([k.width for k in views.cameras], device=device)
+        self.widths, self.heights = torch.tensor([(k.width, k.height) for k in views.cameras], device=device).T
         self.cameras = torch.tensor([k.numbers() for k in views.cameras], dtype=torch.float64, device=device)
         self.numbers = torch.empty(0, dtype=torch.int32, device=device)  # until keep_hits
 
@@ -78,6 +79,24 @@ class PixelPool:
         view, position = view_and_pixel(numbers, self.starts, self.widths)
         colors = to_model_range(self.colors[numbers])
         return DrawnPixels(numbers, view, position, colors, self.poses[view], self.cameras[view], likelihood)
+
+    def at_half_resolution(self, drawn: DrawnPixels, border: int) -> DrawnPixels:
+        """Replace each drawn pixel by a block of 2×2 pixels with it in a corner: its centre and mean in linear light.
+
+        Args:
+            drawn: pixels of this pool.
+            border: number of pixels along each edge of the images that no block contains.
+        """
+        size = torch.stack([self.widths[drawn.view], self.heights[drawn.view]], 1)
+        corner = torch.minimum(drawn.position, size - border - 2)
+        width = size[:, 0]
+        first = self.starts[drawn.view] + corner[:, 1] * width + corner[:, 0]
+        block = first[:, None] + torch.stack([0 * width, 0 * width + 1, width, width + 1], 1)
+        linear = rgb_to_linear_rgb(
+            (to_model_range(self.colors[block]) + 0.5).transpose(1, 2)[..., None]
+        )  # [P, 3, 4, 1]
+        color = linear_rgb_to_rgb(linear.mean(2, keepdim=True)).flatten(1) - 0.5
+        return drawn._replace(position=corner + 0.5, color=color)
 
 
 @torch.no_grad()

@@ -37,10 +37,9 @@ FIRST_CHANGE = 50  # steps before which vertices change by the step count, not b
 class RadianceGridModule(ObjectModule):
     """Training and validation of a radiance grid.
 
-    A sample is a batch of random pixels with at most ``config.model.rays`` rays in total. It depends only on the seed,
-    the sample's number and the errors recorded so far, and is drawn among the pixels whose central rays hit a stored
-    vertex. Parameters change their size during the training; therefore this module, not DDP, averages their gradients
-    over the ranks.
+    A sample is a batch of random pixels with at most ``config.model.rays`` rays in total, whose central rays hit a
+    stored vertex. It depends only on the seed, the sample's number and the errors recorded so far. Parameters change
+    their size during the training; therefore this module, not DDP, averages their gradients over the ranks.
     """
 
     config_class = RadianceGridConfig
@@ -79,14 +78,14 @@ class RadianceGridModule(ObjectModule):
         self.camera_refinement: CameraRefinement | None = None
         if settings.camera_rate:
             self.camera_refinement = CameraRefinement(views.poses, model.placement.scale, settings.refine_focal_length)
-        share = settings.error_sampling
-        self.error_sampling = ErrorSampling(len(views.pixels), share) if share else None
+        self.error_sampling = ErrorSampling(len(views.pixels), share) if (share := settings.error_sampling) else None
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # number of vertex changes made
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam, with a parameter group for each learning rate."""
         self._step_fraction = StepFraction(self.trainer.max_steps)
-        groups = parameter_groups(self.model, self.camera_refinement, self.learning_rates())
+        by_rows = not self.settings.move_unseen
+        groups = parameter_groups(self.model, self.camera_refinement, self.learning_rates(), by_rows)
         # ε is far below the gradients of a mean over thousands of rays; β₂ forgets gradients from a coarser grid soon
         return RowAdam(groups, betas=(0.9, 0.99), eps=1e-15)
 
@@ -139,9 +138,8 @@ class RadianceGridModule(ObjectModule):
                 self.error_sampling.renew()
         optimizer.zero_grad()
         numbers = [number for samples_of_round in batch for number in samples_of_round]
-        step_size = STEP_SIZE if progress >= self.settings.fine_at else 2 * STEP_SIZE
         with self._without_reduction():
-            samples = [self._add_gradients(number, len(numbers), step_size) for number in numbers]
+            samples = [self._add_gradients(number, len(numbers), progress) for number in numbers]
         results = [sample.metrics for sample in samples]
         if self.error_sampling is not None:
             self._record_errors(self.error_sampling, numbers, samples)
@@ -175,16 +173,18 @@ class RadianceGridModule(ObjectModule):
             values["camera_angle"] = self.camera_refinement.angles.mean()
         self.log_dict({f"train/{name}": value for name, value in values.items()})
 
-    def _add_gradients(self, number: int, samples: int, step_size: float) -> SampleResult:
+    def _add_gradients(self, number: int, samples: int, progress: float) -> SampleResult:
         """Add one sample's share of the gradients of a step of ``samples`` samples.
 
-        The loss of a pixel is divided by the likelihood of its draw to the power of ``error_correction``. Metrics are
-        those of even draws.
+        A pixel's loss is divided by its likelihood to the power of ``error_correction``; metrics are of even draws.
         """
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_000_007 + number)
         drawn, patterns = self._pool.draw(self.pixels_per_sample, generator), self.model.training_offsets
         chosen = torch.randint(len(patterns), drawn.view.shape, generator=generator, device=self.device)
         places = patterns[chosen]  # varied, since a grid would fit the places of its rays
+        if progress < self.settings.half_resolution_until:
+            drawn, places = self._pool.at_half_resolution(drawn, self.loss.border), 2 * places
+        step_size = STEP_SIZE if progress >= self.settings.fine_at else 2 * STEP_SIZE
         offsets = torch.rand(places[..., 0].numel(), generator=generator, device=self.device)
         output = self.model.render_pixels(*self._refined(drawn), places, offsets, step_size)
         error = self._exposed(output, drawn) - drawn.color
@@ -232,7 +232,8 @@ class RadianceGridModule(ObjectModule):
         factor = optimizer.param_groups[0]["lr"] / max(1e-12, self.learning_rates()["features"])
         features, density = (cast(Tensor, p.grad) for p in (self.model.voxels.features, self.model.voxels.density))
         density[0], features[0] = 0, 0  # the row of empty vertices
-        density += (density != 0) * (self.settings.sparsity * factor * (self._loss_scale() or 1.0))
+        sparsity = self.settings.sparsity * factor * (self._loss_scale() or 1.0)
+        density += ((density != 0) | self.settings.move_unseen) * sparsity
         if progress < self.settings.view_from:
             features[:, 3:] = 0
             cast(Tensor, self.model.linear_share.grad).zero_()
@@ -242,8 +243,7 @@ class RadianceGridModule(ObjectModule):
     def _change_vertices(self, progress: float, optimizer: torch.optim.Optimizer) -> None:
         """Make the changes that are due. Pruning keeps Adam's moments; refinement restarts them from zero.
 
-        If the first steps are slow, changes may be due by the clock before any vertex is dense, and pruning would
-        remove them all; therefore the first changes follow the step count.
+        The first changes follow the step count: by the clock, slow first steps would be pruned before they are dense.
         """
         if self._timer and self.global_step < FIRST_CHANGE:
             progress = self.global_step / self.trainer.max_steps

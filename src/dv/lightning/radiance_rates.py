@@ -46,9 +46,16 @@ def radiance_rates(
 
 
 def parameter_groups(
-    model: RadianceGrid, cameras: CameraRefinement | None, rates: dict[str, float]
+    model: RadianceGrid, cameras: CameraRefinement | None, rates: dict[str, float], by_rows: bool
 ) -> list[dict[str, Any]]:
-    """Return the optimiser's parameter groups, in the order of the learning ``rates`` by name."""
+    """Return the optimiser's parameter groups, in the order of the learning ``rates`` by name.
+
+    Args:
+        model: the grid that is trained.
+        cameras: corrections of its training poses.
+        rates: initial learning rates.
+        by_rows: whether vertices without a gradient stay as they are, see :class:`~dv.lightning.row_adam.RowAdam`.
+    """
     parameters = {
         "features": [model.voxels.features],
         "density": [model.voxels.density],
@@ -60,7 +67,7 @@ def parameter_groups(
         "cameras": list(cameras.parameters()) if cameras else [],
     }
     groups: list[dict[str, Any]] = [
-        {"params": parameters[name], "lr": rate, "by_rows": name in ("features", "density")}
+        {"params": parameters[name], "lr": rate, "by_rows": by_rows and name in ("features", "density")}
         for name, rate in rates.items()
     ]
     if cameras:

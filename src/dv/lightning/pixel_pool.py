@@ -92,10 +92,8 @@ class PixelPool:
         width = size[:, 0]
         first = self.starts[drawn.view] + corner[:, 1] * width + corner[:, 0]
         block = first[:, None] + torch.stack([0 * width, 0 * width + 1, width, width + 1], 1)
-        linear = rgb_to_linear_rgb(
-            (to_model_range(self.colors[block]) + 0.5).transpose(1, 2)[..., None]
-        )  # [P, 3, 4, 1]
-        color = linear_rgb_to_rgb(linear.mean(2, keepdim=True)).flatten(1) - 0.5
+        srgb = (to_model_range(self.colors[block]) + 0.5).transpose(1, 2)[..., None]  # kornia's layout, [P, 3, 4, 1]
+        color = linear_rgb_to_rgb(rgb_to_linear_rgb(srgb).mean(2, keepdim=True)).flatten(1) - 0.5
         return drawn._replace(position=corner + 0.5, color=color)
 
 

@@ -37,9 +37,9 @@ FIRST_CHANGE = 50  # steps before which vertices change by the step count, not b
 class RadianceGridModule(ObjectModule):
     """Training and validation of a radiance grid.
 
-    A sample is a batch of random pixels with at most ``config.model.rays`` rays in total, whose central rays hit a
-    stored vertex. It depends only on the seed, the sample's number and the errors recorded so far. Parameters change
-    their size during the training; therefore this module, not DDP, averages their gradients over the ranks.
+    A sample is a batch of random pixels whose central rays hit a stored vertex, with ``config.model.rays`` rays at
+    most. It depends only on the seed, the sample's number and the errors recorded so far. Parameters change their size
+    during the training; therefore this module, not DDP, averages their gradients over the ranks.
     """
 
     config_class = RadianceGridConfig

@@ -8,6 +8,7 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 import torch
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from kornia.geometry.transform import resize
 from torch import Tensor
 from torch.nn import functional
@@ -178,6 +179,17 @@ def contact_sheet(rows: list[list[Tensor]], gap: int = 2, min_side: int = 1) -> 
         lines.append(torch.cat(cells, 2))
     width = max(line.shape[2] for line in lines)
     return torch.cat([centered(line, line.shape[1], width) for line in lines], 1)
+
+
+def mean_in_linear_light(colors: Tensor) -> Tensor:
+    """Return the sRGB colours ``[P, 3]`` of the mean light of S sRGB colours each, ``[P, S, 3]``, about [-0.5, 0.5].
+
+    >>> mean_in_linear_light(torch.tensor([[[-0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]]))
+    tensor([[0.2354, 0.5000, 0.0000]])
+    """
+    layout = (colors + 0.5).transpose(1, 2)[..., None]  # kornia's, [P, 3, S, 1]
+    mean: Tensor = linear_rgb_to_rgb(rgb_to_linear_rgb(layout).mean(2, keepdim=True))
+    return mean.flatten(1) - 0.5
 
 
 def to_model_range(image: Tensor) -> Tensor:

@@ -24,11 +24,11 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor, nn
 
 from dv.geometry.camera import Intrinsics, pixel_grid, rotated_offsets, subpixel_offsets, subpixel_rays
 from dv.geometry.grid import GridPlacement
+from dv.images import mean_in_linear_light
 from dv.nets.decoder import ViewDecoder
 from dv.nets.exposure import ViewExposures, expose
 from dv.nets.radiance_sizes import RadianceSizes
@@ -220,10 +220,8 @@ class RadianceGrid(ObjectModel):
         origins, directions = subpixel_rays(poses, pixels, intrinsics, places)
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
         output = self(origins, directions, offsets, step_size)
-        colors = output.colors.view(-1, rays, 3, 1).transpose(1, 2)  # kornia's layout, [P, 3, rays, 1]
-        srgb = colors.mean(2, keepdim=True)
-        linear = linear_rgb_to_rgb(rgb_to_linear_rgb(colors + 0.5).mean(2, keepdim=True)) - 0.5
-        mixed = torch.lerp(srgb, linear, self.linear_share).flatten(1)
+        colors = output.colors.view(-1, rays, 3)
+        mixed = torch.lerp(colors.mean(1), mean_in_linear_light(colors), self.linear_share)
         transmittance, depth = output.transmittance.view(-1, rays).mean(1), output.depth.view(-1, rays)
         return RayOutput(mixed, transmittance, depth.median(1).values)
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
 from dv.data.folder import Views
 from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
-from dv.images import to_model_range
+from dv.images import mean_in_linear_light, to_model_range
 from dv.lightning.error_sampling import ErrorSampling
 from dv.radiance import RadianceGrid
 
@@ -86,14 +85,16 @@ class PixelPool:
         Args:
             drawn: pixels of this pool.
             border: number of pixels along each edge of the images that no block contains.
+
+        Returns:
+            The same draws with the blocks' ``position``, px, and ``color`` ``[P, 3]``.
         """
         size = torch.stack([self.widths[drawn.view], self.heights[drawn.view]], 1)
         corner = torch.minimum(drawn.position, size - border - 2)
         width = size[:, 0]
         first = self.starts[drawn.view] + corner[:, 1] * width + corner[:, 0]
-        block = first[:, None] + torch.stack([0 * width, 0 * width + 1, width, width + 1], 1)
-        srgb = (to_model_range(self.colors[block]) + 0.5).transpose(1, 2)[..., None]  # kornia's layout, [P, 3, 4, 1]
-        color = linear_rgb_to_rgb(rgb_to_linear_rgb(srgb).mean(2, keepdim=True)).flatten(1) - 0.5
+        block = torch.stack([first, first + 1, first + width, first + width + 1], 1)
+        color = mean_in_linear_light(to_model_range(self.colors[block]))
         return drawn._replace(position=corner + 0.5, color=color)
 
 

@@ -184,7 +184,7 @@ def test_an_interrupted_capture_continues(phone, tmp_path, stop, file_name):
         time.sleep(0.02)
     time.sleep(0.5)
     running.send_signal(stop)
-    _, errors = running.communicate(timeout=300)
+    _, errors = running.communicate(timeout=60)
     assert running.returncode == (130 if stop == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in errors
     assert [path.name for path in root.iterdir()] == [".box.partial"]

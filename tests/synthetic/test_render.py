@@ -299,7 +299,7 @@ def test_interrupted_run_continues(tmp_path: Path, stop: signal.Signals) -> None
         os.killpg(running.pid, stop)  # like a terminal, which signals the workers too
     else:
         running.kill()
-    _, errors = running.communicate(timeout=60)  # returns only after the workers, which share the pipe
+    _, errors = running.communicate(timeout=10)  # returns only after the workers, which share the pipe
     assert running.returncode != 0
     assert errors.count("Traceback") == (1 if stop == signal.SIGINT else 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".vase.partial", "script.py"]

@@ -19,7 +19,7 @@ LONG = ["trainer.max_steps=100000", "trainer.save_every_steps=3", "trainer.valid
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("loss", "processes"), [("l1_gan", 1), ("l1", 2), ("l1_gan", 2)])
+@pytest.mark.parametrize(("loss", "processes"), [("l1", 1), ("l1_gan", 1), ("l1", 2), ("l1_gan", 2)])
 def test_killed_and_resumed_equals_uninterrupted(command, ball_overrides, tmp_path, loss, processes):
     """SIGKILL to all processes at a random moment, then SIGTERM after resuming, then the same command again."""
     base = [*ball_overrides, f"loss={loss}", f"trainer.processes={processes}", "trainer.max_steps=14", "loss.border=4"]
@@ -31,7 +31,7 @@ def test_killed_and_resumed_equals_uninterrupted(command, ball_overrides, tmp_pa
     victims = [process.pid, *children(process.pid)]
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=300)
+    process.communicate(timeout=30)
     assert process.returncode in (-signal.SIGKILL, 0)
     reached = saved_steps(killed)
     assert reached >= 2
@@ -39,7 +39,7 @@ def test_killed_and_resumed_equals_uninterrupted(command, ball_overrides, tmp_pa
     process = start_training(killed, *base, "resume=auto")
     wait_for(lambda: saved_steps(killed) > reached or saved_steps(killed) == 14, process)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=60)
     if process.returncode == -signal.SIGTERM:  # the signal came after the last step
         assert saved_steps(killed) == 14, err
     elif process.returncode:
@@ -61,7 +61,7 @@ def test_the_death_of_one_rank_ends_the_others_within_seconds(ball_overrides, tm
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
     began = time.monotonic()
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=60)
     assert time.monotonic() - began < 20
     assert process.returncode == 1
     assert "error:" in err
@@ -217,7 +217,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(ball_overrides, tmp_path, sm
                 filler.flush()
         except OSError:
             pass  # full, as intended
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=90)
     assert process.returncode == 1, err
     assert "No space left" in err or "cannot write" in err
     assert "Traceback" not in err
@@ -250,7 +250,7 @@ def test_the_death_of_a_loader_worker_gives_one_line(ball_overrides, tmp_path):
     workers = [pid for pid in children(process.pid) if not has_ended(pid)]
     assert workers
     os.kill(workers[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
     assert "Traceback" not in err
     assert "worker" in err.splitlines()[-1]

@@ -36,7 +36,7 @@ def kill_sweep(process: subprocess.Popen[str]) -> None:
     """Send SIGKILL to the sweep alone and wait until its workers end, too."""
     workers = children(process.pid)
     process.kill()
-    process.communicate(timeout=300)
+    process.communicate(timeout=30)
     deadline = time.monotonic() + 40
     while not all(has_ended(pid) for pid in workers):
         assert time.monotonic() < deadline, "workers outlive their sweep"

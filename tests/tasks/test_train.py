@@ -207,7 +207,7 @@ def test_signals_leave_a_loadable_checkpoint(ball_overrides, tmp_path, signum):
     while not (run / "pictures").is_dir() and time.time() < deadline:  # some steps are done
         time.sleep(0.1)
     process.send_signal(signum)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, err
     assert "interrupted at step" in err
     assert "Traceback" not in err

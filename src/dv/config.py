@@ -245,8 +245,8 @@ class RadianceGridConfig(ModelConfig):
     view_supersampling: Supersampling | None = None
     error_sampling: Fraction = 0.0
     error_correction: Fraction = 1.0
-    half_resolution_until: Fraction = 0.0
     move_unseen: Bool = False
+    early_step_time: Positive = 1.0
 
     def rules_with(self, config: TrainConfig) -> Iterator[str]:
         """Check grid side, rays per sample, loss and precision, which rendering single rays restricts."""

@@ -41,7 +41,7 @@ from dv.ops.harmonics import spherical_harmonics
 from dv.ops.panorama import sample_panorama
 
 STEP_SIZE = 0.5  # vertices between the samples of a rendered image
-RAYS_PER_CHUNK = 1 << 18  # on CPUs, bounds the memory
+RAYS_PER_CHUNK = 1 << 16  # on CPUs, bounds the memory
 RAYS_PER_CHUNK_GPU = 1 << 20  # a 512² image with four rays per pixel at once
 
 BEFORE = {"linear_share": torch.tensor(0.0), "focal_scale": torch.tensor(1.0)}  # what older checkpoints computed

@@ -1,13 +1,12 @@
 """The pool of pixels equals a loop over all pixels of all views, whatever their sizes."""
 
 import torch
-from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 
 from dv.data.folder import read_views
 from dv.data.reading import ImageReading
 from dv.geometry.camera import pixel_rays
 from dv.geometry.grid import GridPlacement
-from dv.lightning.pixel_pool import PixelPool, find_pixels, view_and_pixel
+from dv.lightning.pixel_pool import find_pixels, view_and_pixel
 from dv.nets.radiance_sizes import RadianceSizes
 from dv.radiance import RadianceGrid
 from several_cameras import write_two_cameras
@@ -34,22 +33,3 @@ def test_numbers_are_rows_of_the_pixels_whose_rays_hit_a_vertex(tmp_path):
                     expected.append((number, view))
     assert found == set(expected)
     assert 0 < len(expected) == len(numbers) < len(views.pixels) / 2
-
-
-def test_half_resolution_has_the_mean_light_of_blocks_inside_the_border(tmp_path):
-    views = read_views(write_two_cameras(tmp_path, train=4) / "train" / "ball", ImageReading(), "white")
-    views.pixels.copy_(torch.randint(256, views.pixels.shape, generator=torch.Generator().manual_seed(0)))
-    pool, border = PixelPool(views, torch.device("cpu")), 3
-    pool.keep_hits(RadianceGrid(RadianceSizes(None, 8), GridPlacement((0.0, 0.0, 0.0), 0.5, 0.5)), border)
-    drawn = pool.draw(300, torch.Generator().manual_seed(1))
-    halved = pool.at_half_resolution(drawn, border)
-    for pixel in range(300):
-        view, camera = drawn.view[pixel], views.cameras[drawn.view[pixel]]
-        column, row = (halved.position[pixel] - 0.5).int().tolist()
-        image = rgb_to_linear_rgb(views.image(view) / 255)
-        expected = linear_rgb_to_rgb(image[:, row : row + 2, column : column + 2].mean((1, 2), keepdim=True)).flatten()
-        assert torch.allclose(halved.color[pixel] + 0.5, expected, atol=1e-5)
-        assert border <= column <= camera.width - border - 2
-        assert border <= row <= camera.height - border - 2
-        assert (drawn.position[pixel] - halved.position[pixel]).abs().max() == 0.5
-    assert torch.equal(halved.number, drawn.number)

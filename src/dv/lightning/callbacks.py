@@ -255,7 +255,7 @@ class ProgressBar(TQDMProgressBar):
         """Start the clock."""
         super().on_train_start(trainer, pl_module)
         assert isinstance(pl_module, ObjectModule)
-        self._started, self._progress = time.perf_counter(), pl_module.progress()
+        self._started, self._progress = time.perf_counter(), max(pl_module.fractions())
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
@@ -267,7 +267,7 @@ class ProgressBar(TQDMProgressBar):
             name: f"{float(value):.2f}" for name, value in shown.items() if value is not None
         }
         assert isinstance(pl_module, ObjectModule)
-        progress = pl_module.progress()
+        progress = max(pl_module.fractions())
         if progress > self._progress:
             seconds = (time.perf_counter() - self._started) * (1 - progress) / (progress - self._progress)
             text["left"] = str(timedelta(seconds=round(seconds)))

@@ -139,12 +139,16 @@ class ObjectModule(pl.LightningModule):
 
     def progress(self) -> float:
         """Return the fraction of the training that is over, in [0, 1]: by steps or, if that is more, by the clock."""
-        done = self.global_step / max(1, self.trainer.max_steps)
+        return max(self.fractions())
+
+    def fractions(self) -> tuple[float, float]:
+        """Return which fractions of ``max_steps`` and of ``max_time`` are over, in [0, 1]; without a limit 0."""
+        of_time = 0.0
         if timer := self._timer:
             elapsed, remaining = timer.time_elapsed(), timer.time_remaining()
             if remaining is not None:
-                done = max(done, elapsed / max(1e-9, elapsed + remaining))
-        return min(1.0, done)
+                of_time = elapsed / max(1e-9, elapsed + remaining)
+        return min(1.0, self.global_step / max(1, self.trainer.max_steps)), min(1.0, of_time)
 
     @property
     def _timer(self) -> Timer | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dv.data.folder import Views
 from dv.geometry.camera import Intrinsics, pixel_grid, pixel_rays
-from dv.images import mean_in_linear_light, to_model_range
+from dv.images import to_model_range
 from dv.lightning.error_sampling import ErrorSampling
 from dv.radiance import RadianceGrid
 
@@ -78,24 +78,6 @@ class PixelPool:
         view, position = view_and_pixel(numbers, self.starts, self.widths)
         colors = to_model_range(self.colors[numbers])
         return DrawnPixels(numbers, view, position, colors, self.poses[view], self.cameras[view], likelihood)
-
-    def at_half_resolution(self, drawn: DrawnPixels, border: int) -> DrawnPixels:
-        """Replace each drawn pixel by a block of 2×2 pixels with it in a corner: its centre and mean in linear light.
-
-        Args:
-            drawn: pixels of this pool.
-            border: number of pixels along each edge of the images that no block contains.
-
-        Returns:
-            The same draws with the blocks' ``position``, px, and ``color`` ``[P, 3]``.
-        """
-        size = torch.stack([self.widths[drawn.view], self.heights[drawn.view]], 1)
-        corner = torch.minimum(drawn.position, size - border - 2)
-        width = size[:, 0]
-        first = self.starts[drawn.view] + corner[:, 1] * width + corner[:, 0]
-        block = torch.stack([first, first + 1, first + width, first + width + 1], 1)
-        color = mean_in_linear_light(to_model_range(self.colors[block]))
-        return drawn._replace(position=corner + 0.5, color=color)
 
 
 @torch.no_grad()

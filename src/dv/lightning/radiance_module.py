@@ -23,15 +23,16 @@ from dv.lightning.older_runs import upgrade_state
 from dv.lightning.pixel_pool import DrawnPixels, PixelPool
 from dv.lightning.radiance_rates import parameter_groups, radiance_rates
 from dv.lightning.row_adam import RowAdam
-from dv.lightning.schedule import StepFraction
+from dv.lightning.schedule import StepFraction, progress_of_steps
 from dv.lightning.sizes_from_views import radiance_sizes
 from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
 from dv.nets.exposure import expose
 from dv.object_model import RenderedView
-from dv.radiance import RAYS_PER_CHUNK, STEP_SIZE, RadianceGrid, RayOutput
+from dv.radiance import STEP_SIZE, RadianceGrid, RayOutput
 
 UPDATE_EVERY = 50  # steps between updates of the empty space, of the errors used and of smoothed features
 FIRST_CHANGE = 50  # steps before which vertices change by the step count, not by the clock
+RAYS_OF_NORMALS = 1 << 18  # which show from what side vertices are seen
 
 
 class RadianceGridModule(ObjectModule):
@@ -63,11 +64,9 @@ class RadianceGridModule(ObjectModule):
         assert isinstance(config.model, RadianceGridConfig)
         settings = config.model
         sizes = radiance_sizes(config, settings, views, calibration.placement)
-        side = grid_side(settings, sizes.grid_side, 0)
-        model = RadianceGrid(sizes, calibration.placement, corner_color(views), side)
+        model = RadianceGrid(sizes, calibration.placement, corner_color(views), grid_side(settings, sizes.grid_side, 0))
         super().__init__(config, model, calibration, validation_intrinsics, samples_per_step)
-        self.settings = settings
-        self.views = views
+        self.settings, self.views = settings, views
         check_initial_density(model.voxels, sizes.initial_density)
         if calibration.points is not None and settings.point_density is not None:
             model.raise_density(calibration.points, settings.point_density)
@@ -75,17 +74,16 @@ class RadianceGridModule(ObjectModule):
         self.distinct_cameras = {k: i for i, k in enumerate(dict.fromkeys(views.cameras))}
         numbers = torch.tensor([self.distinct_cameras[k] for k in views.cameras])
         self.register_buffer("camera_of_view", numbers, persistent=False)
-        self.camera_refinement: CameraRefinement | None = None
-        if settings.camera_rate:
-            self.camera_refinement = CameraRefinement(views.poses, model.placement.scale, settings.refine_focal_length)
+        refined = views.poses, model.placement.scale, settings.refine_focal_length
+        self.camera_refinement = CameraRefinement(*refined) if settings.camera_rate else None
         self.error_sampling = ErrorSampling(len(views.pixels), share) if (share := settings.error_sampling) else None
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))  # number of vertex changes made
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam, with a parameter group for each learning rate."""
         self._step_fraction = StepFraction(self.trainer.max_steps)
-        by_rows = not self.settings.move_unseen
-        groups = parameter_groups(self.model, self.camera_refinement, self.learning_rates(), by_rows)
+        rates = self.learning_rates()
+        groups = parameter_groups(self.model, self.camera_refinement, rates, by_rows=not self.settings.move_unseen)
         # ε is far below the gradients of a mean over thousands of rays; β₂ forgets gradients from a coarser grid soon
         return RowAdam(groups, betas=(0.9, 0.99), eps=1e-15)
 
@@ -97,6 +95,11 @@ class RadianceGridModule(ObjectModule):
     def pixels_per_sample(self) -> int:
         """Number of pixels of a sample."""
         return self.settings.rays // self.model.sizes.rays_per_pixel
+
+    def progress(self) -> float:
+        """Return the fraction of all steps that are made, which by the clock is estimated: early steps are shorter."""
+        of_steps, of_time = self.fractions()
+        return max(of_steps, progress_of_steps(of_time, self.settings.view_from, self.settings.early_step_time))
 
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
         """Learning rates by parameter group, see :func:`radiance_rates`."""
@@ -182,8 +185,6 @@ class RadianceGridModule(ObjectModule):
         drawn, patterns = self._pool.draw(self.pixels_per_sample, generator), self.model.training_offsets
         chosen = torch.randint(len(patterns), drawn.view.shape, generator=generator, device=self.device)
         places = patterns[chosen]  # varied, since a grid would fit the places of its rays
-        if progress < self.settings.half_resolution_until:
-            drawn, places = self._pool.at_half_resolution(drawn, self.loss.border), 2 * places
         step_size = STEP_SIZE if progress >= self.settings.fine_at else 2 * STEP_SIZE
         offsets = torch.rand(places[..., 0].numel(), generator=generator, device=self.device)
         output = self.model.render_pixels(*self._refined(drawn), places, offsets, step_size)
@@ -273,8 +274,7 @@ class RadianceGridModule(ObjectModule):
     def _normals(self) -> Tensor:
         """Return normals of the vertices ``[N, 3]`` that point towards the training views that see them."""
         voxels, generator = self.model.voxels, torch.Generator().manual_seed(self.seed)
-        poses, positions, cameras = self._refined(self._pool.draw_evenly(RAYS_PER_CHUNK, generator))
-        origins, directions = pixel_rays(poses, positions, cameras)
+        origins, directions = pixel_rays(*self._refined(self._pool.draw_evenly(RAYS_OF_NORMALS, generator)))
         rays = self.model.rays(origins, directions, torch.full_like(origins[:, 0], 0.5))
         directions = voxels.weighted_view_directions(rays)[:, :3].contiguous()
         if self.trainer.world_size > 1:  # the same on all ranks to the last bit

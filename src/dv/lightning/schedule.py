@@ -43,6 +43,21 @@ def schedule_factor(config: OptimizerConfig, step: int, progress: float) -> floa
     return warmup * (config.final_fraction + (1 - config.final_fraction) * cosine)
 
 
+def progress_of_steps(elapsed: float, change: float, early_time: float) -> float:
+    """Return the fraction of all steps that are made within a fraction ``elapsed`` of the training's time.
+
+    Args:
+        elapsed: in [0, 1].
+        change: fraction of the steps after which steps become slower, in [0, 1].
+        early_time: duration of a step before, relative to one after.
+
+    >>> [round(progress_of_steps(elapsed, 0.5, 0.25), 3) for elapsed in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    work = elapsed * (change * early_time + 1 - change)  # in later steps, relative to the number of all
+    return min(work / early_time, change) + max(0.0, work - change * early_time)
+
+
 class StepFraction:
     """Estimated fraction of the whole training, in (0, 1], that one step takes.
 

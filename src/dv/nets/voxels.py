@@ -14,7 +14,8 @@ EMPTY_DENSITY = -10.0  # raw density of missing vertices
 UNITS_PER_SIDE = 100.0  # densities are per hundredth of a level's side, whatever its resolution
 OPAQUE_DENSITY = 100.0  # raw density that absorbs everything within one cell
 MIN_OPACITY = 0.01  # per half a cell; vertices below it, and without neighbours above it, are pruned
-NORMALS_PER_BATCH = 1 << 16  # bounds the memory of each vertex's 27 neighbours
+VERTICES_PER_BATCH = 1 << 14  # bounds the memory of what is computed from each vertex's neighbours
+RAYS_PER_BATCH = 1 << 15  # likewise of the rays' recorded samples
 POWER_ITERATIONS = 16
 
 
@@ -144,16 +145,17 @@ class SparseVoxels(nn.Module):
 
         A missing neighbour counts as equal to the vertex itself.
         """
-        index = F.pad(self.index, (1,) * 6)
-        places = torch.nonzero(index.flatten())[:, 0]  # in the padded index
-        rows = index.flatten()[places].long()
-        own = self.features.index_select(0, rows)
-        change = -6 * own
-        for stride in (1, index.shape[3], index.shape[2] * index.shape[3]):
-            for step in (-stride, stride):
-                neighbours = index.flatten()[places + step].long()
-                change += self.features.index_select(0, torch.where(neighbours > 0, neighbours, rows))
-        self.features.index_copy_(0, rows, own.add_(change, alpha=fraction / 6))
+        padded = F.pad(self.index, (1,) * 6)
+        index, before = padded.flatten(), self.features.clone()
+        for places in torch.split(torch.nonzero(index)[:, 0], VERTICES_PER_BATCH):
+            rows = index[places].long()
+            own = before.index_select(0, rows)
+            change = -6 * own
+            for stride in (1, padded.shape[3], padded.shape[2] * padded.shape[3]):
+                for step in (-stride, stride):
+                    neighbours = index[places + step].long()
+                    change += before.index_select(0, torch.where(neighbours > 0, neighbours, rows))
+            self.features.index_copy_(0, rows, own.add_(change, alpha=fraction / 6))
 
     @torch.no_grad()
     def raise_density(self, points: Tensor, density: float) -> None:
@@ -191,10 +193,12 @@ class SparseVoxels(nn.Module):
         """
         features = torch.zeros(len(self.density), 4, device=self.density.device, requires_grad=True)
         density, interval = self.density.detach(), self.interval(1.0)
-        composited = composite(density, features, self.index, self.distance, rays, 1.0, interval, near).features
-        towards = F.pad(-F.normalize(rays.directions, dim=1), (0, 1), value=1.0)
-        # composited features are linear in the vertices' features: their gradient is the weights
-        directions = torch.autograd.grad(composited, features, towards)[0]
+        directions = torch.zeros_like(features, requires_grad=False)
+        for batch in map(Rays, *(torch.split(x, RAYS_PER_BATCH) for x in rays)):
+            composited = composite(density, features, self.index, self.distance, batch, 1.0, interval, near).features
+            towards = F.pad(-F.normalize(batch.directions, dim=1), (0, 1), value=1.0)
+            # composited features are linear in the vertices' features: their gradient is the weights
+            directions += torch.autograd.grad(composited, features, towards)[0]
         directions[0] = 0
         return directions
 
@@ -221,7 +225,7 @@ class SparseVoxels(nn.Module):
         products = (offsets[:, :, None] * offsets[:, None]).flatten(1)  # [27, 9]
         seen = towards.any(1)[self.index.flatten().long()].view_as(self.index)
         normals = torch.zeros_like(towards)
-        for vertices in torch.split(torch.nonzero(seen), NORMALS_PER_BATCH):
+        for vertices in torch.split(torch.nonzero(seen), VERTICES_PER_BATCH):
             rows = self.index[vertices.unbind(1)].long()
             neighbours = index[(vertices[:, None] + around).unbind(-1)].long()
             weights = F.normalize(opacity[neighbours], p=1.0, dim=1)

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 OLDER_RUNS = Path(__file__).parent / "data" / "before"
 TINY = ["grid.side=4", "grid.feature_side=4", "grid.features=2", "model.base_channels=2", "loss.border=0", "loss=l1"]
-RADIANCE = ["model=radiance_grid", "grid.side=8", "model.rays=256", "model.error_sampling=0"]
+RADIANCE = ["model=radiance_grid", "grid.side=8", "model.rays=256", "model.error_sampling=0", "model.view_degree=0"]
 OVERRIDES = {"deepvoxels": TINY, "radiance_grid": RADIANCE}
 
 

@@ -85,7 +85,7 @@ def test_vertices_get_normals_of_the_learned_surface(command, arguments, tmp_pat
     assert command("train", *arguments, *steps, "model.view_from=0.98").code == 0
     state = read_weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
     index, density, features = (state[f"model.voxels.{name}"] for name in ("index", "density", "features"))
-    assert features.shape[1] == 3 + 5 + 3, "colour, features of the decoder, normal"
+    assert features.shape[1] == 12 + 5 + 3, "harmonics, features of the decoder, normal"
     vertices = torch.nonzero(index[0])
     rows = index[0][tuple(vertices.T)].long()
     outwards = torch.nn.functional.normalize(vertices.flip(1) - (index.shape[1] - 1) / 2, dim=1)

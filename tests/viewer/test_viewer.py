@@ -134,7 +134,7 @@ def test_the_page_follows_its_controls(browser, scene, tmp_path):
         picture(tab, viewer)
         poses.append(panel.pose())
         tab.get_by_role("button", name="Add key frame").click()
-        with tab.expect_download(timeout=120_000) as download:
+        with tab.expect_download() as download:
             tab.get_by_role("button", name="Save path").click()
         download.value.save_as(tmp_path / "path.json")
         saved, _ = read_key_frames(tmp_path / "path.json", 25.0)

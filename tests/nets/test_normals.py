@@ -52,6 +52,21 @@ def test_missing_and_unseen_vertices_have_no_normals():
     torch.testing.assert_close(normals[100:].norm(dim=1), torch.ones(len(normals) - 100))
 
 
+def test_batches_change_nothing(monkeypatch):
+    voxels = shell(12, 3.0)
+    generator = torch.Generator().manual_seed(0)
+    origins = torch.rand(500, 3, generator=generator) * (SIDE - 1)
+    directions = torch.randn(500, 3, generator=generator)
+    rays = Rays(origins, directions, torch.rand(500, generator=generator))
+    towards = voxels.weighted_view_directions(rays)
+    normals = voxels.normals(towards[:, :3])
+    monkeypatch.setattr("dv.nets.voxels.RAYS_PER_BATCH", 70)
+    monkeypatch.setattr("dv.nets.voxels.VERTICES_PER_BATCH", 1000)
+    assert towards.any(1).sum() > 1000
+    torch.testing.assert_close(voxels.weighted_view_directions(rays), towards)
+    torch.testing.assert_close(voxels.normals(towards[:, :3]), normals)
+
+
 def test_view_directions_point_towards_the_ray_origins():
     voxels = shell(12, 3.0)
     generator = torch.Generator().manual_seed(0)

@@ -266,7 +266,8 @@ def test_a_saved_state_of_another_size_can_be_loaded():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_features_diffuse_to_stored_neighbours(seed):
+def test_features_diffuse_to_stored_neighbours(seed, monkeypatch):
+    monkeypatch.setattr("dv.nets.voxels.VERTICES_PER_BATCH", 7)  # several batches
     density, features, index, _ = scene(seed)
     side = index.shape[1]
     voxels = SparseVoxels(side, features.shape[1], 0.0).double()

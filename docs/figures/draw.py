@@ -370,7 +370,7 @@ def schedule() -> Drawing:
     d.text(left - 12, top + tall, f"{optimizer['final_fraction']:g}", "small dim", "end")
     for time in sorted({0.0, 0.5, 1.0, *model["refine_at"], *model["prune_at"], model["fine_at"]}):
         d.text(x(time), top + tall + 20, f"{time:g}", "small dim")
-    d.text(x(0.5), top + tall + 42, "fraction of the training", "dim")
+    d.text(x(0.5), top + tall + 42, "fraction of the steps", "dim")
     return d
 
 

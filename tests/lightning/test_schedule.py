@@ -2,7 +2,7 @@
 
 import pytest
 
-from dv.lightning.schedule import IGNORED_STEPS, WINDOW, StepFraction, progress_of_steps
+from dv.lightning.schedule import IGNORED_STEPS, WINDOW, StepFraction, steps_made
 
 
 def fraction_after(seconds, max_steps=10**9, spent=0.0, limit=100.0):
@@ -41,11 +41,12 @@ def test_a_stopped_clock_changes_nothing():
     assert fraction_after([0.0] * 30, max_steps=500) == 1 / 500
 
 
-@pytest.mark.parametrize(("change", "early_time"), [(0.3, 0.4), (0.0, 0.4), (1.0, 0.4), (0.5, 1.0), (0.2, 3.0)])
-def test_progress_by_the_clock_is_that_of_steps(change, early_time):
+@pytest.mark.parametrize(("early_steps", "early_time"), [(0.3, 0.4), (0.0, 0.4), (1.0, 0.4), (0.5, 1.0), (0.2, 3.0)])
+def test_the_clock_tells_how_many_steps_are_made(early_steps, early_time):
     """A clock that runs while 1000 steps are made, the early ones of another duration."""
     steps = 1000
-    durations = [early_time if step < change * steps else 1.0 for step in range(steps)]
+    durations = [early_time if step < early_steps * steps else 1.0 for step in range(steps)]
     for step in range(0, steps + 1, 50):
         elapsed = sum(durations[:step]) / sum(durations)
-        assert progress_of_steps(elapsed, change, early_time) == pytest.approx(step / steps, abs=1e-6)
+        assert steps_made(elapsed, early_steps, early_time) == pytest.approx(step / steps, abs=1e-6)
+    assert steps_made(1.0, early_steps, early_time) <= 1

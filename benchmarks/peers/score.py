@@ -64,9 +64,9 @@ def _read(file: Path) -> Tensor:
 
 def table(scores: dict[str, dict[str, Any]]) -> str:
     """Format scores by name as a Markdown table."""
-    lines = ["| | seconds | steps | memory, GB | views | PSNR, SSIM |", "|---|---|---|---|---|---|"]
+    lines = ["| | seconds | steps | memory, GB | views | LPIPS | PSNR, SSIM |", "|---|---|---|---|---|---|---|"]
     for name, s in scores.items():
-        known = [str(s.get(key, "")) for key in ("seconds", "steps", "memory", "views")]
+        known = [str(s.get(key, "")) for key in ("seconds", "steps", "memory", "views", "lpips")]
         lines.append(f"| {' | '.join([name, *known])} | {s['psnr']:.2f} dB, {s['ssim']:.3f} |")
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -107,27 +108,34 @@ def test_one_command_trains_and_scores(ball, tmp_path):
 
 
 @pytest.mark.slow
-def test_lpips_is_added_to_scores(views, tmp_path):
-    try:
-        python = run.python_of("lpips", tmp_path)
-    except SystemExit as failed:
-        pytest.skip(str(failed))
+def test_lpips_grows_with_noise(views, tmp_path):
+    python = run.python_of("lpips", tmp_path)
     truth = exported.read_views(views, "test").images
-    folders = {level: tmp_path / f"noise{level}" for level in (0, 0.05, 0.2)}
     noise = np.random.default_rng(0).standard_normal(truth.shape).astype(np.float32)
-    for level, folder in folders.items():
-        exported.write_result(folder, truth + level * noise, 1.5, 2)
-        (folder / "score.json").write_text(json.dumps(score.score(views, folder)))
-    command = [python, PEERS / "lpips_distance.py", views, *folders.values()]
-    refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode != 0
-    assert "images have 22×22 px; LPIPS needs 31" in refused.stderr
-    subprocess.run([*command, "--border", "0"], check=True)
-    none, little, much = (json.loads((folder / "score.json").read_text()) for folder in folders.values())
-    assert none["lpips"] == 0
-    assert 0.001 < little["lpips"] < much["lpips"]
-    assert little["psnr"] == pytest.approx(26, abs=3)
-    assert f"| {little['lpips']} |" in score.table({"little": little})
+    found = []
+    for level in (0, 0.05, 0.2):
+        exported.write_result(tmp_path / str(level), truth + level * noise, 1.5, 2)
+        found.append(run.measure_lpips(views, tmp_path / str(level), python, border=0))
+    assert found[0] == 0
+    assert 0.001 < found[1] < found[2]
+    with pytest.raises(SystemExit, match="images have 22×22 px; LPIPS needs 31"):
+        run.measure_lpips(views, tmp_path / "0", python)
+
+
+def test_known_results_get_lpips(ball, views, tmp_path, monkeypatch, capsys):
+    """The command adds it to the score of every result that lacks it, and trains nothing again."""
+    images = exported.read_views(views, "test").images
+    shutil.copytree(views, tmp_path / "ball" / "exported")
+    result = tmp_path / "ball" / "dense_grid_60"
+    exported.write_result(result, images * 0.9, 60, 2)
+    (result / "score.json").write_text(json.dumps(score.score(views, result)))
+    monkeypatch.setattr(run, "python_of", lambda *_: "python")
+    monkeypatch.setattr(run, "measure_lpips", lambda *_: 0.125)
+    words = ["--root", str(ball), "--name", "ball", "--output", str(tmp_path), "--peers", "dense_grid"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *words, "--seconds", "60", "--lpips"])
+    run.main()
+    assert "| dense_grid_60 | 60 | 2 |  | 3 | 0.125 |" in capsys.readouterr().out
+    assert json.loads((result / "score.json").read_text())["lpips"] == 0.125
 
 
 @pytest.mark.skipif(find_spec("mitsuba") is None, reason="Mitsuba is not installed")

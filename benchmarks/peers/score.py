@@ -26,17 +26,13 @@ from dv.metrics import psnr, ssim
 BORDER = 5  # px
 
 
-def score(exported: Path, result: Path, border: int = BORDER) -> dict[str, Any]:
-    """Score a folder of images.
+def read_images(exported: Path, result: Path, border: int = BORDER) -> tuple[Tensor, Tensor]:
+    """Read a folder of images and their true images, each ``[V, 3, H, W]`` in [0, 1] without the border.
 
     Args:
         exported: the object.
         result: contains ``rgb/``.
         border: px along each edge that are left out.
-
-    Returns:
-        ``psnr`` in dB and ``ssim``, means over the images, ``views``, their number, and what ``training.json``
-        contains.
 
     Raises:
         SystemExit: if there is no image.
@@ -45,13 +41,23 @@ def score(exported: Path, result: Path, border: int = BORDER) -> dict[str, Any]:
     if not files:
         raise SystemExit(f"{result / 'rgb'}: no images")
     truth = torch.from_numpy(read_views(exported, "test").images)[[int(file.stem) for file in files]]
-    output = cut_border(torch.stack([_read(file) for file in files]), border)
-    truth = cut_border(truth.permute(0, 3, 1, 2), border)
+    output = torch.stack([_read(file) for file in files])
+    return cut_border(output, border), cut_border(truth.permute(0, 3, 1, 2), border)
+
+
+def score(exported: Path, result: Path, border: int = BORDER) -> dict[str, Any]:
+    """Score a folder of images, see :func:`read_images`.
+
+    Returns:
+        ``psnr`` in dB and ``ssim``, means over the images, ``views``, their number, and what ``training.json``
+        contains.
+    """
+    output, truth = read_images(exported, result, border)
     training = result / "training.json"
     return {
         "psnr": round(psnr(output, truth).mean().item(), 2),
         "ssim": round(ssim(output, truth).mean().item(), 4),
-        "views": len(files),
+        "views": len(output),
         **(json.loads(training.read_text()) if training.is_file() else {}),
     }
 

@@ -25,6 +25,8 @@ from frames import open_checkpoint
 from numpy.typing import NDArray
 
 from dv.lightning.pixel_pool import PixelPool
+from dv.lightning.radiance_rates import parameter_groups
+from dv.lightning.row_adam import RowAdam
 from dv.ops.compositing import Rays
 from dv.ops.compositing_cpu import march, plane_stride, set_threads
 from dv.ops.compositing_gradients_cpu import density_gradient_kernel, scatter_kernel, sort_by_plane
@@ -33,7 +35,8 @@ from dv.radiance import STEP_SIZE, RadianceGrid
 from dv.runtime.memory import keep_freed_memory
 
 RUNS = 9
-STREAMS = 8  # times that Adam reads or writes parameters, gradients and moments, or their norm and zeros do
+READS = 3  # times that each vertex's gradient is read or written: by zeros, by their norm, and to find who has one
+CHANGES = 6  # times that Adam reads or writes vertices with a gradient, and both of their moments
 
 
 @dataclass
@@ -122,9 +125,16 @@ def compositing_parts(model: RadianceGrid, rays: Rays) -> list[Part]:
 
 
 def other_parts(model: RadianceGrid, pool: PixelPool, rays: int) -> list[Part]:
-    """Time a whole step, and the optimiser in it."""
+    """Time what follows compositing in a step: pixels with their loss, the decoder, and the optimiser.
+
+    The first is a whole forward and backward pass, from which the other parts are still to be subtracted.
+    """
     pixels, generator = rays // model.sizes.rays_per_pixel, torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-9, betas=(0.9, 0.99), eps=1e-15, fused=True)
+    names = {"features": 1e-9, "density": 1e-9, "background": 1e-9, "linear_share": 1e-9, "decoder": 1e-9}
+    optimizer = RowAdam(parameter_groups(model, None, names, by_rows=True), betas=(0.9, 0.99), eps=1e-15)
+    voxels, features = model.voxels, torch.rand(rays, model.voxels.features.shape[1], requires_grad=True)
+    transmittance = torch.rand(rays, requires_grad=True)
+    directions = torch.nn.functional.normalize(torch.randn(rays, 3), dim=1)
 
     def forward_and_backward() -> None:
         optimizer.zero_grad()
@@ -133,13 +143,22 @@ def other_parts(model: RadianceGrid, pool: PixelPool, rays: int) -> list[Part]:
         output = model.render_pixels(drawn.pose, drawn.position, drawn.camera, model.training_offsets[0], offsets)
         torch.autograd.backward((output.colors - drawn.color).square().mean())
 
+    def shade() -> None:
+        torch.autograd.backward(model.shade(features, transmittance, directions).sum())
+
     def optimize() -> None:
         torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         optimizer.step()
 
-    one, two = (at_threads(threads, forward_and_backward, optimize) for threads in (1, 2))
-    streamed = STREAMS * 4 * sum(p.numel() for p in model.voxels.parameters()) / 1e6
-    return [Part("pixels, decoder, loss", one[0], two[0]), Part("optimiser", one[1], two[1], megabytes=streamed)]
+    one, two = (at_threads(threads, forward_and_backward, shade, optimize) for threads in (1, 2))
+    touched = int((voxels.density.grad != 0).sum()) if voxels.density.grad is not None else 0
+    bytes_per_vertex = 4 * (1 + voxels.features.shape[1])
+    streamed = bytes_per_vertex * (len(voxels.density) * READS + touched * CHANGES) / 1e6
+    return [
+        Part("pixels, loss", one[0] - one[1], two[0] - two[1]),
+        Part("encoding, decoder", one[1], two[1]),
+        Part("gradient norm, optimiser", one[2], two[2], megabytes=streamed),
+    ]
 
 
 def main() -> None:
@@ -156,10 +175,10 @@ def main() -> None:
     pool = PixelPool(views, torch.device("cpu"))
     pool.keep_hits(model, 0)
     parts = compositing_parts(model, training_rays(model, views, arguments.rays, torch.device("cpu")))
-    network, optimizer = other_parts(model, pool, arguments.rays)
-    network.one -= sum(part.one for part in parts)  # it was timed with compositing
-    network.two -= sum(part.two for part in parts)
-    parts += [network, optimizer]
+    pixels, decoder, optimizer = other_parts(model, pool, arguments.rays)
+    pixels.one -= sum(part.one for part in parts)  # they were timed with compositing
+    pixels.two -= sum(part.two for part in parts)
+    parts += [pixels, decoder, optimizer]
     machines = [(2, float("inf")), *((int(n), float(b)) for n, b in (x.split(":") for x in arguments.cores))]
     rows = [(p.name, p.one, p.two, *(p.simulate(*machine) for machine in machines)) for p in parts]
     rows.append(("step", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))

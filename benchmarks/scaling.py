@@ -25,7 +25,6 @@ from frames import open_checkpoint
 from numpy.typing import NDArray
 
 from dv.lightning.pixel_pool import PixelPool
-from dv.lightning.radiance_rates import parameter_groups
 from dv.lightning.row_adam import RowAdam
 from dv.ops.compositing import Rays
 from dv.ops.compositing_cpu import march, plane_stride, set_threads
@@ -130,8 +129,9 @@ def other_parts(model: RadianceGrid, pool: PixelPool, rays: int) -> list[Part]:
     The first is a whole forward and backward pass, from which the other parts are still to be subtracted.
     """
     pixels, generator = rays // model.sizes.rays_per_pixel, torch.Generator().manual_seed(0)
-    names = {"features": 1e-9, "density": 1e-9, "background": 1e-9, "linear_share": 1e-9, "decoder": 1e-9}
-    optimizer = RowAdam(parameter_groups(model, None, names, by_rows=True), betas=(0.9, 0.99), eps=1e-15)
+    by_rows = (model.voxels.features, model.voxels.density)
+    groups = [{"params": [p], "lr": 1e-9, "by_rows": any(p is table for table in by_rows)} for p in model.parameters()]
+    optimizer = RowAdam(groups, betas=(0.9, 0.99), eps=1e-15)
     voxels, features = model.voxels, torch.rand(rays, model.voxels.features.shape[1], requires_grad=True)
     transmittance = torch.rand(rays, requires_grad=True)
     directions = torch.nn.functional.normalize(torch.randn(rays, 3), dim=1)

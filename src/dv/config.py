@@ -234,8 +234,10 @@ class RadianceGridConfig(ModelConfig):
     smoothing: NonNegative
     sparsity: NonNegative
     levels: Count | Literal["auto"] = "auto"
+    density_falloff: NonNegative = 0.0
     environment: NonNegativeInt = 0
     environment_rate: NonNegative = 0.0
+    environment_eps: Positive = 1e-15
     near: NonNegative | None = None
     transmittance_weight: NonNegative = 0.0
     vignetting_rate: NonNegative = 0.0
@@ -246,6 +248,7 @@ class RadianceGridConfig(ModelConfig):
     error_sampling: Fraction = 0.0
     error_correction: Fraction = 1.0
     move_unseen: Bool = False
+    feature_eps: Positive = 1e-15
     early_step_time: Positive = 1.0
 
     def rules_with(self, config: TrainConfig) -> Iterator[str]:

@@ -86,7 +86,9 @@ class RadianceGrid(ObjectModel):
         super().__init__()
         self.sizes = sizes
         self.placement = placement
-        self.voxels = SparseVoxels(side or sizes.grid_side, sizes.features, sizes.initial_density, sizes.levels)
+        self.voxels = SparseVoxels(
+            side or sizes.grid_side, sizes.features, sizes.initial_density, sizes.levels, sizes.density_falloff
+        )
         self.decoder = (
             ViewDecoder(sizes.decoder_inputs, sizes.direction_channels, sizes.decoder_width)
             if sizes.decoder_features

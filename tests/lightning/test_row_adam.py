@@ -80,3 +80,18 @@ def test_states_of_plain_adam_can_be_loaded():
     assert torch.equal(table[[0, 2, 3]], before[[0, 2, 3]])
     assert row_adam.state[table]["step"] == 2
     assert (table[1] < before[1]).all()
+
+
+def test_epsilon_keeps_rows_of_faint_gradients():
+    """Of two vertices, the one whose gradients are a thousandth of ε stays; without ε both move equally."""
+    moved = {}
+    for eps in (1e-15, 1e-6):
+        table = torch.nn.Parameter(torch.zeros(2, 3))
+        optimizer = RowAdam([{"params": [table], "lr": 0.1, "by_rows": True, "eps": eps}], betas=BETAS)
+        for _ in range(5):
+            table.grad = torch.tensor([[1e-3], [1e-9]]).expand(2, 3).clone()
+            optimizer.step()
+        moved[eps] = -table.data[:, 0]
+    torch.testing.assert_close(moved[1e-15], torch.full((2,), 0.5), rtol=1e-4, atol=0)
+    torch.testing.assert_close(moved[1e-6][0], torch.tensor(0.5), rtol=2e-3, atol=0)
+    assert 0 < moved[1e-6][1] < 1e-3

@@ -82,10 +82,8 @@ class RadianceGridModule(ObjectModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam, with a parameter group for each learning rate."""
         self._step_fraction = StepFraction(self.trainer.max_steps)
-        rates = self.learning_rates()
-        groups = parameter_groups(self.model, self.camera_refinement, rates, by_rows=not self.settings.move_unseen)
-        # ε is far below the gradients of a mean over thousands of rays; β₂ forgets gradients from a coarser grid soon
-        return RowAdam(groups, betas=(0.9, 0.99), eps=1e-15)
+        groups = parameter_groups(self.model, self.camera_refinement, self.learning_rates(), self.settings)
+        return RowAdam(groups, betas=(0.9, 0.99))  # β₂ forgets gradients from a coarser grid soon
 
     def samples_per_epoch(self, views: Views) -> int:
         """Number of samples that together have as many pixels as the views."""

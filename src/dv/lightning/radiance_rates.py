@@ -9,7 +9,8 @@ from dv.lightning.camera_refinement import CameraRefinement
 from dv.radiance import RadianceGrid
 
 AUTO_EXPOSURE_RATE = 0.1  # of photographs in surroundings
-CAMERA_EPS = 1e-8  # of Adam: while nothing is learned yet, cameras have gradients by rounding only
+EPS = 1e-15  # of Adam, far below the gradients of a mean over thousands of rays
+CAMERA_EPS = 1e-8  # likewise of cameras: while nothing is learned yet, cameras have gradients by rounding only
 
 
 def radiance_rates(
@@ -46,7 +47,7 @@ def radiance_rates(
 
 
 def parameter_groups(
-    model: RadianceGrid, cameras: CameraRefinement | None, rates: dict[str, float], by_rows: bool
+    model: RadianceGrid, cameras: CameraRefinement | None, rates: dict[str, float], settings: RadianceGridConfig
 ) -> list[dict[str, Any]]:
     """Return the optimiser's parameter groups, in the order of the learning ``rates`` by name.
 
@@ -54,7 +55,7 @@ def parameter_groups(
         model: the grid that is trained.
         cameras: corrections of its training poses.
         rates: initial learning rates.
-        by_rows: whether vertices without a gradient stay as they are, see :class:`~dv.lightning.row_adam.RowAdam`.
+        settings: ``move_unseen``, whether vertices without a gradient move, and ε of features and panorama.
     """
     parameters = {
         "features": [model.voxels.features],
@@ -66,10 +67,11 @@ def parameter_groups(
         "vignetting": list(model.vignetting.parameters()) if model.vignetting else [],
         "cameras": list(cameras.parameters()) if cameras else [],
     }
-    groups: list[dict[str, Any]] = [
-        {"params": parameters[name], "lr": rate, "by_rows": by_rows and name in ("features", "density")}
+    eps = {"features": settings.feature_eps, "cameras": CAMERA_EPS}
+    if model.sizes.environment:
+        eps["background"] = settings.environment_eps
+    by_rows = () if settings.move_unseen else ("features", "density")
+    return [
+        {"params": parameters[name], "lr": rate, "by_rows": name in by_rows, "eps": eps.get(name, EPS)}
         for name, rate in rates.items()
     ]
-    if cameras:
-        groups[-1]["eps"] = CAMERA_EPS
-    return groups

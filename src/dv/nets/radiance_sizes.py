@@ -23,6 +23,7 @@ class RadianceSizes:
     decoder_degree: int = 1  # of the harmonics of directions
     reflection_degree: int = 0  # of the harmonics of reflected directions; 0: none
     initial_density: float = -5.0  # raw, before the softplus
+    density_falloff: float = 0.0  # of the initial density, from each level to the next
     supersampling: int = 1  # rays along a pixel's edge in training
     view_supersampling: int = 0  # likewise in rendered views; 0: as in training
     linear_share: float = 0.0  # at the start

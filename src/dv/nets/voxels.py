@@ -36,22 +36,23 @@ class SparseVoxels(nn.Module):
     Args:
         side: G, vertices along an edge.
         features: F, features per vertex, which start at zero.
-        density: initial raw density of all vertices.
+        density: initial raw density of the innermost level's vertices.
         levels: L, number of nested cubes.
+        falloff: by which the initial raw density falls from level to level, down to what is just not skipped.
     """
 
     index: Tensor
     distance: Tensor
 
-    def __init__(self, side: int, features: int, density: float, levels: int = 1) -> None:
+    def __init__(self, side: int, features: int, density: float, levels: int = 1, falloff: float = 0.0) -> None:
         super().__init__()
         stored = _beyond_inner_level(levels, side)
-        count = int(stored.sum())
-        rows = torch.full((count + 1,), float(density))
-        rows[0] = EMPTY_DENSITY
-        self.density, self.features = nn.Parameter(rows), nn.Parameter(torch.zeros(count + 1, features))
+        minimum = min_raw_density(UNITS_PER_SIDE / (side - 1)) + 0.1  # samples a vertex apart are just not skipped
+        by_level = [max(density - falloff * level, min(density, minimum)) for level in range(levels)]
+        rows = F.pad(torch.tensor(by_level).repeat_interleave(stored.flatten(1).sum(1)), (1, 0), value=EMPTY_DENSITY)
+        self.density, self.features = nn.Parameter(rows), nn.Parameter(torch.zeros(len(rows), features))
         index = torch.zeros(stored.shape, dtype=torch.int32)
-        index[stored] = torch.arange(1, count + 1, dtype=torch.int32)
+        index[stored] = torch.arange(1, len(rows), dtype=torch.int32)
         self.register_buffer("index", index)
         self.register_buffer("distance", torch.zeros((levels, *(side - 1,) * 3), dtype=torch.uint8))
         self.update_empty_space()

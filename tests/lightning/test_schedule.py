@@ -1,5 +1,6 @@
 """Progress by the clock, and the estimated fraction of the training that one step takes."""
 
+import numpy as np
 import pytest
 
 from dv.lightning.schedule import IGNORED_STEPS, WINDOW, StepFraction, steps_made
@@ -25,11 +26,27 @@ def test_the_fraction_is_at_least_one_of_max_steps():
 
 
 def test_the_fraction_follows_recent_steps():
-    assert fraction_after([0.1] * 200 + [0.2] * WINDOW) == pytest.approx(0.002)
+    assert fraction_after([0.1] * 200 + [0.2] * (WINDOW // 2)) == pytest.approx(0.00125, abs=2.5e-4)
+    assert fraction_after([0.1] * 200 + [0.2] * WINDOW) == pytest.approx(0.0022, abs=1e-4), "and makes up for the lag"
+    assert fraction_after([0.1] * 200 + [0.2] * 800) == pytest.approx(0.002, rel=1e-3)
 
 
-def test_pauses_do_not_count():
-    assert fraction_after([0.1] * 30 + [9.0] + [0.1] * 30 + [9.0] + [0.1] * 30) == pytest.approx(0.001)
+def test_a_pause_at_most_doubles_the_fraction_and_is_made_up_for():
+    pause = [0.1] * 30 + [9.0]
+    assert fraction_after(pause) == pytest.approx(0.0019, abs=1e-4)
+    assert fraction_after(pause + [0.1] * 400) == pytest.approx(0.001, rel=0.05)
+    assert fraction_after([0.1] * 30 + [90.0]) == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_fractions_of_all_steps_add_up_to_the_training(seed):
+    """A quarter of the steps take three times as long, as on a busy machine, and some wait for a validation."""
+    rng, fraction, spent, total = np.random.default_rng(seed), StepFraction(10**9), 0.0, 0.0
+    while spent < 100.0:
+        fraction.update(spent / 100.0)
+        total += fraction.value
+        spent += 0.05 * rng.choice([1.0, 3.0], p=[0.75, 0.25]) + 2.0 * (rng.random() < 0.002)
+    assert total == pytest.approx(1.0, abs=0.05)
 
 
 def test_a_resumed_training_is_timed_from_scratch():

@@ -9,8 +9,9 @@ from statistics import median
 from dv.config import OptimizerConfig
 
 SCALING_POWERS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # of the samples per step
-IGNORED_STEPS = 10  # the first ones after the start or a resumption are slower than usual
+IGNORED_STEPS = 1  # after the start or a resumption: kernels are compiled or loaded
 WINDOW = 51  # steps whose median duration counts: durations drift, and some steps include a pause
+CATCH_UP = 100  # steps over which is made up for what the median leaves out
 
 
 def scaled_learning_rate(config: OptimizerConfig, rate: float, samples: int) -> float:
@@ -62,7 +63,9 @@ def steps_made(elapsed: float, early_steps: float, early_step_time: float) -> fl
 class StepFraction:
     """Estimated fraction of the whole training, in (0, 1], that one step takes.
 
-    It is 1 / ``max_steps`` or, if that is more, the median progress of recent steps, which the clock may determine.
+    It is 1 / ``max_steps`` or, if that is more, the median progress of recent steps, which the clock may determine. On
+    a busy machine many steps take longer than the median, and some wait for a validation; what they took is added to
+    the estimates of the following steps, at most as much again. The estimates of all steps then add up to the training.
 
     Args:
         max_steps: number of steps after which the training ends in any case.
@@ -72,17 +75,23 @@ class StepFraction:
         self._minimum = 1 / max_steps
         self._ignored = IGNORED_STEPS + 1
         self._previous = 0.0
+        self._missed = 0.0  # progress that no estimate contained
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
     @property
     def value(self) -> float:
         """The estimate."""
-        return max(self._minimum, median(self._recent)) if self._recent else self._minimum
+        if not self._recent:
+            return self._minimum
+        usual = median(self._recent)
+        return max(self._minimum, usual + min(usual, max(0.0, self._missed) / CATCH_UP))
 
     def update(self, progress: float) -> None:
         """Record the fraction of the training that is over, in [0, 1]; to be called before each step."""
         if self._ignored:
             self._ignored -= 1
         else:
+            if self._recent:
+                self._missed += progress - self._previous - self.value
             self._recent.append(progress - self._previous)
         self._previous = progress

@@ -21,8 +21,6 @@ def test_initial_densities_fall_from_level_to_level_but_are_never_skipped():
     deep = SparseVoxels(8, 3, -5.0, levels=4, falloff=100.0)
     assert all(minimum < density_of(deep, level) < minimum + 0.11 for level in (1, 2, 3))
     ray = Rays(torch.tensor([[3.4, 3.4, -60.0]]), torch.tensor([[0.0, 0.0, 1.0]]), torch.full((1,), 0.5))
-    features = deep.features.detach().requires_grad_()
-    deep.features = torch.nn.Parameter(features)
     deep.composite(ray, 1.0).features.sum().backward()
     outermost = deep.index[3][deep.index[3] > 0].long()
     assert deep.features.grad[outermost].any(), "vertices whose samples are skipped would never learn"

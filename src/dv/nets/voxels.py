@@ -47,14 +47,14 @@ class SparseVoxels(nn.Module):
     def __init__(self, side: int, features: int, density: float, levels: int = 1, falloff: float = 0.0) -> None:
         super().__init__()
         stored = _beyond_inner_level(levels, side)
-        minimum = min_raw_density(UNITS_PER_SIDE / (side - 1)) + 0.1  # samples a vertex apart are just not skipped
+        index = torch.zeros(stored.shape, dtype=torch.int32)
+        index[stored] = torch.arange(1, int(stored.sum()) + 1, dtype=torch.int32)
+        self.register_buffer("index", index)
+        self.register_buffer("distance", torch.zeros((levels, *(side - 1,) * 3), dtype=torch.uint8))
+        minimum = min_raw_density(self.interval(1.0)) + 0.1  # samples a vertex apart are just not skipped
         by_level = [max(density - falloff * level, min(density, minimum)) for level in range(levels)]
         rows = F.pad(torch.tensor(by_level).repeat_interleave(stored.flatten(1).sum(1)), (1, 0), value=EMPTY_DENSITY)
         self.density, self.features = nn.Parameter(rows), nn.Parameter(torch.zeros(len(rows), features))
-        index = torch.zeros(stored.shape, dtype=torch.int32)
-        index[stored] = torch.arange(1, len(rows), dtype=torch.int32)
-        self.register_buffer("index", index)
-        self.register_buffer("distance", torch.zeros((levels, *(side - 1,) * 3), dtype=torch.uint8))
         self.update_empty_space()
 
     @property

@@ -151,9 +151,10 @@ def other_parts(model: RadianceGrid, pool: PixelPool, rays: int) -> list[Part]:
         optimizer.step()
 
     one, two = (at_threads(threads, forward_and_backward, shade, optimize) for threads in (1, 2))
-    touched = int((voxels.density.grad != 0).sum()) if voxels.density.grad is not None else 0
+    assert voxels.density.grad is not None
+    changed = int((voxels.density.grad != 0).sum())
     bytes_per_vertex = 4 * (1 + voxels.features.shape[1])
-    streamed = bytes_per_vertex * (len(voxels.density) * READS + touched * CHANGES) / 1e6
+    streamed = bytes_per_vertex * (len(voxels.density) * READS + changed * CHANGES) / 1e6
     return [
         Part("pixels, loss", one[0] - one[1], two[0] - two[1]),
         Part("encoding, decoder", one[1], two[1]),

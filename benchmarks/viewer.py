@@ -15,7 +15,8 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from dv.config import ObjectConfig, ReadConfig, RenderTrainerConfig, ViewConfig, ViewerConfig
+from dv.config.render import ViewConfig
+from dv.config.shared import ObjectConfig, ReadConfig, RenderTrainerConfig, ViewerConfig
 from dv.rendering.restore import restore
 from dv.viewer.frames import Drawing, Frame, Request
 from dv.viewer.panel import Panel

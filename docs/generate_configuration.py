@@ -27,7 +27,7 @@ TAGS = ("model.kind", "logger.name", "trajectory.name", "source.name")  # they n
 WHOLE_RUNS = ("experiment", "ablation", "launcher", "sweep")
 INTRODUCTION = """# Configuration
 
-*Written by `make docs` from the schema in `src/dv/config.py` and the files in `conf/`.*
+*Written by `make docs` from the schema in `src/dv/config/` and the files in `conf/`.*
 
 Every key is an override on the command line: `python train.py grid.side=16 trainer.max_steps=500`. A group is chosen by
 the name of its file: `grid=16` is `conf/grid/16.yaml`. `key=null` clears a key that may be null. A configuration with

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-from dv.config import Co3dSource, FolderSource, LayoutSource, MiddleburySource, NamedImagesSource
+from dv.config.prepare import Co3dSource, FolderSource, LayoutSource, MiddleburySource, NamedImagesSource
 from dv.importers.readers import LAYOUTS, NAMED_IMAGES
 from dv.prepare.lens import Lens
 

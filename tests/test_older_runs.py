@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 
 OLDER_RUNS = Path(__file__).parent / "data" / "before"
 TINY = ["grid.side=4", "grid.feature_side=4", "grid.features=2", "model.base_channels=2", "loss.border=0", "loss=l1"]
+# Added to all samples of a ray before a softmax, it changes nothing: Adam follows the rounding noise of its gradient.
+WITHOUT_GRADIENT = "model.flatten.visibility.bias"
 RADIANCE = ["model=radiance_grid", "grid.side=8", "model.rays=256", "model.error_sampling=0", "model.view_degree=0"]
 OVERRIDES = {"deepvoxels": TINY, "radiance_grid": RADIANCE}
 
@@ -63,6 +65,7 @@ def test_an_older_run_resumes_to_the_same_weights(command, older_run):
     state = checkpoint["state_dict"]
     assert float(state.pop("model.focal_scale", 1.0)) == 1.0  # did not exist then
     assert state.keys() == expected["means"].keys()
+    state.pop(WITHOUT_GRADIENT, None)
     for name, value in state.items():  # processors round differently, and Adam moves a weight by 4e-4 either way
         assert value.double().mean().item() == pytest.approx(expected["means"][name], rel=1e-3, abs=5e-4), name
     assert json.loads((run / "run.json").read_text())["final"]["psnr"] == pytest.approx(

@@ -12,7 +12,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from dv.config import SCHEMAS, TrainConfig
+from dv.config import SCHEMAS
+from dv.config.train import TrainConfig
 from dv.errors import UserError
 from dv.validation import describe, flatten, is_same, leaves, parse, role_of, show
 

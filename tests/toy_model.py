@@ -10,7 +10,8 @@ import torch
 from pydantic.dataclasses import dataclass as schema
 from torch import Tensor, nn
 
-from dv.config import ModelConfig, NonNegative, TrainConfig
+from dv.config.key_types import NonNegative
+from dv.config.train import ModelConfig, TrainConfig
 from dv.data.calibration import Calibration
 from dv.data.folder import Views
 from dv.geometry.camera import Intrinsics

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dv.config import OptimizerConfig
+from dv.config.train import OptimizerConfig
 from dv.lightning.schedule import scaled_learning_rate
 from faults import assert_equal_runs
 

@@ -16,7 +16,7 @@ import gdown
 import pytest
 
 from conftest import write_object
-from dv.config import OfficialSource
+from dv.config.prepare import OfficialSource
 from dv.errors import UserError
 from dv.synthetic import download, official
 from dv.synthetic.official import install_official

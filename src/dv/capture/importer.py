@@ -13,7 +13,7 @@ import numpy as np
 
 from dv.capture.frames import VIDEOS, Frame, decode_photographs, decode_video, find_photographs, with_masks
 from dv.capture.structure_from_motion import reconstruct
-from dv.config import CaptureSource
+from dv.config.prepare import CaptureSource
 from dv.decoding import read_image
 from dv.errors import UserError
 from dv.geometry.camera import to_camera

@@ -11,7 +11,7 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from dv.capture.frames import Frame
-from dv.config import CaptureSource
+from dv.config.prepare import CaptureSource
 from dv.errors import UserError
 from dv.importers.colmap import colmap_module
 

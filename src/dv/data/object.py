@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from dv.config import ObjectConfig
+from dv.config.shared import ObjectConfig
 from dv.data.calibration import Calibration, read_calibration
 from dv.data.folder import Views, image_files, read_sizes, read_views
 from dv.data.reading import MAX_PIXELS, ImageReading

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dv.config import PosedSource
+from dv.config.prepare import PosedSource
 from dv.importers.bundler import read_bundler
 from dv.importers.co3d import read_co3d
 from dv.importers.colmap import read_colmap

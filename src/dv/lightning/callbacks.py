@@ -19,7 +19,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from dv.checkpoint import write_checkpoint
-from dv.config import TrialConfig
+from dv.config.train import TrialConfig
 from dv.errors import Interrupted
 from dv.lightning.object_module import ObjectModule
 

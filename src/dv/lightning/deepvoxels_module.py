@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from dv.config import DeepVoxelsConfig, TrainConfig
+from dv.config.train import DeepVoxelsConfig, TrainConfig
 from dv.data.calibration import Calibration
 from dv.data.folder import Views
 from dv.data.sampling import TrainingBatch, TrainingSample

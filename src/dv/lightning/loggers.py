@@ -23,7 +23,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from dv.config import LoggerConfig, TensorBoardConfig, WandbConfig
+from dv.config.loggers import LoggerConfig, TensorBoardConfig, WandbConfig
 from dv.errors import UserError
 from dv.images import to_uint8, write_ply, write_png
 from dv.lightning.wandb_file import history, truncate_incomplete_record

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from dv.checkpoint import KEY, description
-from dv.config import ModelConfig, TrainConfig
+from dv.config.train import ModelConfig, TrainConfig
 from dv.data.calibration import Calibration
 from dv.data.folder import Views
 from dv.data.sampling import View

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dv.checkpoint import MODEL_PREFIX
-from dv.config import RadianceGridConfig, TrainConfig
+from dv.config.train import RadianceGridConfig, TrainConfig
 from dv.data.background import corner_color
 from dv.data.calibration import Calibration
 from dv.data.folder import Views

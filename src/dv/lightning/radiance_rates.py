@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dv.config import RadianceGridConfig
+from dv.config.train import RadianceGridConfig
 from dv.lightning.camera_refinement import CameraRefinement
 from dv.radiance import RadianceGrid
 

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from statistics import median
 
-from dv.config import OptimizerConfig
+from dv.config.train import OptimizerConfig
 
 SCALING_POWERS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # of the samples per step
 IGNORED_STEPS = 1  # after the start or a resumption: kernels are compiled or loaded

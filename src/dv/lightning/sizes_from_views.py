@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from dv.config import RadianceGridConfig, TrainConfig
+from dv.config.train import RadianceGridConfig, TrainConfig
 from dv.data.background import has_plain_background
 from dv.data.folder import Views
 from dv.geometry.grid import GridPlacement

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dv.config import RadianceGridConfig
+from dv.config.train import RadianceGridConfig
 from dv.errors import UserError
 from dv.nets.voxels import SparseVoxels
 from dv.ops.compositing import min_raw_density

@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 
 from dv.checkpoint import Checkpoint, read_checkpoint
-from dv.config import EvaluateConfig, ExportConfig, ObjectConfig, ReadConfig, RenderConfig, ViewConfig
+from dv.config.render import EvaluateConfig, ExportConfig, RenderConfig, ViewConfig
+from dv.config.shared import ObjectConfig, ReadConfig
 from dv.data.object import SPLITS, ObjectSource
 from dv.errors import UserError
 from dv.geometry.camera import Intrinsics

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dv.config import Trajectory
+from dv.config.trajectories import Trajectory
 from dv.data.folder import read_poses
 from dv.data.key_frames import read_key_frames
 from dv.errors import UserError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dv.config import TrainConfig
+from dv.config.train import TrainConfig
 from dv.errors import UserError
 from dv.report.runs import Run, Value
 from dv.validation import role_of

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from dv import __version__
-from dv.config import OfficialSource
+from dv.config.prepare import OfficialSource
 from dv.data.record import RECORD_FILE, read_record, write_record
 from dv.errors import UserError
 from dv.synthetic.download import ARCHIVE, download, is_system_error, remove_empty

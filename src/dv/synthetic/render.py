@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 import dv
-from dv.config import RenderSource
+from dv.config.prepare import RenderSource
 from dv.data.record import RECORD_FILE, read_record, write_record
 from dv.errors import UserError
 from dv.runtime.files import atomic_file, write_json

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from dv.checkpoint import read_checkpoint
-from dv.config import TrainConfig
+from dv.config.train import TrainConfig
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.lightning.kinds import module_class

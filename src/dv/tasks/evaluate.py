@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from dv.config import EvaluateConfig
+from dv.config.render import EvaluateConfig
 from dv.data.folder import Views
 from dv.errors import UserError
 from dv.geometry.camera import axis_cosines

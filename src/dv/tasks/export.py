@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dv.config import ExportConfig
+from dv.config.render import ExportConfig
 from dv.data.training_cameras import TrainingCameras, read_training_cameras
 from dv.errors import UserError
 from dv.export.archive import USAGE, write_archive

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from dv.config import TrainConfig, WandbConfig
+from dv.config.loggers import WandbConfig
+from dv.config.train import TrainConfig
 from dv.data.datamodule import ObjectDataModule
 from dv.lightning.callbacks import Clock
 from dv.lightning.loggers import RunWandbLogger

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from dv.capture.frames import VIDEOS, find_photographs
 from dv.capture.importer import read_capture, recorded_settings
 from dv.capture.triangulation import triangulate
-from dv.config import (
+from dv.config.prepare import (
     CaptureSource,
     CheckSource,
     ExportSource,

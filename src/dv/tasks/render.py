@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dv.config import RenderConfig
+from dv.config.render import RenderConfig
 from dv.errors import UserError, did_you_mean
 from dv.rendering.frames import Frames, render_frames
 from dv.rendering.panels import Panel, anaglyph_panel, depth_panel, truth_panel, write_film

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from dv.config import ReportConfig
+from dv.config.report import ReportConfig
 from dv.errors import UserError
 from dv.report.columns import ABSENT, differing_keys, named_columns, with_group_choices
 from dv.report.plots import plot_curves, plot_sweep

@@ -16,7 +16,7 @@ from typing import IO
 from omegaconf import OmegaConf
 
 from dv.checkpoint import Checkpoint, read_checkpoint
-from dv.config import TrainConfig
+from dv.config.train import TrainConfig
 from dv.errors import UserError
 from dv.runtime.files import atomic_file
 from dv.tasks.record import read_run

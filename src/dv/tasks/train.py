@@ -10,7 +10,8 @@ from typing import Any
 
 import hydra
 
-from dv.config import EvaluateConfig, TrainConfig
+from dv.config.render import EvaluateConfig
+from dv.config.train import TrainConfig
 from dv.errors import UserError
 from dv.runtime.devices import count_gpus, supported_precision
 from dv.runtime.launch import run_on_ranks

@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from dv.checkpoint import Checkpoint, read_checkpoint
-from dv.config import TrainConfig
+from dv.config.train import TrainConfig
 from dv.data.datamodule import ObjectDataModule
 from dv.data.object import ObjectSource
 from dv.data.sampling import StepLayout

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 
 from dv.checkpoint import Checkpoint
-from dv.config import TrainConfig
+from dv.config.train import TrainConfig
 from dv.errors import UserError
 from dv.lightning.callbacks import AtomicCheckpointIO, Clock, LastCheckpoint, ProgressBar, Pruning
 from dv.lightning.live_view import LiveView

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dv.checkpoint import read_checkpoint
-from dv.config import ViewConfig
+from dv.config.render import ViewConfig
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.rendering.restore import Restored, any_placement, load, restore

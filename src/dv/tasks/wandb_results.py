@@ -18,7 +18,9 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from dv.checkpoint import read_checkpoint
-from dv.config import LoggerConfig, OrbitTrajectory, SpiralTrajectory, TrainConfig, Trajectory, WandbConfig
+from dv.config.loggers import LoggerConfig, WandbConfig
+from dv.config.train import TrainConfig
+from dv.config.trajectories import OrbitTrajectory, SpiralTrajectory, Trajectory
 from dv.data.object import ObjectSource
 from dv.errors import UserError
 from dv.geometry.camera import axis_cosines

@@ -31,10 +31,10 @@ $(DEMO)/.done: $(VENV)/.ready
 	mv $(DEMO)/table.txt $@
 
 test: $(VENV)/.ready ## the test suite, under 10 minutes on 2 CPU cores
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test-slow: $(VENV)/.ready ## the tests that take minutes each, half an hour on 2 CPU cores
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/.ready ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

@@ -141,21 +141,14 @@ def test_known_results_get_lpips(ball, views, tmp_path, monkeypatch, capsys):
 @pytest.mark.skipif(find_spec("mitsuba") is None, reason="Mitsuba is not installed")
 def test_mitsuba_learns(views, tmp_path):
     found = []
-    for seconds in (0.01, 5):
-        command = [
-            sys.executable,
-            PEERS / "mitsuba_grid.py",
-            views,
-            tmp_path,
-            "--seconds",
-            str(seconds),
-            "--side",
-            "16",
-        ]
+    for seconds in ("0.01", "5", "25", "100"):  # the more on a busy machine, whose first seconds compile kernels
+        command = [sys.executable, PEERS / "mitsuba_grid.py", views, tmp_path, "--seconds", seconds, "--side", "16"]
         done = subprocess.run(command, capture_output=True, text=True)
         if "needs LLVM" in done.stderr:
             pytest.skip(done.stderr)
         assert done.returncode == 0, done.stderr
-        found.append(score.score(views, tmp_path))
-    assert found[1]["psnr"] > found[0]["psnr"] + 3
+        found.append(score.score(views, tmp_path)["psnr"])
+        if found[-1] > found[0] + 3:
+            break
+    assert found[-1] > found[0] + 3
     assert iio.imread(tmp_path / "rgb" / "000000.png").shape == (32, 32, 3)

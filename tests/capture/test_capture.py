@@ -86,6 +86,7 @@ def assert_reconstructed(root: Path, name: str, truth: dict[str, np.ndarray], si
     assert depths.max() < placement.near + 2 * placement.scale
 
 
+@pytest.mark.slow
 def test_handheld_portrait_photographs_with_distortion(command, phone, tmp_path):
     folder, poses = phone
     root = tmp_path / "my things" / "box"
@@ -115,11 +116,9 @@ def test_handheld_portrait_photographs_with_distortion(command, phone, tmp_path)
     before = poses_of(root, "box")
     for split in SPLITS:
         shutil.rmtree(root / split)
-    start = time.monotonic()
     rescaled = command("prepare", "source=capture", f"source.path={folder}", f"output_dir='{root}'", "grid.scale=1.5")
     assert rescaled.code == 0, rescaled.err
     assert "matching" not in rescaled.err
-    assert time.monotonic() - start < 60
     assert read_calibration(root / "train" / "box" / "intrinsics.txt").placement.scale == 1.5
     after = poses_of(root, "box")
     assert all(np.array_equal(before[key], after[key]) for key in before)

@@ -20,7 +20,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 of one register, of NEON's two
+HAS_MASKS = bool(binding.get_host_cpu_features().get("avx512f"))  # for gathers, scatters and compressing stores
+LANES = 16 if HAS_MASKS else 8  # float32 of one register, of NEON's two
 FAST = ("contract", "nsz", "arcp", "reassoc", "afn")  # all but nnan and ninf: NaN and infinity keep their meaning
 FASTMATH = set(FAST)  # of kernels, as numba wants it
 I32 = ir.IntType(32)

@@ -1,10 +1,15 @@
 """How lanes (:mod:`dv.ops.lanes_cpu`) get numbers from arrays and put them there.
 
 Arrays are C-contiguous, of any shape, and are indexed as if they were flattened. Kernels for others do not compile.
+
+Where a CPU has no masked instruction, LLVM branches for every lane, and AMD's AVX2 stores few elements slowly. Without
+AVX-512 a gather therefore reads all lanes, those outside the mask from place 0; ``append`` writes all lanes, each over
+the last one that the mask leaves out; and full vectors, as most are, are loaded, stored and scattered without a mask.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -12,7 +17,9 @@ from numba import njit, types
 from numba.core.errors import NumbaTypeError
 from numba.extending import intrinsic
 
-from dv.ops.lanes_cpu import FASTMATH, I32, LANES, Lanes, call_intrinsic, suffix
+from dv.ops.lanes_cpu import FASTMATH, HAS_MASKS, I32, LANES, Lanes, call_intrinsic, suffix
+
+EVERY_LANE = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [1] * LANES)
 
 
 def _base(context: Any, builder: Any, kind: Any, array: Any) -> Any:
@@ -31,6 +38,34 @@ def _vector(context: Any, kind: Any) -> Any:
     return ir.VectorType(context.get_value_type(kind.dtype), LANES)
 
 
+def _masked(builder: Any, mask: Any, access: Callable[[Any], Any]) -> Any:
+    """Build ``access(mask)``, and a branch without a mask for full vectors on CPUs whose masks are slow."""
+    if HAS_MASKS:
+        return access(mask)
+    bits = builder.bitcast(mask, ir.IntType(LANES))
+    with builder.if_else(builder.icmp_unsigned("==", bits, ir.Constant(bits.type, -1))) as (is_full, is_not):
+        with is_full:
+            of_all, full = access(EVERY_LANE), builder.block
+        with is_not:
+            of_some, partial = access(mask), builder.block
+    if isinstance(of_all.type, ir.VoidType):
+        return of_all
+    result = builder.phi(of_all.type)
+    result.add_incoming(of_all, full)
+    result.add_incoming(of_some, partial)
+    return result
+
+
+def _gather(builder: Any, base: Any, places: Any, mask: Any, vector: Any, element: Any, align: int) -> Any:
+    """Build a gather of ``vector`` from int32 places, counted in ``element``, of an array that is not empty."""
+    zeros = ir.Constant(vector, None)
+    if not HAS_MASKS:
+        places = builder.select(mask, places, ir.Constant(places.type, None))
+    given = [_Addresses(builder, base, places, element), I32(align), mask if HAS_MASKS else EVERY_LANE, zeros]
+    gathered = call_intrinsic(builder, f"llvm.masked.gather.{suffix(vector)}.v{LANES}p0", vector, given)
+    return gathered if HAS_MASKS else builder.select(mask, gathered, zeros)
+
+
 @intrinsic
 def load(_: Any, array: Any, start: Any, mask: Any) -> Any:
     """Return elements ``start``, ``start + 1`` … of an array; 0 where ``mask`` is false."""
@@ -38,8 +73,12 @@ def load(_: Any, array: Any, start: Any, mask: Any) -> Any:
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         vector = _vector(context, array)
         address = _data(context, builder, array, arguments[0], arguments[1])
-        given = [address, I32(array.dtype.bitwidth // 8), arguments[2], ir.Constant(vector, None)]
-        return call_intrinsic(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, given)
+        name, align, zeros = f"llvm.masked.load.{suffix(vector)}.p0", I32(array.dtype.bitwidth // 8), vector(None)
+
+        def read(mask: Any) -> Any:
+            return call_intrinsic(builder, name, vector, [address, align, mask, zeros])
+
+        return _masked(builder, arguments[2], read)
 
     return Lanes(array.dtype)(array, types.int64, mask), generate
 
@@ -50,8 +89,12 @@ def store(_: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         address = _data(context, builder, array, arguments[0], arguments[1])
-        given = [arguments[2], address, I32(array.dtype.bitwidth // 8), arguments[3]]
-        call_intrinsic(builder, f"llvm.masked.store.{suffix(arguments[2].type)}.p0", ir.VoidType(), given)
+        name, align = f"llvm.masked.store.{suffix(arguments[2].type)}.p0", I32(array.dtype.bitwidth // 8)
+
+        def write(mask: Any) -> Any:
+            return call_intrinsic(builder, name, ir.VoidType(), [arguments[2], address, align, mask])
+
+        _masked(builder, arguments[3], write)
         return context.get_dummy_value()
 
     return types.none(array, types.int64, lanes, mask), generate
@@ -59,12 +102,22 @@ def store(_: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:
 
 @intrinsic
 def append(_: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:
-    """Set as many elements from ``start`` on as ``mask`` has true lanes to these lanes, one after the other."""
+    """Set as many elements from ``start`` on as ``mask`` has true lanes to these lanes, one after the other.
+
+    What follows them, up to element ``start + LANES - 1``, is undefined.
+    """
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         address = _data(context, builder, array, arguments[0], arguments[1])
-        given = [arguments[2], address, arguments[3]]
-        call_intrinsic(builder, f"llvm.masked.compressstore.{suffix(arguments[2].type)}", ir.VoidType(), given)
+        lanes, mask = arguments[2:]
+        if HAS_MASKS:
+            name = f"llvm.masked.compressstore.{suffix(lanes.type)}"
+            call_intrinsic(builder, name, ir.VoidType(), [lanes, address, mask])
+            return context.get_dummy_value()
+        place, align = I32(0), array.dtype.bitwidth // 8
+        for lane in map(I32, range(LANES)):
+            builder.store(builder.extract_element(lanes, lane), builder.gep(address, [place]), align)
+            place = builder.add(place, builder.zext(builder.extract_element(mask, lane), I32))
         return context.get_dummy_value()
 
     return types.none(array, types.int64, lanes, mask), generate
@@ -98,14 +151,12 @@ class _Addresses(ir.Instruction):
 
 @intrinsic
 def gather(_: Any, array: Any, places: Any, mask: Any) -> Any:
-    """Return the elements of an array at int32 ``places``; 0 where ``mask`` is false."""
+    """Return the elements of an array that is not empty at int32 ``places``; 0 where ``mask`` is false."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        vector = _vector(context, array)
+        vector, align = _vector(context, array), array.dtype.bitwidth // 8
         base = _base(context, builder, array, arguments[0])
-        given = [_Addresses(builder, base, arguments[1], vector.element), I32(array.dtype.bitwidth // 8)]
-        given += [arguments[2], ir.Constant(vector, None)]
-        return call_intrinsic(builder, f"llvm.masked.gather.{suffix(vector)}.v{LANES}p0", vector, given)
+        return _gather(builder, base, arguments[1], arguments[2], vector, vector.element, align)
 
     return Lanes(array.dtype)(array, places, mask), generate
 
@@ -118,8 +169,12 @@ def scatter(_: Any, array: Any, places: Any, lanes: Any, mask: Any) -> Any:
         base = _base(context, builder, array, arguments[0])
         kind = arguments[2].type
         addresses = _Addresses(builder, base, arguments[1], kind.element)
-        given = [arguments[2], addresses, I32(array.dtype.bitwidth // 8), arguments[3]]
-        call_intrinsic(builder, f"llvm.masked.scatter.{suffix(kind)}.v{LANES}p0", ir.VoidType(), given)
+        name, align = f"llvm.masked.scatter.{suffix(kind)}.v{LANES}p0", I32(array.dtype.bitwidth // 8)
+
+        def write(mask: Any) -> Any:
+            return call_intrinsic(builder, name, ir.VoidType(), [arguments[2], addresses, align, mask])
+
+        _masked(builder, arguments[3], write)
         return context.get_dummy_value()
 
     return types.none(array, places, lanes, mask), generate
@@ -137,8 +192,7 @@ def gather_bytes(_: Any, array: Any, places: Any, mask: Any) -> Any:
         three = ir.Constant(vector, [3] * LANES)
         is_later = builder.icmp_signed(">", arguments[1], three)
         start = builder.select(is_later, builder.sub(arguments[1], three), ir.Constant(vector, None))
-        given = [_Addresses(builder, base, start, ir.IntType(8)), I32(1), arguments[2], ir.Constant(vector, None)]
-        words = call_intrinsic(builder, f"llvm.masked.gather.v{LANES}i32.v{LANES}p0", vector, given)
+        words = _gather(builder, base, start, arguments[2], vector, ir.IntType(8), 1)
         bits = builder.shl(builder.sub(arguments[1], start), three)  # little endian, as all CPUs of numba's
         return builder.and_(builder.lshr(words, bits), ir.Constant(vector, [255] * LANES))
 

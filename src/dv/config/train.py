@@ -86,7 +86,7 @@ class ModelConfig:
 
     kind: str
 
-    def rules_with(self, config: TrainConfig) -> Iterator[str]:  # noqa: ARG002  # for the schemas that have rules
+    def rules_with(self, _config: TrainConfig, /) -> Iterator[str]:
         """Yield one sentence per fault between the keys of this model and those of other groups."""
         yield from ()
 

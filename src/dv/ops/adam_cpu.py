@@ -10,7 +10,7 @@ from numba import njit, prange
 from dv.ops.lanes_cpu import FASTMATH, LANES, count, lane_numbers, square_root
 from dv.ops.lanes_memory_cpu import load, store
 
-LANES_DIGEST = "23f690a9"  # of the sources of lanes: numba compiles again when it changes
+LANES_DIGEST = "1744b2d9"  # of the sources of lanes: numba compiles again when it changes
 
 
 @njit(cache=True, fastmath=FASTMATH)

@@ -104,7 +104,7 @@ def store(_: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:
 def append(_: Any, array: Any, start: Any, lanes: Any, mask: Any) -> Any:
     """Set as many elements from ``start`` on as ``mask`` has true lanes to these lanes, one after the other.
 
-    What follows them, up to element ``start + LANES - 1``, is undefined.
+    If there are fewer than :data:`~dv.ops.lanes_cpu.LANES`, the element that follows them is undefined.
     """
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:

@@ -40,7 +40,7 @@ from dv.ops.lanes_memory_cpu import (
     store,
 )
 
-LANES_DIGEST = "23f690a9"  # of the sources of lanes: numba compiles again when it changes
+LANES_DIGEST = "1744b2d9"  # of the sources of lanes: numba compiles again when it changes
 RAYS_PER_BLOCK = 8 * LANES  # whose samples are recorded next to each other
 LN_2 = math.log(2)
 FAR = 1e30  # camera z that no ray reaches

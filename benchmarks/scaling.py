@@ -34,6 +34,7 @@ from dv.radiance import STEP_SIZE, RadianceGrid
 from dv.runtime.memory import keep_freed_memory
 
 RUNS = 9
+SAMPLES_PER_RAY = 32  # for which there is room: with too little of it, rays are marched twice
 READS = 3  # times that each vertex's gradient is read or written: by zeros, by their norm, and to find who has one
 CHANGES = 6  # times that Adam reads or writes vertices with a gradient, and both of their moments
 
@@ -86,7 +87,7 @@ def compositing_parts(model: RadianceGrid, rays: Rays) -> list[Part]:
     given = v.density.detach(), v.features.detach(), index, distance
 
     def marched(first: int, last: int) -> Any:
-        return march(*given, Rays(*(x[first:last] for x in rays)), STEP_SIZE, interval, 0.0, room=RAYS_PER_BLOCK * 8)
+        return march(*given, Rays(*(x[first:last] for x in rays)), STEP_SIZE, interval, 0.0, room=RAYS_PER_BLOCK * SAMPLES_PER_RAY)
 
     blocks = [(first, first + RAYS_PER_BLOCK) for first in range(0, len(rays.origins), RAYS_PER_BLOCK)]
     overhead = at_threads(1, lambda: marched(0, 0))[0]

@@ -8,9 +8,10 @@ from typing import Any
 from numba import njit, prange
 
 from dv.ops.lanes_cpu import FASTMATH, LANES, count, lane_numbers, square_root
-from dv.ops.lanes_memory_cpu import load, store
+from dv.ops.lanes_memory_cpu import load, prefetch_row, store
 
-LANES_DIGEST = "1744b2d9"  # of the sources of lanes: numba compiles again when it changes
+LANES_DIGEST = "b65149fb"  # of the sources of lanes: numba compiles again when it changes
+AHEAD = 16  # rows before a row is changed, it is fetched
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -54,6 +55,10 @@ def adam_rows_kernel(
                 _change(place, has_gradient, table, gradient, mean, mean_square, beta1, beta2, eps, rate, correction)
         return
     for row in prange(rows):
+        later = row + AHEAD
+        if later < rows and gradient[later, 0] != 0:  # as the first number of most rows with a gradient
+            for values in (mean, mean_square, table):
+                prefetch_row(values, later)
         found = 0
         for first in range(0, channels, LANES):
             g = load(gradient, row * channels + first, lane_numbers() < channels - first)

@@ -9,9 +9,10 @@ import numpy as np
 from numba import njit, prange
 
 from dv.ops.lanes_cpu import FASTMATH, LANES, lane_numbers, spread, total
-from dv.ops.lanes_memory_cpu import load, store
+from dv.ops.lanes_memory_cpu import load, prefetch, prefetch_row, store
 
-LANES_DIGEST = "1744b2d9"  # of the sources of lanes: numba compiles again when it changes
+LANES_DIGEST = "b65149fb"  # of the sources of lanes: numba compiles again when it changes
+AHEAD = 8  # samples before a vertex is changed, it is fetched; twice as many before, what is recorded of its sample
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -84,6 +85,21 @@ def sort_by_plane(counts: Any, cells: Any, cells_per_plane: Any, ends: Any, orde
             ends[p] += 1
 
 
+@njit(cache=True, inline="always")
+def _prefetch_records(
+    s: Any, first_corner: Any, corner_rows: Any, fractions: Any, weights: Any, grad_raw: Any, rays: Any
+) -> None:
+    """Fetch what is recorded of sample ``s``, of its vertices only four from ``first_corner`` on."""
+    size = len(weights)
+    for corner in range(first_corner, first_corner + 4):
+        prefetch(corner_rows, corner * size + s)
+    for axis in range(3):
+        prefetch(fractions, axis * size + s)
+    for record in (weights, grad_raw):
+        prefetch(record, s)
+    prefetch(rays, s)
+
+
 @njit(cache=True, fastmath=FASTMATH)
 def _scatter_to_plane(
     samples: Any, upper: Any, corner_rows: Any, fractions: Any, weights: Any, grad_raw: Any, rays: Any,
@@ -91,7 +107,15 @@ def _scatter_to_plane(
 ) -> None:  # fmt: skip
     """Add the gradients of samples to the vertices of the plane below their cells, or of the ``upper`` one."""
     channels, first_corner, one = grad_features.shape[1], 4 * upper, weights.dtype.type(1)
-    for s in samples:
+    for i in range(len(samples)):
+        if i + 2 * AHEAD < len(samples):
+            _prefetch_records(samples[i + 2 * AHEAD], first_corner, corner_rows, fractions, weights, grad_raw, rays)
+        if i + AHEAD < len(samples):
+            later = samples[i + AHEAD]
+            prefetch_row(grad_out, rays[later])
+            for corner in range(first_corner, first_corner + 4):
+                prefetch_row(grad_features, corner_rows[corner, later])
+        s = samples[i]
         fx, fy, vz = fractions[0, s], fractions[1, s], fractions[2, s] if upper else one - fractions[2, s]
         p, q = vz * (one - fy), vz * fy
         v = p * (one - fx), p * fx, q * (one - fx), q * fx

@@ -1,6 +1,7 @@
 """How lanes (:mod:`dv.ops.lanes_cpu`) get numbers from arrays and put them there.
 
 Arrays are C-contiguous, of any shape, and are indexed as if they were flattened. Kernels for others do not compile.
+What is in no cache is fetched ahead, by :func:`prefetch`, where places are known before they are needed.
 
 Where a CPU has no masked instruction, LLVM branches for every lane, and AMD's AVX2 stores few elements slowly. Without
 AVX-512 a gather therefore reads all lanes, those outside the mask from place 0; ``append`` writes all lanes, each over
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core.errors import NumbaTypeError
@@ -19,6 +21,7 @@ from numba.extending import intrinsic
 
 from dv.ops.lanes_cpu import FASTMATH, HAS_MASKS, I32, LANES, Lanes, call_intrinsic, suffix
 
+CACHE_LINE = 64  # bytes
 EVERY_LANE = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [1] * LANES)
 
 
@@ -134,6 +137,29 @@ def spread_from(_: Any, array: Any, start: Any, mask: Any) -> Any:
         return call_intrinsic(builder, f"llvm.masked.expandload.{suffix(vector)}", vector, given)
 
     return Lanes(array.dtype)(array, types.int64, mask), generate
+
+
+@intrinsic
+def prefetch(_: Any, array: Any, place: Any) -> Any:
+    """Fetch the cache line of element ``place`` of an array that will be read or changed soon."""
+
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        address = builder.bitcast(_data(context, builder, array, *arguments), ir.IntType(8).as_pointer())
+        to_read, to_keep, of_data = I32(0), I32(3), I32(1)
+        call_intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), [address, to_read, to_keep, of_data])
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), generate
+
+
+@njit(cache=True, inline="always")
+def prefetch_row(table: Any, row: Any) -> None:
+    """Fetch the cache lines of a row of a table ``[N, F]``, as :func:`prefetch` does."""
+    channels, line = table.shape[1], CACHE_LINE // table.itemsize
+    start = np.int64(row) * channels
+    for first in range(0, channels, line):
+        prefetch(table, start + first)
+    prefetch(table, start + channels - 1)  # rows begin anywhere in a line
 
 
 class _Addresses(ir.Instruction):

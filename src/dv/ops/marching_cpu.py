@@ -35,16 +35,18 @@ from dv.ops.lanes_memory_cpu import (
     gather_bytes,
     gather_three,
     load,
+    prefetch_row,
     scatter,
     spread_from,
     store,
 )
 
-LANES_DIGEST = "1744b2d9"  # of the sources of lanes: numba compiles again when it changes
+LANES_DIGEST = "b65149fb"  # of the sources of lanes: numba compiles again when it changes
 RAYS_PER_BLOCK = 8 * LANES  # whose samples are recorded next to each other
 LN_2 = math.log(2)
 FAR = 1e30  # camera z that no ray reaches
 MAX_STEPS = 1e6  # at once
+AHEAD = 12  # samples before a vertex is read, it is fetched
 MIN_IDLE = 4  # lanes that have finished, for all to wait until these have new rays
 
 
@@ -151,6 +153,9 @@ def _add_features(
     """Interpolate the features of samples from ``start`` on in the flattened records, and add them to their rays."""
     channels, is_recorded, one = features.shape[1], len(sample_features) > 0, weights.dtype.type(1)
     for s in range(start, start + samples):
+        if s + AHEAD < start + samples:
+            for corner in range(8):
+                prefetch_row(features, corner_rows[corner, s + AHEAD])
         w = _trilinear_weights(fractions[0, s], fractions[1, s], fractions[2, s], one)
         place = np.int64(rays[s]) * channels
         for first in range(0, channels, LANES):

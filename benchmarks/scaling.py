@@ -87,7 +87,8 @@ def compositing_parts(model: RadianceGrid, rays: Rays) -> list[Part]:
     given = v.density.detach(), v.features.detach(), index, distance
 
     def marched(first: int, last: int) -> Any:
-        return march(*given, Rays(*(x[first:last] for x in rays)), STEP_SIZE, interval, 0.0, room=RAYS_PER_BLOCK * SAMPLES_PER_RAY)
+        some, room = Rays(*(x[first:last] for x in rays)), RAYS_PER_BLOCK * SAMPLES_PER_RAY
+        return march(*given, some, STEP_SIZE, interval, 0.0, room)
 
     blocks = [(first, first + RAYS_PER_BLOCK) for first in range(0, len(rays.origins), RAYS_PER_BLOCK)]
     overhead = at_threads(1, lambda: marched(0, 0))[0]

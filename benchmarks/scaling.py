@@ -34,7 +34,6 @@ from dv.radiance import STEP_SIZE, RadianceGrid
 from dv.runtime.memory import keep_freed_memory
 
 RUNS = 9
-SAMPLES_PER_RAY = 32  # for which there is room: with too little of it, rays are marched twice
 READS = 3  # times that each vertex's gradient is read or written: by zeros, by their norm, and to find who has one
 CHANGES = 6  # times that Adam reads or writes vertices with a gradient, and both of their moments
 
@@ -86,9 +85,10 @@ def compositing_parts(model: RadianceGrid, rays: Rays) -> list[Part]:
     index, distance, interval = v.index.flatten(0, 1), v.distance.flatten(0, 1), v.interval(STEP_SIZE)
     given = v.density.detach(), v.features.detach(), index, distance
 
+    room = march(*given, rays, STEP_SIZE, interval, 0.0, room=1)[1].largest_block  # with less, it marches twice
+
     def marched(first: int, last: int) -> Any:
-        some, room = Rays(*(x[first:last] for x in rays)), RAYS_PER_BLOCK * SAMPLES_PER_RAY
-        return march(*given, some, STEP_SIZE, interval, 0.0, room)
+        return march(*given, Rays(*(x[first:last] for x in rays)), STEP_SIZE, interval, 0.0, room)
 
     blocks = [(first, first + RAYS_PER_BLOCK) for first in range(0, len(rays.origins), RAYS_PER_BLOCK)]
     overhead = at_threads(1, lambda: marched(0, 0))[0]

@@ -28,7 +28,17 @@ from dv.ops.lanes_cpu import (
     to_int,
     total,
 )
-from dv.ops.lanes_memory_cpu import append, gather, gather_bytes, gather_three, load, scatter, spread_from, store
+from dv.ops.lanes_memory_cpu import (
+    append,
+    gather,
+    gather_bytes,
+    gather_three,
+    load,
+    prefetch_row,
+    scatter,
+    spread_from,
+    store,
+)
 
 FOLDER = Path(dv.ops.__file__).parent
 FLOATS = [np.float32, np.float64]
@@ -139,6 +149,21 @@ def test_arrays_that_are_not_contiguous_are_refused():
     assert first_number(array) == 0
     with pytest.raises(NumbaTypeError, match="not contiguous"):
         first_number(array[::2])
+
+
+@njit
+def fetch(table, rows):
+    for row in rows:
+        prefetch_row(table, row)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [0, 1, 20])
+def test_rows_are_fetched_and_none_is_too_far(dtype, channels):
+    table = np.ones((3, channels), dtype)
+    fetch(table, np.array([0, 2, 3, -1, 1 << 20]))
+    assert (table == 1).all()
+    assert all("call void @llvm.prefetch" in code for code in fetch.inspect_llvm().values())
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from numba import njit, prange
 from dv.ops.lanes_cpu import FASTMATH, LANES, count, lane_numbers, square_root
 from dv.ops.lanes_memory_cpu import load, prefetch_row, store
 
-LANES_DIGEST = "b65149fb"  # of the sources of lanes: numba compiles again when it changes
-AHEAD = 16  # rows before a row is changed, it is fetched
+LANES_DIGEST = "1560e30e"  # of the sources of lanes: numba compiles again when it changes
+AHEAD = 16  # rows between fetching a row and changing it
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -56,7 +56,7 @@ def adam_rows_kernel(
         return
     for row in prange(rows):
         later = row + AHEAD
-        if later < rows and gradient[later, 0] != 0:  # as the first number of most rows with a gradient
+        if later < rows and gradient[later, 0] != 0:  # in most rows with a gradient
             for values in (mean, mean_square, table):
                 prefetch_row(values, later)
         found = 0

@@ -11,8 +11,8 @@ from numba import njit, prange
 from dv.ops.lanes_cpu import FASTMATH, LANES, lane_numbers, spread, total
 from dv.ops.lanes_memory_cpu import load, prefetch, prefetch_row, store
 
-LANES_DIGEST = "b65149fb"  # of the sources of lanes: numba compiles again when it changes
-AHEAD = 8  # samples before a vertex is changed, it is fetched; twice as many before, what is recorded of its sample
+LANES_DIGEST = "1560e30e"  # of the sources of lanes: numba compiles again when it changes
+AHEAD = 8  # samples between fetching vertices and changing them; records of samples are fetched twice as far ahead
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -89,14 +89,14 @@ def sort_by_plane(counts: Any, cells: Any, cells_per_plane: Any, ends: Any, orde
 def _prefetch_records(
     s: Any, first_corner: Any, corner_rows: Any, fractions: Any, weights: Any, grad_raw: Any, rays: Any
 ) -> None:
-    """Fetch what is recorded of sample ``s``, of its vertices only four from ``first_corner`` on."""
+    """Fetch what is recorded of sample ``s``; of its eight vertices only the four from ``first_corner`` on."""
     size = len(weights)
     for corner in range(first_corner, first_corner + 4):
         prefetch(corner_rows, corner * size + s)
     for axis in range(3):
         prefetch(fractions, axis * size + s)
-    for record in (weights, grad_raw):
-        prefetch(record, s)
+    prefetch(weights, s)
+    prefetch(grad_raw, s)
     prefetch(rays, s)
 
 

@@ -15,7 +15,7 @@ from dv.ops.encoding_reference import MIN_NORMAL_LENGTH, REFLECTED_SCALE, VIEW_S
 from dv.ops.lanes_cpu import FASTMATH, LANES, lane_numbers, maximum, select, square_root
 from dv.ops.lanes_memory_cpu import gather, gather_three, load, scatter, store
 
-LANES_DIGEST = "b65149fb"  # of the sources of lanes: numba compiles again when it changes
+LANES_DIGEST = "1560e30e"  # of the sources of lanes: numba compiles again when it changes
 RAYS_PER_BLOCK = 256
 MAX_HARMONICS = 25
 # factors of the third and the fourth degree, as in dv.ops.harmonics

@@ -1,7 +1,7 @@
 """How lanes (:mod:`dv.ops.lanes_cpu`) get numbers from arrays and put them there.
 
 Arrays are C-contiguous, of any shape, and are indexed as if they were flattened. Kernels for others do not compile.
-What is in no cache is fetched ahead, by :func:`prefetch`, where places are known before they are needed.
+Kernels that know places before they need them bring these into the caches with :func:`prefetch`.
 
 Where a CPU has no masked instruction, LLVM branches for every lane, and AMD's AVX2 stores few elements slowly. Without
 AVX-512 a gather therefore reads all lanes, those outside the mask from place 0; ``append`` writes all lanes, each over
@@ -141,7 +141,7 @@ def spread_from(_: Any, array: Any, start: Any, mask: Any) -> Any:
 
 @intrinsic
 def prefetch(_: Any, array: Any, place: Any) -> Any:
-    """Fetch the cache line of element ``place`` of an array that will be read or changed soon."""
+    """Bring the cache line of element ``place`` of an array into the caches; places beyond its ends have no effect."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         address = builder.bitcast(_data(context, builder, array, *arguments), ir.IntType(8).as_pointer())
@@ -154,7 +154,7 @@ def prefetch(_: Any, array: Any, place: Any) -> Any:
 
 @njit(cache=True, inline="always")
 def prefetch_row(table: Any, row: Any) -> None:
-    """Fetch the cache lines of a row of a table ``[N, F]``, as :func:`prefetch` does."""
+    """Bring the cache lines of a row of a table ``[N, F]`` into the caches, as :func:`prefetch` does."""
     channels, line = table.shape[1], CACHE_LINE // table.itemsize
     start = np.int64(row) * channels
     for first in range(0, channels, line):

@@ -41,12 +41,12 @@ from dv.ops.lanes_memory_cpu import (
     store,
 )
 
-LANES_DIGEST = "b65149fb"  # of the sources of lanes: numba compiles again when it changes
+LANES_DIGEST = "1560e30e"  # of the sources of lanes: numba compiles again when it changes
 RAYS_PER_BLOCK = 8 * LANES  # whose samples are recorded next to each other
 LN_2 = math.log(2)
 FAR = 1e30  # camera z that no ray reaches
 MAX_STEPS = 1e6  # at once
-AHEAD = 12  # samples before a vertex is read, it is fetched
+AHEAD = 12  # samples between fetching the features of vertices and reading them
 MIN_IDLE = 4  # lanes that have finished, for all to wait until these have new rays
 
 

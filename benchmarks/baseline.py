@@ -15,7 +15,7 @@ from dv.geometry.camera import Intrinsics, project, to_camera, to_world
 from dv.geometry.grid import GridPlacement
 from dv.model import DeepVoxels, ModelSizes
 from dv.nets.blocks import Layers
-from dv.ops.convolution import Conv2d, Conv3d, ConvTranspose2d
+from dv.ops.convolution.layers import Conv2d, Conv3d, ConvTranspose2d
 from dv.ops.frustum import FrustumConv
 from dv.ops.norm import ViewNorm2d, ViewNorm3d
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dv.nets.blocks import Layers
-from dv.ops import convolution
-from dv.ops.convolution import Conv2d, Conv3d, ConvTranspose2d, conv3d
+from dv.ops.convolution import patches
+from dv.ops.convolution.layers import Conv2d, Conv3d, ConvTranspose2d, conv3d
 from dv.ops.frustum import FrustumConv, PaddedFrustum
 from dv.ops.norm import ViewNorm2d, ViewNorm3d
 from dv.ops.padding import replication_pad
@@ -67,7 +67,7 @@ def compare_layers(fast, slow, inputs, dtype):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("bands", [2**21, 300])
 def test_conv2d(seed, dtype, bands, monkeypatch):
-    monkeypatch.setattr(convolution, "BAND_VALUES", bands)
+    monkeypatch.setattr(patches, "BAND_VALUES", bands)
     draw = random.Random(seed)
     torch.manual_seed(seed)
     side, stride = draw.choice([(3, 1), (4, 2), (4, 1)])

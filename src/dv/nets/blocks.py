@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dv.ops.convolution import Conv2d, Conv3d, ConvTranspose2d
+from dv.ops.convolution.layers import Conv2d, Conv3d, ConvTranspose2d
 from dv.ops.norm import ViewNorm, ViewNorm2d, ViewNorm3d
 
 

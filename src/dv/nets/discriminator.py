@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from dv.nets.blocks import Layers, leaky_relu
-from dv.ops.convolution import Conv2d
+from dv.ops.convolution.layers import Conv2d
 from dv.ops.norm import ViewNorm2d
 
 MIN_IMAGE_SIDE = 24  # px; below it the last norm's feature map would have less than two pixels along an edge

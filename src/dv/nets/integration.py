@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dv.nets.blocks import grid_coordinates
-from dv.ops.convolution import Conv3d, conv3d
+from dv.ops.convolution.layers import Conv3d, conv3d
 from dv.ops.padding import replication_pad
 
 

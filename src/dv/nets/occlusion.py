@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dv.nets.blocks import Layers, depth_coordinates
 from dv.nets.unet import UNet3d
-from dv.ops.convolution import Conv2d
+from dv.ops.convolution.layers import Conv2d
 from dv.ops.frustum import FrustumConv, PaddedFrustum
 from dv.ops.norm import ViewNorm2d, ViewNorm3d
 from dv.ops.padding import replication_pad

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dv.nets.blocks import Layers, Up2d
 from dv.nets.unet import UNet2d
-from dv.ops.convolution import Conv2d
+from dv.ops.convolution.layers import Conv2d
 from dv.ops.norm import ViewNorm2d
 
 

@@ -14,7 +14,7 @@ from dv.nets.blocks import (
     dropout2d,
     leaky_relu,
 )
-from dv.ops.convolution import Conv2d, Conv3d
+from dv.ops.convolution.layers import Conv2d, Conv3d
 from dv.ops.norm import ViewNorm2d, ViewNorm3d
 
 

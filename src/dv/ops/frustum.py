@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from dv.ops.convolution import conv3d
+from dv.ops.convolution.layers import conv3d
 
 
 class FrustumConv(nn.Conv3d):
